@@ -1,0 +1,13 @@
+// What the files of this folder share. Only this folder knows pybind11 and torch.
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+namespace prunus::bindings {
+
+namespace py = pybind11;
+
+void register_core(py::module_& m);  // errors, isa, threads, build facts
+
+}  // namespace prunus::bindings

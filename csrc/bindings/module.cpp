@@ -1,0 +1,8 @@
+// The extension module: one register function per file of this folder.
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "C++ core of prunus (private: the public API is the prunus package)";
+  m.attr("__version__") = PRUNUS_VERSION;
+  prunus::bindings::register_core(m);
+}

@@ -1,0 +1,22 @@
+// Instruction sets: the words a user can type, what this CPU has, and which one is active.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace prunus {
+
+enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, neon = 3 };
+
+const char* isa_name(Isa isa);
+
+// Isas that this binary holds and this CPU (and its OS) can run, worst first; always has scalar.
+const std::vector<Isa>& available_isas();
+
+// The isa in use: set_isa(), else PRUNUS_ISA, else the best available.
+// Throws ValueError when PRUNUS_ISA names an unknown or unavailable isa: no silent fallback.
+Isa active_isa();
+
+// "auto" returns to PRUNUS_ISA or the best. Throws ValueError on an unknown or unavailable name.
+void set_isa(const std::string& name);
+
+}  // namespace prunus

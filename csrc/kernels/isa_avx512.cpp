@@ -1,0 +1,1 @@
+// placeholder until the kernel list lands in the next commit
