@@ -1,0 +1,57 @@
+"""What the compiled extension may link, and that the objects of one isa share no function with another."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from prunus import _core
+
+ROOT = Path(__file__).resolve().parents[2]
+CMAKE = (ROOT / "CMakeLists.txt").read_text()
+# Compiled, not run: this CPU need not have them.
+ISAS = ["scalar", "neon"] if platform.machine() in ("aarch64", "arm64") else ["scalar", "avx2", "avx512"]
+BASE_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
+
+
+def isa_flags(isa: str) -> list[str]:
+    found = re.search(rf'isa_{isa}\.cpp\s+PROPERTIES\s+COMPILE_OPTIONS "([^"]+)"', CMAKE)
+    return found[1].split(";") if found else []
+
+
+def test_extension_links_no_torch_and_one_openmp() -> None:
+    out = subprocess.run(["readelf", "-d", _core.__file__], capture_output=True, text=True, check=True).stdout
+    needed = re.findall(r"NEEDED.*\[(.+)\]", out)
+    assert needed
+    assert not [lib for lib in needed if "torch" in lib or "c10" in lib]
+    assert len([lib for lib in needed if "omp" in lib]) <= 1
+    assert not [lib for lib in needed if "iomp" in lib]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_isa_object_is_sealed(isa: str, tmp_path: Path) -> None:
+    """A weak (shared inline) function in an avx2 object can replace the baseline's body: old CPUs crash."""
+    source, target = ROOT / f"csrc/kernels/isa_{isa}.cpp", tmp_path / "isa.o"
+    command = [
+        os.environ.get("CXX", "c++"),
+        *BASE_FLAGS,
+        *isa_flags(isa),
+        "-I",
+        str(ROOT / "csrc"),
+        "-c",
+        str(source),
+        "-o",
+        str(target),
+    ]
+    subprocess.run(command, check=True)
+    lines = subprocess.run(["nm", "-C", str(target)], capture_output=True, text=True, check=True).stdout
+    symbols = re.findall(r"^[0-9a-f ]{16} (\w) (.+)$", lines, re.MULTILINE)
+    weak = [name for kind, name in symbols if kind in "WwVvu"]
+    assert not weak, f"shared inline functions in isa_{isa}.o"
+    exported = [name for kind, name in symbols if kind in "TDRB"]
+    assert len(exported) <= 1, "one exported table per isa"
+    initialisers = [name for _, name in symbols if name.startswith("_GLOBAL__sub_I")]
+    assert not initialisers, "static initialisers run before the cpu check"

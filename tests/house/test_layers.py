@@ -1,0 +1,135 @@
+"""Includes and imports go one way (csrc/README.md, "Layer rule")."""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# folder of csrc -> what it may include besides itself: a folder, or one header of it.
+MAY_INCLUDE = {
+    "core": set(),
+    "pruning": {"core"},
+    "formats": {"core"},
+    "kernels": {"core", "formats/packed.h"},
+    "ops": {"core", "formats", "kernels"},
+    "cuda": {"core", "formats"},
+    "bindings": {"core", "pruning", "formats", "kernels", "ops", "cuda"},
+}
+
+# Modules of python/prunus, lowest first: each imports only from its own line and from lines above it in this
+# list, and never in a circle. A package counts as one module.
+LEVELS = [
+    {"_core"},
+    {"_arrays", "_progress", "patterns", "report", "families"},
+    {"masks", "packed", "calibration"},
+    {"ops", "methods", "allocation"},
+    {"nn", "prune", "shrink"},
+    {"accelerate", "compare", "checkpoint"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+INTRINSICS = re.compile(r"#\s*include\s*<(?:\w*mmintrin|arm_neon)\.h>")
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+CPP = sorted(p for s in ("*.h", "*.cpp", "*.inl") for p in (ROOT / "csrc").rglob(s))
+PYTHON = sorted((ROOT / "python/prunus").rglob("*.py"))
+
+
+def include_allowed(folder: str, target: str) -> bool:
+    return target.split("/")[0] in {folder, *MAY_INCLUDE[folder]} or target in MAY_INCLUDE[folder]
+
+
+def level(module: str) -> int:
+    """Helpers of a module share its level: `calibration_hooks` and `_calibration_x` are calibration's."""
+    for name in (module, module.strip("_").split("_")[0]):
+        for i, names in enumerate(LEVELS):
+            if name in names:
+                return i
+    raise AssertionError(f"prunus.{module} has no place in the layer rule: add it to LEVELS in {__file__}")
+
+
+def imports_of(source: str) -> set[str]:
+    """Modules right below prunus that `source` imports, at the top or in functions; not for typing only."""
+    tree = ast.parse(source)
+    guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    typing_only = {id(child) for guard in guards for child in ast.walk(guard)}
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, (
+                f"line {node.lineno}: write `from prunus.x import y`, not a relative import"
+            )
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for parts in (name.split(".") for name in names):
+            if parts[0] == "prunus":
+                found.add(parts[1] if len(parts) > 1 and is_module(parts[1]) else "__init__")
+    return found
+
+
+def is_module(name: str) -> bool:
+    base = ROOT / "python/prunus" / name
+    return name == "_core" or base.is_dir() or base.with_suffix(".py").exists()
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(ROOT / "python/prunus").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", CPP, ids=lambda p: str(p.relative_to(ROOT / "csrc")))
+def test_includes_go_one_way(path: Path) -> None:
+    folder, text = path.relative_to(ROOT / "csrc").parts[0], path.read_text()
+    for target in INCLUDE.findall(text):
+        assert (ROOT / "csrc" / target).exists(), f'"{target}": includes are written from csrc'
+        assert include_allowed(folder, target), f"{folder} must not include {target}"
+    # core/denormals.h sets the control register: no vector code.
+    if folder != "kernels" and path.name != "denormals.h":
+        assert not INTRINSICS.search(text), "only kernels knows intrinsics"
+    if folder != "bindings":
+        assert "pybind11" not in text, "only bindings knows pybind11"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT / "python/prunus")))
+def test_imports_go_one_way(path: Path) -> None:
+    me = module_of(path)
+    for other in imports_of(path.read_text()) - {me}:
+        if other == "__init__" and me == "cli":
+            continue
+        assert level(other) <= level(me), f"{me} must not import {other}"
+
+
+def test_imports_have_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in PYTHON:
+        me = module_of(path)
+        if me != "__init__":  # its lazy table names everything
+            graph.setdefault(me, set()).update(imports_of(path.read_text()) - {me, "__init__"})
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_the_reader_sees_what_it_should() -> None:
+    source = (
+        "import prunus.masks\nfrom prunus import patterns, __version__\n"
+        "if TYPE_CHECKING:\n    import prunus.nn\n"
+        "def f():\n    from prunus._core import select\n"
+    )
+    assert imports_of(source) >= {"__init__", "_core"}
+    assert "nn" not in imports_of(source)
+    assert not include_allowed("kernels", "formats/col8.h")
+    assert include_allowed("kernels", "formats/packed.h")
+    assert not include_allowed("core", "ops/linear.h")
+
+
+@pytest.mark.parametrize("path", CPP + PYTHON, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_stay_small(path: Path) -> None:
+    # The target is 300; a file that needs more than that by half is two files.
+    assert len(path.read_text().splitlines()) <= 450
