@@ -8,6 +8,7 @@ namespace prunus::bindings {
 
 namespace py = pybind11;
 
-void register_core(py::module_& m);  // errors, isa, threads, build facts
+void register_core(py::module_& m);    // errors, isa, threads, build facts
+void register_packed(py::module_& m);  // pack, unpack, linear on numpy
 
 }  // namespace prunus::bindings

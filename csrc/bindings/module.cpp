@@ -5,4 +5,5 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "C++ core of prunus (private: the public API is the prunus package)";
   m.attr("__version__") = PRUNUS_VERSION;
   prunus::bindings::register_core(m);
+  prunus::bindings::register_packed(m);
 }

@@ -56,6 +56,7 @@ inline Dtype dtype_from_name(const std::string& name) {
 }
 
 inline float to_float(float v) { return v; }
+inline float to_float(double v) { return static_cast<float>(v); }
 inline float to_float(bf16_t v) {
   const std::uint32_t u = static_cast<std::uint32_t>(v.bits) << 16;
   float f;

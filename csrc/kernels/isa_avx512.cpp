@@ -1,1 +1,0 @@
-// placeholder until the kernel list lands in the next commit

@@ -1,0 +1,121 @@
+// Packed weights and linear on numpy arrays. Python (packed.py, ops.py) has checked kinds; here come shapes
+// and bytes.
+#include <optional>
+#include <string>
+
+#include "bindings/bindings.h"
+#include "core/check.h"
+#include "formats/col8.h"
+#include "ops/linear.h"
+
+namespace prunus::bindings {
+namespace {
+
+using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+using Floats = py::array_t<float>;
+
+// (rows, cols) whose elements are neighbours within a row; arrays without elements have meaningless strides.
+bool rows_contiguous(const py::array& a) {
+  return a.size() == 0 ||
+         ((a.shape(1) <= 1 || a.strides(1) == a.itemsize()) && a.strides(0) % a.itemsize() == 0);
+}
+
+PackedView header_of(const Bytes& buffer) {
+  return read_header(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
+}
+
+// w: 2-D array with a contiguous last dimension, 16-bit floats as uint16; dtype says what the bits are.
+Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py::array_t<bool>>& mask,
+           const std::string& format) {
+  format_from_name(format);
+  const Dtype type = dtype_from_name(dtype);
+  const auto size = static_cast<py::ssize_t>(dtype_size(type));
+  check_value(w.ndim() == 2,
+              expected_got("w", "2 dimensions (n, k)", std::to_string(w.ndim()) + " dimensions"));
+  check_value(w.itemsize() == size && rows_contiguous(w),
+              "w: expected a contiguous last dimension of " + dtype + ", got other strides");
+  col8::Dense dense{w.data(), type, w.shape(0), w.shape(1), w.strides(0) / size, nullptr, 0};
+  if (mask) {
+    check_value(mask->ndim() == 2 && mask->shape(0) == w.shape(0) && mask->shape(1) == w.shape(1) &&
+                    rows_contiguous(*mask),
+                "mask: expected the shape of w and a contiguous last dimension, got another");
+    dense.mask = static_cast<const std::uint8_t*>(mask->request().ptr);
+    dense.mask_stride = mask->strides(0);
+  }
+  col8::Layout layout;
+  {
+    py::gil_scoped_release release;  // seconds for a large layer
+    layout = col8::plan(dense);
+  }
+  Bytes out(static_cast<py::ssize_t>(layout.header.bytes));
+  std::uint8_t* bytes = out.mutable_data();
+  py::gil_scoped_release release;
+  col8::pack(dense, layout, bytes);
+  return out;
+}
+
+py::dict info(const Bytes& buffer) {
+  const PackedHeader h = header_of(buffer).header;
+  py::dict d;
+  d["format"] = format_name(h.format);
+  d["dtype"] = dtype_name(h.dtype);
+  d["n"] = h.n;
+  d["k"] = h.k;
+  d["nnz"] = h.nnz;
+  d["tile_rows"] = h.tile_rows;
+  d["tile_cols"] = h.tile_cols;
+  return d;
+}
+
+Floats unpack(const Bytes& buffer) {
+  const PackedView w = header_of(buffer);
+  Floats out({static_cast<py::ssize_t>(w.header.n), static_cast<py::ssize_t>(w.header.k)});
+  float* data = out.mutable_data();
+  py::gil_scoped_release release;
+  col8::unpack(w, data, static_cast<std::int64_t>(w.header.k));
+  return out;
+}
+
+void validate(const Bytes& buffer) {
+  py::gil_scoped_release release;
+  validate_packed(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
+}
+
+// x (m, k) float32 with a contiguous last dimension -> (m, n).
+Floats linear_numpy(const Floats& x, const Bytes& buffer, const std::optional<Floats>& bias, int activation) {
+  const PackedView w = header_of(buffer);
+  const auto n = static_cast<py::ssize_t>(w.header.n), k = static_cast<py::ssize_t>(w.header.k);
+  check_value(x.ndim() == 2 && x.shape(1) == k,
+              expected_got("x", "(m, " + std::to_string(k) + ")", "another shape"));
+  check_value(rows_contiguous(x), "x: expected a contiguous last dimension, got other strides");
+  check_value(activation >= 0 && activation < kActivationCount,
+              expected_got("activation", "0..4", std::to_string(activation)));
+  if (bias)
+    check_value(bias->ndim() == 1 && bias->shape(0) == n && (n <= 1 || bias->strides(0) == 4),
+                expected_got("bias", "a contiguous (" + std::to_string(n) + ",)", "another shape"));
+  Floats y({x.shape(0), n});
+  const LinearArgs args{x.data(),
+                        x.shape(0),
+                        x.strides(0) / 4,
+                        bias ? bias->data() : nullptr,
+                        y.mutable_data(),
+                        n,
+                        static_cast<Activation>(activation)};
+  py::gil_scoped_release release;  // other Python threads run while we compute
+  linear(w, args);
+  return y;
+}
+
+}  // namespace
+
+void register_packed(py::module_& m) {
+  m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
+        py::arg("format") = "col8");
+  m.def("packed_info", &info, py::arg("buffer").noconvert());
+  m.def("unpack", &unpack, py::arg("buffer").noconvert());
+  m.def("validate_packed", &validate, py::arg("buffer").noconvert());
+  m.def("linear", &linear_numpy, py::arg("x").noconvert(), py::arg("buffer").noconvert(),
+        py::arg("bias").noconvert() = py::none(), py::arg("activation") = 0);
+}
+
+}  // namespace prunus::bindings

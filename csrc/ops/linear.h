@@ -1,0 +1,26 @@
+// y = act(x . w^T + b) for a packed weight: threads and choice; the arithmetic is in kernels/.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "core/activation.h"
+#include "formats/packed.h"
+
+namespace prunus {
+
+struct LinearArgs {
+  const float* x;  // (m, k), last dimension contiguous
+  std::int64_t m;
+  std::int64_t x_stride;  // elements between rows
+  const float* bias;      // (n) or nullptr
+  float* y;               // (m, n), last dimension contiguous; must not overlap x
+  std::int64_t y_stride;
+  Activation activation;
+};
+
+// Never throws after read_header()/validate_packed() accepted w. The same bits for any thread count, and for
+// a token whatever tokens share its batch. Zeros of w are skipped, so they do not spread NaN or infinity of
+// x.
+void linear(const PackedView& w, const LinearArgs& args);
+
+}  // namespace prunus

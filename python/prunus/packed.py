@@ -1,0 +1,135 @@
+"""Packing: dense + mask -> packed weight, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus import _core
+from prunus._arrays import as_array
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = NDArray[Any] | torch.Tensor
+
+FORMATS = ("col8",)
+
+
+class PackedWeight:
+    """A pruned weight (n, k) in the byte layout that the kernels read.
+
+    Immutable; one 1-D uint8 ``buffer`` holds everything, so it copies, pickles and saves like any array.
+
+    >>> import numpy as np, prunus
+    >>> p = prunus.pack(np.array([[0.0, 2.0], [0.0, 0.0]], dtype=np.float32))
+    >>> p.shape, p.nnz, p.sparsity
+    ((2, 2), 1, 0.75)
+    """
+
+    __slots__ = ("_info", "buffer")
+
+    def __init__(self, buffer: NDArray[np.uint8]) -> None:
+        self.buffer = buffer
+        self._info = _core.packed_info(buffer)
+
+    @classmethod
+    def from_buffer(cls, buffer: NDArray[np.uint8]) -> PackedWeight:
+        """Accept a buffer (1-D uint8) from outside after checking every offset and index in it.
+
+        Raises ``FormatError`` naming the field when the bytes are not a packed weight.
+
+        >>> import numpy as np, prunus
+        >>> p = prunus.pack(np.eye(3, dtype=np.float32))
+        >>> prunus.PackedWeight.from_buffer(p.buffer.copy()).nnz
+        3
+        """
+        buffer = np.ascontiguousarray(np.asarray(buffer, dtype=np.uint8))
+        _core.validate_packed(buffer)
+        return cls(buffer)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, k): out_features, in_features."""
+        return (self._info["n"], self._info["k"])
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored (nonzero) weights."""
+        return int(self._info["nnz"])
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros, 0..1 (0.0 for a weight without elements)."""
+        n, k = self.shape
+        return 1.0 - self.nnz / (n * k) if n * k else 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole buffer, header included."""
+        return int(self.buffer.nbytes)
+
+    @property
+    def format(self) -> str:
+        """Name of the byte layout."""
+        return str(self._info["format"])
+
+    @property
+    def dtype(self) -> str:
+        """Name of the stored values' dtype, e.g. ``"float32"``."""
+        return str(self._info["dtype"])
+
+    def to_dense(self) -> NDArray[np.float32]:
+        """Unpack to a dense float32 array (n, k): the stored weights in place, zeros elsewhere.
+
+        >>> import numpy as np, prunus
+        >>> prunus.pack(np.array([[0.0, 2.0]], dtype=np.float32)).to_dense()
+        array([[0., 2.]], dtype=float32)
+        """
+        return _core.unpack(self.buffer)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (PackedWeight.from_buffer, (self.buffer,))
+
+    def __repr__(self) -> str:
+        n, k = self.shape
+        return (
+            f"PackedWeight({n}x{k}, sparsity={self.sparsity:.3f}, format={self.format}, "
+            f"dtype={self.dtype}, {self.nbytes} bytes)"
+        )
+
+
+def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: str = "auto") -> PackedWeight:
+    """Pack a weight (n, k) so that only its nonzeros are stored.
+
+    w: float32, float64, float16 or bfloat16, numpy or torch CPU, any row stride. mask: bool (n, k), True = keep;
+    None keeps every nonzero. dtype: of the stored values, "float32" (the default). format: "auto" or "col8".
+    Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format) and ``TypeError`` (kind).
+
+    >>> import numpy as np, prunus
+    >>> w = np.array([[1.0, -2.0, 3.0]], dtype=np.float32)
+    >>> prunus.pack(w, mask=np.array([[True, False, True]])).to_dense()
+    array([[1., 0., 3.]], dtype=float32)
+    """
+    if dtype not in (None, "float32"):
+        raise ValueError(f"dtype: expected float32, got {dtype!r}")
+    if format not in ("auto", *FORMATS):
+        raise ValueError(f"format: expected auto or one of {', '.join(FORMATS)}, got {format!r}")
+    weight = as_array(w, "w")
+    if weight.array.ndim != 2:
+        raise ValueError(f"w: expected 2 dimensions (n, k), got {weight.array.ndim}")
+    keep = None
+    if mask is not None:
+        keep = as_array(mask, "mask", dtypes=("bool",)).array
+        if keep.shape != weight.array.shape:
+            raise ValueError(f"mask: expected the shape of w {weight.array.shape}, got {keep.shape}")
+        keep = _rows_contiguous(keep)
+    return PackedWeight(_core.pack(_rows_contiguous(weight.array), weight.dtype, keep, "col8"))
+
+
+def _rows_contiguous(a: NDArray[Any]) -> NDArray[Any]:
+    """The array itself when its last dimension is contiguous, else a copy (of one layer: bounded)."""
+    ok = a.shape[1] <= 1 or a.strides[1] == a.itemsize
+    return a if ok else np.ascontiguousarray(a)
