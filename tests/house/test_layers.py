@@ -24,7 +24,7 @@ MAY_INCLUDE = {
 # list, and never in a circle. A package counts as one module.
 LEVELS = [
     {"_core"},
-    {"_arrays", "_progress", "patterns", "report", "families"},
+    {"patterns", "report", "families"},  # and private helpers (_arrays, _files, _progress)
     {"masks", "packed", "calibration"},
     {"ops", "methods", "allocation"},
     {"nn", "prune", "shrink"},
@@ -33,6 +33,7 @@ LEVELS = [
     {"cli"},
     {"__main__"},
 ]
+BOTTOM = 1
 INTRINSICS = re.compile(r"#\s*include\s*<(?:\w*mmintrin|arm_neon)\.h>")
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 CPP = sorted(p for s in ("*.h", "*.cpp", "*.inl") for p in (ROOT / "csrc").rglob(s))
@@ -44,11 +45,13 @@ def include_allowed(folder: str, target: str) -> bool:
 
 
 def level(module: str) -> int:
-    """Helpers of a module share its level: `calibration_hooks` and `_calibration_x` are calibration's."""
+    """Helpers share the level of their module (`calibration_hooks`); other private modules are at the bottom."""
     for name in (module, module.strip("_").split("_")[0]):
         for i, names in enumerate(LEVELS):
             if name in names:
                 return i
+    if module.startswith("_"):
+        return BOTTOM
     raise AssertionError(f"prunus.{module} has no place in the layer rule: add it to LEVELS in {__file__}")
 
 

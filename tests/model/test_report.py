@@ -6,6 +6,7 @@ import stat
 
 import numpy as np
 import pytest
+
 from prunus.report import Column, Report
 
 
