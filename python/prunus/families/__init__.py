@@ -1,0 +1,47 @@
+"""What prunus knows about model architectures, as data.
+
+A `Family` names the parts of one transformer block (attention and MLP projections, norms, activation)
+relative to the block, the list that holds the blocks, and the config numbers that follow the shapes. A model
+belongs to the family whose names all resolve in every block, so task heads, wrappers and derived models need
+no entry of their own. An unknown architecture is described in ten lines:
+
+>>> import torch
+>>> from prunus.families import Family, find_family, register_family
+>>> class Block(torch.nn.Module):
+...     def __init__(self):
+...         super().__init__()
+...         self.to_qkv, self.to_out = torch.nn.Linear(8, 24), torch.nn.Linear(8, 8)
+...         self.fc_in, self.fc_out = torch.nn.Linear(8, 32), torch.nn.Linear(32, 8)
+...         self.act, self.n_heads, self.d_head = torch.nn.GELU(), 2, 4
+>>> mine = Family(
+...     name="mine",
+...     blocks="stack",  # the attribute that holds the nn.ModuleList of blocks
+...     qkv="to_qkv",  # one fused projection, rows [q; k; v]; three names q=, k=, v= when separate
+...     o="to_out",
+...     up="fc_in",
+...     down="fc_out",
+...     act="act",  # what stands between up and down
+...     attention="",  # the module that holds the head counts: here the block itself
+...     head_size=("d_head",),  # its attribute with the width of one head
+... )
+>>> register_family(mine)
+>>> model = torch.nn.Module()
+>>> model.stack = torch.nn.ModuleList([Block(), Block()])
+>>> find_family(model).name
+'mine'
+"""
+
+from prunus.families.family import Family, Stack, weight_matrix
+from prunus.families.lookup import blocks, find_family, find_stack, fused_parts, register_family, stacks
+
+__all__ = [
+    "Family",
+    "Stack",
+    "blocks",
+    "find_family",
+    "find_stack",
+    "fused_parts",
+    "register_family",
+    "stacks",
+    "weight_matrix",
+]

@@ -1,0 +1,151 @@
+"""The description of one architecture, and one stack of blocks found in a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Family", "Stack", "resolve", "weight_matrix"]
+
+# Attributes of attention modules that follow the number of heads, over all transformers versions from 4.45
+# on; those a module lacks are left out. "width" is heads * head size.
+ATTENTION_NUMBERS: Mapping[str, str] = MappingProxyType(
+    {
+        "num_attention_heads": "heads",
+        "num_heads": "heads",
+        "n_heads": "heads",
+        "n_head": "heads",
+        "num_key_value_heads": "kv_heads",
+        "all_head_size": "width",
+        "split_size": "width",
+    }
+)
+
+HF_CONFIG: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "layers": ("num_hidden_layers",),
+        "width": ("intermediate_size",),
+        "heads": ("num_attention_heads",),
+        "kv_heads": ("num_key_value_heads",),
+        "hidden": ("hidden_size",),
+        "head_size": ("head_dim",),
+        "per_layer": ("layer_types", "mlp_layer_types"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where models of one architecture keep their parts; every path is relative to a block.
+
+    Parameters
+    ----------
+    name : word shown in reports.
+    blocks : attribute name of the `nn.ModuleList` of blocks (the last part of its path in the model).
+    q, k, v, o : attention projections; or `qkv`, one projection with the rows [q; k; v].
+    up, down, gate : MLP projections (`gate` only where act(gate) * up is computed); or `gate_up`,
+        rows [gate; up].
+    act : activation between up (or gate) and down: a module or a function.
+    attention : module with the head counts ("" is the block).
+    norms : normalisation modules of the block.
+    out_bias : module whose bias is the last thing added to the block's output ("" if there is none).
+    attention_numbers : attribute of `attention` -> "heads" | "kv_heads" | "width" (heads * head size).
+    head_size : attributes of `attention` to look for the width of one head, before hidden size / heads.
+    config : what a number is called in the model's config: "layers", "width" (of the MLP), "heads",
+        "kv_heads", "head_size", "hidden", and "per_layer" (lists with one entry per block). Of several names
+        the first found counts ("per_layer": all).
+    even_heads : the forward pass reads head counts from the shared config: every block needs the same.
+    """
+
+    name: str
+    blocks: str
+    o: str
+    down: str
+    q: str = ""
+    k: str = ""
+    v: str = ""
+    qkv: str = ""
+    up: str = ""
+    gate: str = ""
+    gate_up: str = ""
+    act: str = ""
+    attention: str = ""
+    norms: tuple[str, ...] = ()
+    out_bias: str = ""
+    attention_numbers: Mapping[str, str] = field(default_factory=lambda: ATTENTION_NUMBERS)
+    head_size: tuple[str, ...] = ("head_dim", "attention_head_size")
+    config: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: HF_CONFIG)
+    even_heads: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.qkv) == bool(self.q and self.k and self.v):
+            raise ValueError(f"family {self.name!r}: expected either qkv or all of q, k and v")
+        if bool(self.gate_up) == bool(self.up):
+            raise ValueError(f"family {self.name!r}: expected either gate_up or up")
+
+    def weights(self) -> tuple[str, ...]:
+        """Paths of the projections of a block, fused ones once."""
+        names = (self.q, self.k, self.v, self.qkv, self.o, self.gate, self.up, self.gate_up, self.down)
+        return tuple(name for name in names if name)
+
+    def matches(self, block: nn.Module) -> bool:
+        """True when every projection, the activation and the attention module are found in `block`."""
+        try:
+            for name in (*self.weights(), self.attention):
+                block.get_submodule(name)
+            resolve(block, self.act)
+        except AttributeError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One list of blocks found in a model: its family, path, the list, and the config above it (or None)."""
+
+    family: Family
+    name: str
+    layers: nn.ModuleList
+    config: Any
+
+    def number(self, key: str) -> Any:
+        """Value of a config number by prunus' word for it ("width", ...); None where there is none."""
+        attribute = self.config_name(key)
+        return getattr(self.config, attribute) if attribute else None
+
+    def config_name(self, key: str) -> str:
+        """The config's own name for "layers", "width", ...; "" where the config has none."""
+        for attribute in self.family.config.get(key, ()):
+            if hasattr(self.config, attribute):
+                return attribute
+        return ""
+
+
+def resolve(module: nn.Module, path: str) -> Any:
+    """The module or plain attribute at a dotted path, "" for the module itself; AttributeError if missing."""
+    found: Any = module
+    for part in path.split(".") if path else ():
+        found = getattr(found, part)
+    return found
+
+
+def weight_matrix(module: nn.Module) -> Tensor:
+    """The weight of a Linear or Conv1D as a (n, k) matrix: out_features x in_features.
+
+    A detached view: writing into it changes the module's weight. `transformers` stores Conv1D weights as
+    (k, n); this is the one place that knows. Raises TypeError for other modules and parametrized weights.
+
+    >>> from torch import nn
+    >>> weight_matrix(nn.Linear(3, 5)).shape
+    torch.Size([5, 3])
+    """
+    kind = type(module).__name__
+    transposed = kind == "Conv1D" and hasattr(module, "nf")
+    weight = module._parameters.get("weight")
+    if weight is None or not (transposed or isinstance(module, nn.Linear)) or weight.dim() != 2:
+        raise TypeError(f"module: expected a Linear or Conv1D with a dense 2-D weight, got {kind}")
+    return weight.detach().t() if transposed else weight.detach()

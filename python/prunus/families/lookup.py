@@ -1,0 +1,135 @@
+"""Finding the family, the blocks and the fused projections of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from prunus.families.family import Family, Stack, weight_matrix
+from prunus.families.known import FAMILIES
+
+__all__ = ["blocks", "find_family", "find_stack", "fused_parts", "register_family", "stacks"]
+
+
+def register_family(family: Family) -> None:
+    """Make an architecture known; it is searched before the built-in ones and replaces one of the same name.
+
+    TypeError for anything but a `Family`. The module's docstring has a complete example.
+    """
+    if not isinstance(family, Family):
+        raise TypeError(f"family: expected a Family, got {type(family).__name__}")
+    FAMILIES[:] = [known for known in FAMILIES if known.name != family.name] + [family]
+
+
+def stacks(model: nn.Module) -> list[Stack]:
+    """Every list of blocks in `model` that belongs to a known family (an encoder-decoder model has two).
+
+    >>> from torch import nn
+    >>> stacks(nn.Linear(3, 5))
+    []
+    """
+    found = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) == 0:
+            continue
+        for family in reversed(FAMILIES):
+            if name.rpartition(".")[2] == family.blocks and all(family.matches(block) for block in module):
+                found.append(Stack(family, name, module, _config_above(model, name)))
+                break
+    return found
+
+
+def find_stack(model: nn.Module) -> Stack:
+    """The one stack of blocks of `model`; ValueError when there is none or more than one.
+
+    >>> from torch import nn
+    >>> find_stack(nn.Linear(3, 5))
+    Traceback (most recent call last):
+    ValueError: model: expected blocks of a known family (...), got Linear; describe it with ...
+    """
+    found = stacks(model)
+    if not found:
+        known = ", ".join(family.name for family in FAMILIES)
+        raise ValueError(
+            f"model: expected blocks of a known family ({known}), got {type(model).__name__}; "
+            "describe it with prunus.families.register_family"
+        )
+    if len(found) > 1:
+        names = ", ".join(stack.name for stack in found)
+        raise ValueError(
+            f"model: expected one stack of blocks, got {names}; pass the sub-module that holds one"
+        )
+    return found[0]
+
+
+def find_family(model: nn.Module) -> Family:
+    """The family of `model`; ValueError when no family's names resolve in it (see `find_stack`)."""
+    return find_stack(model).family
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The transformer blocks of `model`, qualified name -> module, in the order they run.
+
+    An unknown architecture gives the `nn.ModuleList` with the most parameters; without any, {}.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
+    >>> list(blocks(model))
+    ['0.0', '0.1']
+    """
+    found = {stack.name: stack.layers for stack in stacks(model)}
+    if not found:
+        lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)}
+        if lists:
+            largest = max(lists, key=lambda name: _parameters(lists[name]))
+            found = {largest: lists[largest]}
+    return {
+        f"{name}.{index}" if name else str(index): block
+        for name, layers in found.items()
+        for index, block in enumerate(layers)
+    }
+
+
+def fused_parts(model: nn.Module, name: str) -> dict[str, range]:
+    """Row ranges of the projections fused into the weight of module `name`, in its (n, k) matrix.
+
+    {"q": ..., "k": ..., "v": ...} or {"gate": ..., "up": ...}; {} when the module is not fused or not in a
+    known block. A budget per part keeps one projection from starving another.
+    """
+    for stack in stacks(model):
+        prefix = f"{stack.name}." if stack.name else ""
+        if not name.startswith(prefix):
+            continue
+        index, _, path = name[len(prefix) :].partition(".")
+        if not index.isdecimal() or int(index) >= len(stack.layers):
+            continue
+        return block_parts(stack.family, stack.layers[int(index)], path)
+    return {}
+
+
+def block_parts(family: Family, block: nn.Module, path: str) -> dict[str, range]:
+    """`fused_parts` of one block: `path` is relative to the block."""
+    if path and path == family.qkv:
+        rows = weight_matrix(block.get_submodule(path)).shape[0]
+        q = weight_matrix(block.get_submodule(family.o)).shape[1]
+        kv = (rows - q) // 2
+        return {"q": range(q), "k": range(q, q + kv), "v": range(q + kv, rows)}
+    if path and path == family.gate_up:
+        rows = weight_matrix(block.get_submodule(path)).shape[0]
+        return {"gate": range(rows // 2), "up": range(rows // 2, rows)}
+    return {}
+
+
+def _config_above(model: nn.Module, name: str) -> Any:
+    """The config of the innermost module above `name` that has one."""
+    config = getattr(model, "config", None)
+    module = model
+    for part in name.split(".") if name else ():
+        module = getattr(module, part)
+        config = getattr(module, "config", config)
+    return config
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
