@@ -10,5 +10,6 @@ namespace py = pybind11;
 
 void register_core(py::module_& m);    // errors, isa, threads, build facts
 void register_packed(py::module_& m);  // pack, unpack, linear on numpy
+void register_torch(py::module_& m);   // torch: thread pool, dispatcher
 
 }  // namespace prunus::bindings

@@ -1,9 +1,13 @@
 // Packed weights and linear on numpy arrays. Python (packed.py, ops.py) has checked kinds; here come shapes
 // and bytes.
+#include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/linear_operands.h"
 #include "core/check.h"
 #include "formats/col8.h"
 #include "ops/linear.h"
@@ -81,25 +85,48 @@ void validate(const Bytes& buffer) {
   validate_packed(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
 }
 
-// x (m, k) float32 with a contiguous last dimension -> (m, n).
-Floats linear_numpy(const Floats& x, const Bytes& buffer, const std::optional<Floats>& bias, int activation) {
+// What C++ needs to know about a numpy array; strides in elements, or a copy when they are not whole
+// elements.
+struct NumpyOperand {
+  py::array array;
+  std::vector<std::int64_t> sizes, strides;
+  Operand operand;
+
+  explicit NumpyOperand(py::array a) : array(std::move(a)) {
+    const py::ssize_t size = std::max<py::ssize_t>(array.itemsize(), 1);
+    for (py::ssize_t d = 0; d < array.ndim(); ++d)
+      if (array.strides(d) % size != 0) array = py::array::ensure(array, py::array::c_style);
+    for (py::ssize_t d = 0; d < array.ndim(); ++d) {
+      sizes.push_back(array.shape(d));
+      strides.push_back(array.strides(d) / size);
+    }
+    operand = {py::str(array.dtype()), sizes.data(), strides.data(), array.ndim()};
+  }
+};
+
+// x (..., k) float32 of any strides -> (..., n).
+Floats linear_numpy(const py::array& x_array, const Bytes& buffer, const std::optional<py::array>& bias_array,
+                    int activation) {
   const PackedView w = header_of(buffer);
-  const auto n = static_cast<py::ssize_t>(w.header.n), k = static_cast<py::ssize_t>(w.header.k);
-  check_value(x.ndim() == 2 && x.shape(1) == k,
-              expected_got("x", "(m, " + std::to_string(k) + ")", "another shape"));
-  check_value(rows_contiguous(x), "x: expected a contiguous last dimension, got other strides");
-  check_value(activation >= 0 && activation < kActivationCount,
-              expected_got("activation", "0..4", std::to_string(activation)));
-  if (bias)
-    check_value(bias->ndim() == 1 && bias->shape(0) == n && (n <= 1 || bias->strides(0) == 4),
-                expected_got("bias", "a contiguous (" + std::to_string(n) + ",)", "another shape"));
-  Floats y({x.shape(0), n});
-  const LinearArgs args{x.data(),
-                        x.shape(0),
-                        x.strides(0) / 4,
-                        bias ? bias->data() : nullptr,
+  NumpyOperand x(x_array);
+  std::optional<NumpyOperand> bias;
+  if (bias_array) bias.emplace(*bias_array);
+  check_linear(w.header, x.operand, bias ? &bias->operand : nullptr, activation);
+  Rows rows = rows_of(x.operand);
+  if (!rows.direct) {
+    x.array = py::array::ensure(x.array, py::array::c_style);
+    rows.stride = static_cast<std::int64_t>(w.header.k);
+  }
+  if (bias) bias->array = py::array::ensure(bias->array, py::array::c_style);
+  std::vector<py::ssize_t> shape(x.sizes.begin(), x.sizes.end());
+  shape.back() = static_cast<py::ssize_t>(w.header.n);
+  Floats y(shape);
+  const LinearArgs args{static_cast<const float*>(x.array.data()),
+                        rows.count,
+                        rows.stride,
+                        bias ? static_cast<const float*>(bias->array.data()) : nullptr,
                         y.mutable_data(),
-                        n,
+                        static_cast<std::int64_t>(w.header.n),
                         static_cast<Activation>(activation)};
   py::gil_scoped_release release;  // other Python threads run while we compute
   linear(w, args);

@@ -29,11 +29,12 @@ class PackedWeight:
     ((2, 2), 1, 0.75)
     """
 
-    __slots__ = ("_info", "buffer")
+    __slots__ = ("_info", "buffer", "tensor")
 
     def __init__(self, buffer: NDArray[np.uint8]) -> None:
         self.buffer = buffer
         self._info = _core.packed_info(buffer)
+        self.tensor: Any = None  # the buffer as a torch tensor, once ops_torch made it
 
     @classmethod
     def from_buffer(cls, buffer: NDArray[np.uint8]) -> PackedWeight:

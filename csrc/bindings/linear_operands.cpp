@@ -1,0 +1,42 @@
+#include "bindings/linear_operands.h"
+
+#include "core/activation.h"
+#include "core/check.h"
+
+namespace prunus::bindings {
+
+void check_linear(const PackedHeader& w, const Operand& x, const Operand* bias, std::int64_t activation) {
+  const auto n = static_cast<std::int64_t>(w.n), k = static_cast<std::int64_t>(w.k);
+  if (x.dtype != "float32") throw ValueError(expected_got("x", "float32", x.dtype));
+  if (x.dims < 1 || x.sizes[x.dims - 1] != k)
+    throw ValueError(expected_got("x", "(..., " + std::to_string(k) + ")", shape_text(x.sizes, x.dims)));
+  if (bias && bias->dtype != "float32") throw ValueError(expected_got("bias", "float32", bias->dtype));
+  if (bias && (bias->dims != 1 || bias->sizes[0] != n))
+    throw ValueError(expected_got("bias", shape_text(&n, 1), shape_text(bias->sizes, bias->dims)));
+  if (activation < 0 || activation >= kActivationCount)
+    throw ValueError(
+        expected_got("activation", "0.." + std::to_string(kActivationCount - 1), std::to_string(activation)));
+}
+
+Rows rows_of(const Operand& x) {
+  const std::int64_t last = x.dims - 1, k = x.sizes[last];
+  Rows rows{1, k, k <= 1 || x.strides[last] == 1};
+  bool first = true;
+  for (std::int64_t d = last - 1; d >= 0; --d) {
+    if (x.sizes[d] == 0) return {0, k, true};
+    if (x.sizes[d] == 1) continue;  // the stride of a dimension of one element means nothing
+    if (first) rows.stride = x.strides[d];
+    if (!first && x.strides[d] != rows.stride * rows.count) rows.direct = false;
+    first = false;
+    rows.count *= x.sizes[d];
+  }
+  return rows;
+}
+
+std::string shape_text(const std::int64_t* sizes, std::int64_t dims) {
+  std::string text = "(";
+  for (std::int64_t d = 0; d < dims; ++d) text += (d ? ", " : "") + std::to_string(sizes[d]);
+  return text + (dims == 1 ? ",)" : ")");
+}
+
+}  // namespace prunus::bindings

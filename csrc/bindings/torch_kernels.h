@@ -1,0 +1,14 @@
+// The boxed kernels that torch_register.cpp gives to torch's dispatcher.
+#pragma once
+#include <string>
+
+#include "bindings/torch_shim.h"
+
+namespace prunus::bindings {
+
+// prunus::linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor
+void linear_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+
+std::string gradient_sentence(const char* argument);
+
+}  // namespace prunus::bindings

@@ -1,0 +1,97 @@
+#include "bindings/torch_tensor.h"
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace prunus::torch_shim {
+namespace {
+
+StableIValue from_handle(AtenTensorHandle handle) { return reinterpret_cast<StableIValue>(handle); }
+
+// op(tensor) -> one value, through torch's dispatcher; the dispatcher takes its own reference.
+StableIValue call(const char* op, AtenTensorHandle tensor) {
+  AtenTensorHandle reference = nullptr;
+  check_torch(functions.aoti_torch_new_tensor_handle(tensor, &reference), "new_tensor_handle");
+  StableIValue stack[1] = {from_handle(reference)};
+  check_torch(functions.torch_call_dispatcher(op, "", stack, kAbiVersion), op);
+  return stack[0];
+}
+
+bool is_leaf(AtenTensorHandle tensor) { return (call("aten::is_leaf", tensor) & 1) != 0; }
+
+}  // namespace
+
+void check_torch(AOTITorchError error, const char* function) {
+  if (error) throw std::runtime_error(std::string("prunus: torch's ") + function + " failed");
+}
+
+const char* dtype_name(std::int32_t dtype) {
+  struct Name {
+    std::int32_t (*number)();
+    const char* text;
+  };
+  const Name names[] = {
+      {functions.aoti_torch_dtype_float32, "float32"}, {functions.aoti_torch_dtype_float64, "float64"},
+      {functions.aoti_torch_dtype_float16, "float16"}, {functions.aoti_torch_dtype_bfloat16, "bfloat16"},
+      {functions.aoti_torch_dtype_uint8, "uint8"},     {functions.aoti_torch_dtype_int8, "int8"},
+      {functions.aoti_torch_dtype_int32, "int32"},     {functions.aoti_torch_dtype_int64, "int64"},
+      {functions.aoti_torch_dtype_bool, "bool"}};
+  for (const Name& name : names)
+    if (name.number() == dtype) return name.text;
+  return "another dtype";
+}
+
+bindings::Operand Tensor::operand() const {
+  std::int32_t dtype = 0;
+  std::int64_t dims = 0, *sizes = nullptr, *strides = nullptr;
+  check_torch(functions.aoti_torch_get_dtype(handle_, &dtype), "get_dtype");
+  check_torch(functions.aoti_torch_get_dim(handle_, &dims), "get_dim");
+  check_torch(functions.aoti_torch_get_sizes(handle_, &sizes), "get_sizes");
+  check_torch(functions.aoti_torch_get_strides(handle_, &strides), "get_strides");
+  return {dtype_name(dtype), sizes, strides, dims};
+}
+
+const void* Tensor::data() const {
+  const void* data = nullptr;
+  check_torch(functions.torch_get_const_data_ptr(handle_, &data), "get_const_data_ptr");
+  return data;
+}
+
+void* Tensor::mutable_data() {
+  void* data = nullptr;
+  check_torch(functions.torch_get_mutable_data_ptr(handle_, &data), "get_mutable_data_ptr");
+  return data;
+}
+
+Tensor Tensor::empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t dtype) {
+  std::vector<std::int64_t> strides(static_cast<std::size_t>(dims), 1);
+  for (std::int64_t d = dims - 2; d >= 0; --d) {
+    const auto i = static_cast<std::size_t>(d);
+    strides[i] = strides[i + 1] * (sizes[d + 1] > 0 ? sizes[d + 1] : 1);
+  }
+  AtenTensorHandle handle = nullptr;
+  check_torch(functions.aoti_torch_empty_strided(dims, sizes, strides.data(), dtype,
+                                                 functions.aoti_torch_device_type_cpu(), 0, &handle),
+              "empty_strided");
+  return Tensor(handle);
+}
+
+Tensor Tensor::contiguous_copy() const {
+  std::int32_t dtype = 0;
+  check_torch(functions.aoti_torch_get_dtype(handle_, &dtype), "get_dtype");
+  const bindings::Operand from = operand();
+  Tensor copy = empty(from.dims, from.sizes, dtype);
+  check_torch(functions.aoti_torch_copy_(copy.handle_, handle_, 0), "copy_");
+  return copy;
+}
+
+// The stable ABI has no getter of requires_grad. A tensor that autograd made is no leaf; an alias of a leaf
+// is one only when autograd records nothing.
+bool Tensor::tracked() const {
+  if (!is_leaf(handle_)) return true;
+  const Tensor alias(reinterpret_cast<AtenTensorHandle>(call("aten::alias", handle_)));
+  return !is_leaf(alias.handle_);
+}
+
+}  // namespace prunus::torch_shim

@@ -1,0 +1,47 @@
+// An owned torch tensor behind the stable C ABI.
+#pragma once
+#include <cstdint>
+#include <utility>
+
+#include "bindings/linear_operands.h"
+#include "bindings/torch_shim.h"
+
+namespace prunus::torch_shim {
+
+// Throws std::runtime_error when a torch function reported an error (torch keeps the text to itself
+// before 2.13).
+void check_torch(AOTITorchError error, const char* function);
+
+const char* dtype_name(std::int32_t dtype);
+
+class Tensor {
+ public:
+  Tensor() = default;
+  explicit Tensor(AtenTensorHandle owned) : handle_(owned) {}
+  Tensor(Tensor&& other) noexcept : handle_(other.release()) {}
+  Tensor& operator=(Tensor&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Tensor() {
+    if (handle_) functions.aoti_torch_delete_tensor_object(handle_);
+  }
+
+  explicit operator bool() const { return handle_ != nullptr; }
+  AtenTensorHandle get() const { return handle_; }
+  AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
+
+  bindings::Operand operand() const;
+  const void* data() const;
+  void* mutable_data();
+
+  static Tensor empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t dtype);  // contiguous, CPU
+  Tensor contiguous_copy() const;
+  // True when autograd would record an operation on this tensor.
+  bool tracked() const;
+
+ private:
+  AtenTensorHandle handle_ = nullptr;
+};
+
+}  // namespace prunus::torch_shim
