@@ -45,7 +45,7 @@ def include_allowed(folder: str, target: str) -> bool:
 
 
 def level(module: str) -> int:
-    """Helpers share the level of their module (`calibration_hooks`); other private modules are at the bottom."""
+    """Helpers share the level of their module (`calibration_hooks`); other private ones are at the bottom."""
     for name in (module, module.strip("_").split("_")[0]):
         for i, names in enumerate(LEVELS):
             if name in names:

@@ -1,0 +1,28 @@
+"""Everything a layer can be computed with. Add a peer here and it is in every suite, table and plot."""
+
+from bench.peers.base import Peer, Prepared
+from bench.peers.dense import Numpy, Torch, TorchBf16, TorchCompiled, TorchInt8
+from bench.peers.engines import OnnxRuntime, OnnxRuntimeInt8, OpenVino
+from bench.peers.ours import Prunus
+from bench.peers.sparse import ScipyCsr, TorchBsr, TorchCsr
+
+PEERS: tuple[Peer, ...] = (
+    Torch(),
+    TorchBf16(),
+    TorchCompiled(),
+    TorchInt8(),
+    Numpy(),
+    OnnxRuntime(),
+    OnnxRuntimeInt8(),
+    OpenVino(),
+    TorchCsr(),
+    TorchBsr(),
+    ScipyCsr(),
+    Prunus(),
+    Prunus("bfloat16"),
+    Prunus("int8"),
+    Prunus(pattern="2:4"),
+    Prunus(pattern="4x4"),
+    Prunus(numpy=True),
+)
+__all__ = ["PEERS", "Peer", "Prepared"]

@@ -1,0 +1,86 @@
+"""Result files: JSON lines, one record a line, the first describes the machine."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+# What makes two records the same case, by kind of record.
+KEYS = {
+    "linear": ("n", "k", "m", "threads", "bias", "activation", "rotate", "peer", "pattern", "sparsity"),
+    "selection": ("what", "n", "k", "threads", "peer"),
+    "pack": ("what", "n", "k", "threads", "sparsity", "peer"),
+}
+GROUP = ("n", "k", "m", "threads", "bias", "activation", "rotate")  # a linear group: peers run interleaved
+
+
+class Writer:
+    """Appends every record as it is measured: an interrupted run keeps what it has."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("w", encoding="utf-8")
+        self.records: list[Record] = []
+
+    def write(self, record: Record) -> None:
+        self.records.append(record)
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read(path: Path) -> list[Record]:
+    """Records of a result file. Raises ValueError naming the line that is not one."""
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: expected one JSON object, got {line[:40]!r}") from error
+        if not isinstance(record, dict) or "record" not in record:
+            raise ValueError(f"{path}, line {number}: expected an object with the key 'record'")
+        records.append(record)
+    return records
+
+
+def key(record: Record) -> tuple[Any, ...]:
+    kind = record["record"]
+    return (kind, *(record.get(name) for name in KEYS[kind]))
+
+
+def measured(records: Iterable[Record]) -> Iterator[Record]:
+    return (r for r in records if r["record"] in KEYS)
+
+
+def linear_groups(records: Iterable[Record]) -> dict[tuple[Any, ...], list[Record]]:
+    """Linear records with a right answer, by group, in the order of the file."""
+    found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for r in records:
+        if r["record"] == "linear" and r["ok"]:
+            found[tuple(r[name] for name in GROUP)].append(r)
+    return dict(found)
+
+
+def dense_times(group: Iterable[Record]) -> dict[str, float]:
+    """Median microseconds of every dense peer of a group, fastest first; int8 included."""
+    times = {r["peer"]: r["median_us"] for r in group if r["pattern"] == "dense"}
+    return dict(sorted(times.items(), key=lambda item: item[1]))
+
+
+def best_dense(group: list[Record], dtype: str = "float32") -> Record | None:
+    """The fastest dense peer of a group with that value type."""
+    found = [r for r in group if r["pattern"] == "dense" and r["dtype"] == dtype]
+    return min(found, key=lambda r: float(r["median_us"]), default=None)
+
+
+def header(records: Iterable[Record]) -> Record:
+    return next((r for r in records if r["record"] == "run"), {})
+
+
+def roofline(records: Iterable[Record], threads: int) -> Record | None:
+    return next((r for r in records if r["record"] == "roofline" and r["threads"] == threads), None)

@@ -1,0 +1,38 @@
+"""The machine's own limits, measured in the same run: bench/machine.cpp compiled here."""
+
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.environment import cache_bytes
+
+SOURCE = Path(__file__).with_name("machine.cpp")
+
+
+def measure(threads: tuple[int, ...]) -> list[dict[str, Any]]:
+    """One record per thread count: gflops (fp32 FMA peak), read_gbs and copy_gbs (memory, 8x the last cache).
+
+    Empty when there is no compiler; the suites run without it.
+    """
+    megabytes = max(256, 8 * cache_bytes(3) >> 20)
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "machine")
+        compiler = os.environ.get("CXX", "c++")
+        try:
+            subprocess.run(
+                [compiler, "-O3", "-march=native", "-std=c++17", "-pthread", str(SOURCE), "-o", program],
+                check=True,
+                capture_output=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return []
+        found = []
+        for count in threads:
+            run = subprocess.run(
+                [program, str(count), str(megabytes)], check=True, capture_output=True, text=True
+            )
+            found.append({"record": "roofline", **json.loads(run.stdout)})
+        return found

@@ -1,0 +1,101 @@
+"""`python -m bench run`: suites into a result file."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.cases import LINEAR_SUITES, OTHER_SUITES, SPARSITIES, THREADS, LinearSuite, find_layer
+from bench.environment import describe
+from bench.linear import groups, run_group
+from bench.packing import run_packing
+from bench.peers import PEERS, Peer
+from bench.records import Writer
+from bench.roofline import measure
+from bench.selection import run_selection
+from bench.tables import all_tables, machine_text
+from bench.timing import QUICK, Budget
+
+QUICK_SUITES = ("encoder", "decode", "calls", "selection", "pack")
+
+
+def choose_peers(names: tuple[str, ...] | None, quick: bool) -> tuple[list[Peer], list[str]]:
+    """Peers that can run here, and a word for each that cannot. Raises ValueError on unknown names."""
+    known = {peer.name: peer for peer in PEERS}
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise ValueError(f"peers: expected names of {', '.join(known)}, got {', '.join(unknown)}")
+    wanted = [p for p in PEERS if p.name in names] if names else [p for p in PEERS if not (quick and p.slow)]
+    reasons = {peer.name: peer.missing() for peer in wanted}
+    skipped = [f"{name}: skipped, {reason}" for name, reason in reasons.items() if reason]
+    return [peer for peer in wanted if not reasons[peer.name]], skipped
+
+
+def choose_suite(name: str, args: argparse.Namespace) -> LinearSuite:
+    suite = LINEAR_SUITES[name].quick() if args.quick else LINEAR_SUITES[name]
+    given = {
+        "layers": args.shapes and tuple(find_layer(n, k) for n, k in args.shapes),
+        "m": args.m,
+        "threads": args.threads,
+        "sparsities": args.sparsity,
+        "peers": args.peers,
+    }
+    return replace(suite, **{name: value for name, value in given.items() if value})
+
+
+def records_of(name: str, args: argparse.Namespace, budget: Budget) -> Iterator[dict[str, Any]]:
+    threads = args.threads or (THREADS[:1] if args.quick else THREADS)
+    if name in LINEAR_SUITES:
+        suite = choose_suite(name, args)
+        peers, skipped = choose_peers(suite.peers, args.quick)
+        print(*skipped, sep="\n")
+        for layer, m, t in groups(suite):
+            yield from run_group(suite, layer, m, t, peers, budget, print)
+        return
+    shape_list = args.shapes or ([(1536, 384)] if args.quick else [(4096, 4096)])
+    for shape in shape_list:
+        for t in threads:
+            if name == "selection":
+                yield from run_selection(shape, t, budget, print)
+            else:
+                yield from run_packing(shape, t, args.sparsity or SPARSITIES, budget, print)
+
+
+def run(args: argparse.Namespace, unset: list[str]) -> int:
+    """Exit status 1 when an answer of prunus was wrong."""
+    suites = args.suites or (QUICK_SUITES if args.quick else (*LINEAR_SUITES, *OTHER_SUITES))
+    if unknown := sorted(set(suites) - {*LINEAR_SUITES, *OTHER_SUITES}):
+        raise ValueError(
+            f"suites: expected names of {', '.join((*LINEAR_SUITES, *OTHER_SUITES))}, got {unknown}"
+        )
+    budget = QUICK if args.quick else Budget()
+    budget = replace(budget, rounds=args.rounds) if args.rounds else budget
+    out = Writer(Path(args.out))
+    out.write(describe(unset))
+    for record in measure(args.threads or THREADS):
+        out.write(record)
+    print(machine_text(out.records), flush=True)
+    start = time.perf_counter()
+    for name in suites:
+        for record in records_of(name, args, budget):
+            out.write({**record, "suite": name})
+        print(f"{name}: done after {time.perf_counter() - start:.0f} s", flush=True)
+    out.close()
+    for table in all_tables(out.records):
+        print()
+        table.print()
+    print(f"\n{len(out.records)} records in {args.out}")
+    return int(any(r["peer"].startswith("prunus") and not r["ok"] for r in out.records if "ok" in r))
+
+
+def show_list() -> int:
+    for name, suite in LINEAR_SUITES.items():
+        print(f"{name:10} {suite.text}")
+    for name, text in OTHER_SUITES.items():
+        print(f"{name:10} {text}")
+    print()
+    for peer in PEERS:
+        pattern = ", ".join(peer.patterns) or "dense"
+        print(f"{peer.name:18} {pattern:14} {peer.dtype:9} {peer.missing() or 'ready'}")
+    return 0
