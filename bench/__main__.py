@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from bench.environment import clean_environment
@@ -81,6 +82,8 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
+    # torch says at every start that CSR is a beta feature and that quantised tensors will go.
+    warnings.filterwarnings("ignore", category=UserWarning)
     unset = clean_environment()
     args = parser().parse_args()
     try:

@@ -52,7 +52,11 @@ class LinearSuite:
     activation: str | None = None
 
     def quick(self) -> "LinearSuite":
-        return replace(self, layers=self.layers[:1], m=self.m[:1], threads=self.threads[:1])
+        few = tuple(s for s in self.sparsities if s in (0.5, 0.8, 0.9))
+        peers = self.peers or (*CORE_PEERS, "onnxruntime", "onnxruntime-int8")
+        return replace(
+            self, layers=self.layers[:1], m=self.m[:1], threads=self.threads[:1], sparsities=few, peers=peers
+        )
 
 
 CORE_PEERS = ("torch", "numpy", "torch-csr", "prunus")

@@ -1,6 +1,7 @@
 """Result records as pictures: SVG with text kept as text, so they are small and can be committed."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def lines_by_peer(group: list[Record]) -> dict[str, list[Record]]:
 
 def break_even(points: list[tuple[float, float]]) -> float | None:
     """Sparsity at which the line of (sparsity, speed) crosses 1, from below; None when it does not."""
-    for (s0, v0), (s1, v1) in zip(points, points[1:], strict=False):
+    for (s0, v0), (s1, v1) in pairwise(points):
         if v0 < 1.0 <= v1:
             return s0 + (1.0 - v0) / (v1 - v0) * (s1 - s0)
     return None

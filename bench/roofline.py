@@ -36,3 +36,11 @@ def measure(threads: tuple[int, ...]) -> list[dict[str, Any]]:
             )
             found.append({"record": "roofline", **json.loads(run.stdout)})
         return found
+
+
+def best(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per thread count the larger of every rate."""
+    rates = ("gflops", "read_gbs", "copy_gbs")
+    return [
+        {**a, **{rate: max(a[rate], b[rate]) for rate in rates}} for a, b in zip(first, second, strict=True)
+    ]

@@ -19,15 +19,20 @@ class Table:
         return "\n".join([f"{self.title}\n", *("| " + " | ".join(line) + " |" for line in lines)])
 
     def print(self) -> None:
+        from rich.box import SIMPLE
         from rich.console import Console
         from rich.table import Table as RichTable
 
-        table = RichTable(title=self.title, title_justify="left")
+        table = RichTable(box=SIMPLE, pad_edge=False)
         for i, column in enumerate(self.columns):
             table.add_column(column, justify="left" if i == 0 else "right")
         for row in self.rows:
             table.add_row(*row, style="bold" if row[0].startswith("prunus") else None)
-        Console(width=None if Console().is_terminal else 140).print(table)
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 200  # a file has no width: never wrap
+        console.print(self.title, style="bold")
+        console.print(table)
 
 
 def percent(sparsity: float) -> str:
@@ -77,7 +82,7 @@ def three_ratios(r: Record | None, torch: Record, best: Record) -> str:
     if r is None:
         return ""
     speeds = [dense["median_us"] / r["median_us"] for dense in (torch, best)]
-    return f"{noise(r)}{speeds[0]:.2f} / {speeds[1]:.2f} / {100 * r['gflops'] / best['gflops']:.0f} %"
+    return f"{noise(r)}{speeds[0]:.2f} / {speeds[1]:.2f} / {100 * r['gflops'] / best['gflops']:.0f}%"
 
 
 def summary_table(records: list[Record], peer: str = "prunus") -> Table | None:
@@ -110,7 +115,7 @@ def byte_ceiling_table(records: list[Record]) -> Table | None:
         limit = roofline(records, group[0]["threads"])
         if not group[0]["rotate"] or torch is None:
             continue
-        for r in group:
+        for r in (r for r in group if r["pattern"] == "dense" or r["peer"].startswith("prunus")):
             gbs = r["bytes"] / r["median_us"] / 1e3
             share = f"{100 * gbs / limit['read_gbs']:.0f} %" if limit else ""
             place = [r["peer"], f"{r['n']}x{r['k']}", str(r["m"]), str(r["threads"]), percent(r["sparsity"])]

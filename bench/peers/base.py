@@ -24,6 +24,7 @@ class Peer:
     tolerance: ClassVar[float] = 1e-4  # relative to the answer's root mean square
     patterns: tuple[str, ...] = ()  # sparsity patterns it makes use of; empty: dense
     slow: ClassVar[bool] = False  # takes seconds to prepare or to run: left out of --quick
+    on_request: bool = False  # runs only where a suite or --peers names it
 
     def missing(self) -> str | None:
         """Why it cannot run here, in a few words; None when it can."""
