@@ -12,12 +12,13 @@ from bench.environment import cache_bytes
 SOURCE = Path(__file__).with_name("machine.cpp")
 
 
-def measure(threads: tuple[int, ...]) -> list[dict[str, Any]]:
-    """One record per thread count: gflops (fp32 FMA peak), read_gbs and copy_gbs (memory, 8x the last cache).
+def measure(threads: tuple[int, ...], megabytes: int | None = None) -> list[dict[str, Any]]:
+    """One record per thread count: gflops (fp32 FMA peak), read_gbs and copy_gbs (memory).
 
-    Empty when there is no compiler; the suites run without it.
+    megabytes: of the array that is read, 8x the last cache by default. Empty when there is no compiler: the
+    suites run without it.
     """
-    megabytes = max(256, 8 * cache_bytes(3) >> 20)
+    megabytes = megabytes or max(256, 8 * cache_bytes(3) >> 20)
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "machine")
         compiler = os.environ.get("CXX", "c++")

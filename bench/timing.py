@@ -94,6 +94,7 @@ def interleave(contenders: Sequence[Sequence[Call]], budget: Budget) -> list[Sam
     """Time each contender (a list of equivalent calls) in `budget.rounds` rounds of shuffled turns."""
     field_ = [Contender(calls, budget) for calls in contenders]
     order = random.Random(0)
+    gc.collect()
     gc_was_on = gc.isenabled()
     gc.disable()
     try:
@@ -103,7 +104,6 @@ def interleave(contenders: Sequence[Sequence[Call]], budget: Budget) -> list[Sam
             for one in order.sample(field_, len(field_)):
                 if not one.done():
                     one.turn()
-            gc.collect()
     finally:
         if gc_was_on:
             gc.enable()

@@ -11,11 +11,14 @@ from bench.peers import PEERS, Prepared
 from bench.peers.base import Peer
 from bench.problem import Problem, dense_weight, inputs, prune, relative_error
 from bench.records import read
+from bench.roofline import best, measure
 from bench.run import choose_peers, run
 
 TINY = Layer("test", "layer", 24, 16)
 
 
+# torch calls CSR a beta feature and will drop quantised tensors.
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("peer", [p for p in PEERS if not p.slow], ids=lambda p: p.name)
 @pytest.mark.parametrize("m", [1, 5])
 def test_every_installed_peer_is_right(peer: Peer, m: int) -> None:
@@ -48,7 +51,18 @@ def test_unknown_peer_and_suite_are_named() -> None:
         choose_peers(("nonsense",), quick=False)
 
 
-def test_run_writes_a_file_and_checks_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_roofline_is_measured() -> None:
+    one, two = measure((1, 2), megabytes=8)
+    assert one["record"] == "roofline"
+    assert (one["threads"], two["threads"]) == (1, 2)
+    assert min(one["gflops"], one["read_gbs"], one["copy_gbs"]) > 0
+    assert best([{**one, "gflops": 1.0}], [{**one, "gflops": 2.0}])[0]["gflops"] == 2.0
+
+
+def test_run_writes_a_file_and_checks_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.run.measure", lambda threads: [])
     args = argparse.Namespace(
         suites=["encoder"], quick=True, shapes=((32, 48),), m=(3,), threads=(1,), sparsity=(0.5,),
         peers=("torch", "numpy", "prunus"), rounds=2, out=tmp_path / "run.jsonl",
