@@ -7,25 +7,43 @@ from prunus._core import FormatError, __version__
 from prunus.patterns import NM, Block, Unstructured
 
 if TYPE_CHECKING:
+    from prunus._compare import CompareReport, compare
+    from prunus.accelerate import AccelerateReport, accelerate_
+    from prunus.checkpoint import load, save
+    from prunus.nn import SparseLinear
     from prunus.ops import linear
     from prunus.packed import PackedWeight, pack
 
 # Public name -> module, imported at first use: `import prunus` stays cheap and never imports torch.
 _LAZY = {
+    "AccelerateReport": "prunus.accelerate",
+    "CompareReport": "prunus._compare",
     "PackedWeight": "prunus.packed",
+    "SparseLinear": "prunus.nn",
+    "accelerate_": "prunus.accelerate",
+    "compare": "prunus._compare",
     "linear": "prunus.ops",
+    "load": "prunus.checkpoint",
     "pack": "prunus.packed",
+    "save": "prunus.checkpoint",
 }
 
 __all__ = [
     "NM",
+    "AccelerateReport",
     "Block",
+    "CompareReport",
     "FormatError",
     "PackedWeight",
+    "SparseLinear",
     "Unstructured",
     "__version__",
+    "accelerate_",
+    "compare",
     "linear",
+    "load",
     "pack",
+    "save",
 ]
 
 

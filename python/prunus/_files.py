@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+__all__ = ["replacing", "write_atomic"]
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write bytes to `path` through a synced temporary file in the same folder and one rename.
 
-    The old file stays as it is until the new one is completely on disk. A link is followed: its target is
-    replaced. Raises OSError.
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary file in the folder of `path`; when the block ends well it becomes `path` in one step.
+
+    The old file stays until the new one is completely on disk, and after an error. A link is followed: its
+    target is replaced. Raises OSError.
     """
     target = Path(os.path.realpath(path))
     handle, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         # mkstemp makes private files; a saved model is as readable as any other new file.
-        os.chmod(name, _mode_for(target))
-        os.replace(name, target)
+        os.chmod(temporary, _mode_for(target))
+        os.replace(temporary, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    with suppress(OSError):  # some network file systems cannot sync a folder; the file itself is complete
+        _sync(target.parent)
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write bytes to `path` in one step: see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _mode_for(target: Path) -> int:
@@ -36,13 +56,3 @@ def _mode_for(target: Path) -> int:
         mask = os.umask(0)
         os.umask(mask)
         return 0o666 & ~mask
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:  # some network file systems cannot sync a folder; the file itself is complete
-        pass
-    finally:
-        os.close(handle)

@@ -1,0 +1,172 @@
+"""Which Linear layers a model has, what they see, and why some must stay as they are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.families import weight_matrix
+from prunus.nn import SparseLinear
+
+# 8-bit columns cost 5 bytes per kept fp32 weight against 4: below this no regime can win.
+MIN_SPARSITY = 0.2
+# Modules that read the weights of their Linear children instead of calling them.
+READERS = (nn.MultiheadAttention,)
+
+
+@dataclass
+class Site:
+    """One Linear (or Conv1D) module and every place where the model holds it."""
+
+    name: str
+    module: nn.Module
+    places: list[tuple[nn.Module, str]] = field(default_factory=list)  # (parent, attribute)
+    reason: str = ""  # why it stays dense; "" = may be converted
+    inputs: Counter[tuple[int, ...]] = field(default_factory=Counter)  # shape of x -> calls
+    sparsity: float | None = None
+    shape: tuple[int, ...] = ()
+
+    plain: bool = False  # forward(x) is x . w^T + b in float32 on the cpu: can be timed
+    sparse: bool = False  # is packed already
+
+    @property
+    def tokens(self) -> list[int]:
+        """m of each kind of call, without repetition."""
+        return list(dict.fromkeys(math.prod(shape[:-1]) for shape in self.inputs))
+
+
+def survey(model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None) -> list[Site]:
+    """Every Linear-like module of the model, with a reason where it cannot be converted."""
+    sites: dict[int, Site] = {}
+    readers = [name for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, READERS)]
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not _linear_like(module):
+            continue
+        site = sites.setdefault(id(module), Site(name, module))
+        parent, _, leaf = name.rpartition(".")
+        if name:
+            site.places.append((model.get_submodule(parent), leaf))
+        else:
+            site.reason = "is the model itself: wrap it, e.g. in nn.Sequential"
+        inside = [r for r in readers if not r or name.startswith(r + ".")]
+        if inside:
+            site.reason = f"inside {type(model.get_submodule(inside[0])).__name__}, which reads its weight"
+    owners = _owners(model)
+    for site in sites.values():
+        _describe(site)
+        fixed = _why_fixed(site, owners)
+        site.reason = site.reason or fixed
+        if not site.reason and filter_fn is not None and not filter_fn(site.module, site.name):
+            site.reason = "left out by filter_fn"
+        if not site.reason and site.sparsity is not None and site.sparsity < MIN_SPARSITY:
+            site.reason = f"{site.sparsity:.0%} zeros: too few"
+    return list(sites.values())
+
+
+@contextmanager
+def recording(sites: list[Site]) -> Iterator[None]:
+    """While active, calls of the sites' modules note the shapes (and odd dtypes) of their inputs."""
+    handles = []
+    try:
+        for site in sites:
+            hook = _recorder(site)
+            handles.append(site.module.register_forward_pre_hook(hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorder(site: Site) -> Callable[..., None]:
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        if not isinstance(x, Tensor):
+            return
+        site.inputs[tuple(x.shape)] += 1
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            dtype = str(x.dtype).removeprefix("torch.")
+            site.plain = False
+            site.reason = (
+                site.reason or f"saw {dtype} inputs on {x.device.type}: only float32 on cpu is packed"
+            )
+
+    return note
+
+
+def _linear_like(module: nn.Module) -> bool:
+    """Linear, Conv1D, and what others derive from them or name like them (quantised Linears)."""
+    kind = type(module).__name__
+    if isinstance(module, nn.Linear) or (kind == "Conv1D" and hasattr(module, "nf")):
+        return True
+    return "Linear" in kind and hasattr(module, "in_features") and hasattr(module, "out_features")
+
+
+def _describe(site: Site) -> None:
+    if isinstance(site.module, SparseLinear):
+        packed = site.module.packed_weight
+        site.shape, site.sparsity, site.sparse = packed.shape, packed.sparsity, True
+        site.reason = "already sparse"
+        return
+    try:
+        weight = weight_matrix(site.module)
+    except TypeError:
+        n, k = getattr(site.module, "out_features", None), getattr(site.module, "in_features", None)
+        site.shape = (n, k) if isinstance(n, int) and isinstance(k, int) else ()
+        return
+    site.shape = tuple(weight.shape)
+    if weight.device.type != "meta" and weight.numel():
+        site.sparsity = 1.0 - int(torch.count_nonzero(weight)) / weight.numel()
+
+
+def _why_fixed(site: Site, owners: dict[Any, set[str]]) -> str:
+    module = site.module
+    kind = type(module)
+    if "parametrizations" in module._modules:
+        return "parametrised"
+    # An exact type: a subclass may do more in forward than multiply.
+    if kind is not nn.Linear and not (kind.__name__ == "Conv1D" and hasattr(module, "nf")):
+        return f"is a {kind.__name__}, not a plain Linear"
+    try:
+        weight = weight_matrix(module)
+    except TypeError:
+        return "has no ordinary weight"
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    if any(hooks) or "forward" in vars(module):
+        return "has hooks that a conversion would lose"
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.layout != torch.strided:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        return f"weight is {dtype} on {weight.device.type}: only float32 on cpu is packed"
+    if weight.numel() == 0:
+        return "weight is empty"
+    site.plain = True
+    others = owners[_key(weight)] - {site.name}
+    if others:
+        return f"weight is shared with {min(others)}"
+    return ""
+
+
+def _owners(model: nn.Module) -> dict[Any, set[str]]:
+    """Memory of each parameter -> names of the modules that hold it (a module counts once, by its first
+    name)."""
+    owners: dict[Any, set[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(_key(parameter), set()).add(name)
+    return owners
+
+
+def _key(tensor: Tensor) -> Any:
+    return tensor.data_ptr() or id(tensor)

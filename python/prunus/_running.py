@@ -1,0 +1,93 @@
+"""Running a model on example inputs without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arguments of one forward call."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def run(self, model: nn.Module) -> Any:
+        return model(*self.args, **self.kwargs)
+
+
+def as_batches(inputs: Any, argument: str) -> list[Batch]:
+    """A tensor, tuple (positional), mapping (keywords; a BatchEncoding too), or a list of such, as batches.
+
+    Raises TypeError for anything else and ValueError for an empty list.
+    """
+    if isinstance(inputs, list):
+        if not inputs:
+            raise ValueError(f"{argument}: expected at least one batch, got an empty list")
+        return [_as_batch(item, f"{argument}[{i}]") for i, item in enumerate(inputs)]
+    return [_as_batch(inputs, argument)]
+
+
+def _as_batch(inputs: Any, argument: str) -> Batch:
+    if isinstance(inputs, Tensor):
+        return Batch((inputs,), {})
+    if isinstance(inputs, tuple):
+        return Batch(inputs, {})
+    if isinstance(inputs, Mapping):
+        return Batch((), {str(key): value for key, value in inputs.items()})
+    kind = type(inputs).__name__
+    raise TypeError(f"{argument}: expected a tensor, a tuple, a dict or a list of such batches, got {kind}")
+
+
+def check_model(model: Any, argument: str = "model") -> None:
+    """Raises TypeError unless `model` is a torch.nn.Module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{argument}: expected a torch.nn.Module, got {type(model).__name__}")
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module gets its own training flag back."""
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        with (
+            torch.no_grad()
+        ):  # not inference_mode: models cache tensors (rotary tables) that must stay usable
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def output_tensors(output: Any, name: str = "") -> dict[str, Tensor]:
+    """The floating-point tensors of a model's output by name; nested mappings and sequences are flattened."""
+    if isinstance(output, Tensor):
+        return {name or "output": output} if output.is_floating_point() else {}
+    if isinstance(output, Mapping):
+        parts = [(str(key), value) for key, value in output.items()]
+    elif isinstance(output, (tuple, list)):
+        parts = [(str(i), value) for i, value in enumerate(output)]
+    else:
+        return {}
+    found: dict[str, Tensor] = {}
+    for key, value in parts:
+        found |= output_tensors(value, f"{name}.{key}" if name else key)
+    return found
+
+
+def module_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters and buffers; what is shared counts once, a packed weight at its real size."""
+    sizes = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        # The storage tells shared tensors apart; on the meta device there is none, there the object does.
+        key = (tensor.data_ptr() or id(tensor), tensor.dtype, tuple(tensor.shape))
+        sizes[key] = tensor.numel() * tensor.element_size()
+    return sum(sizes.values())

@@ -1,0 +1,211 @@
+"""accelerate_: swap a Linear for its packed form only where that was measured faster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus import _core
+from prunus._accelerate_race import Layers, Milliseconds, race
+from prunus._accelerate_survey import Site, recording, survey
+from prunus._progress import progress
+from prunus._running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
+from prunus.nn import SparseLinear
+from prunus.report import Column, Report
+
+__all__ = ["AccelerateReport", "accelerate_"]
+
+FilterFn = Callable[[nn.Module, str], bool]
+
+
+class AccelerateReport(Report):
+    """What `accelerate_` did with every Linear; one row per layer, summary for the model.
+
+    Row: name, shape (n, k), sparsity, m (tokens per call), dense_ms and sparse_ms (medians, all calls of the
+    example inputs together), speedup, runs ("sparse" or "dense"), converted, reason (why it stayed dense),
+    bytes_before, bytes_after. Summary: layers, converted, linear_ms_before, linear_ms_after and
+    linear_speedup over all timed layers, converted or not, bytes_before and bytes_after of the model,
+    relative_error of its outputs (L2, sparse against dense with the same zeros), threads, isa.
+    """
+
+    title = "Linear layers: dense or sparse, as measured"
+    columns = (
+        Column("name", "layer"),
+        Column("shape", "n x k"),
+        Column("sparsity", spec=".1%"),
+        Column("m"),
+        Column("dense_ms", "dense ms", ".3f"),
+        Column("sparse_ms", "sparse ms", ".3f"),
+        Column("speedup", spec=".2f", unit="x"),
+        Column("runs"),
+        Column("reason", "why dense"),
+    )
+    dim_when = ("runs", "dense")
+
+    def summary_line(self) -> str:
+        s = self.summary
+        line = f"{s['converted']} of {s['layers']} Linear layers run sparse"
+        if s["linear_speedup"] is not None:
+            line += (
+                f"; all timed layers together {s['linear_speedup']:.2f}x ({s['linear_ms_before']:.2f} ms -> "
+            )
+            line += f"{s['linear_ms_after']:.2f} ms)"
+        line += f"; model {s['bytes_before'] / 1e6:.1f} MB -> {s['bytes_after'] / 1e6:.1f} MB"
+        return line + f"; {s['threads']} thread{'s' * (s['threads'] != 1)}, {s['isa']}."
+
+
+def accelerate_(
+    model: nn.Module, example_inputs: Any, min_speedup: float = 1.05, filter_fn: FilterFn | None = None
+) -> AccelerateReport:
+    """Convert, in place, each pruned Linear whose packed form is measured faster on the shapes it really
+    sees.
+
+    example_inputs: a tensor, tuple, dict or BatchEncoding, or a list of such batches; use the shapes of
+    production, because what is faster depends on the number of tokens. min_speedup: a layer is converted when
+    dense ms / sparse ms, medians of alternating runs with torch's current threads, reaches it.
+    filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear.
+    Layers that share a weight, have hooks, are unused by the inputs, or whose weight the model reads
+    directly stay dense, and the report says so. An error leaves the model as it was.
+
+    Raises TypeError (model, inputs of another kind) and ValueError (min_speedup, no Linear in the model).
+
+    >>> import torch, prunus
+    >>> model = torch.nn.Sequential(torch.nn.Linear(256, 256))
+    >>> _ = model[0].weight.data.mul_(torch.rand(256, 256) > 0.95)
+    >>> report = prunus.accelerate_(model, torch.ones(64, 256), min_speedup=0.0)
+    >>> type(model[0]).__name__, report.rows[0]["converted"]
+    ('SparseLinear', True)
+    """
+    check_model(model)
+    batches = as_batches(example_inputs, "example_inputs")
+    if not isinstance(min_speedup, (int, float)) or not (min_speedup >= 0 and math.isfinite(min_speedup)):
+        raise ValueError(f"min_speedup: expected a finite number >= 0, got {min_speedup!r}")
+    sites = survey(model, filter_fn)
+    if not sites:
+        raise ValueError("model: expected at least one Linear layer, got none")
+    bytes_before = module_bytes(model)
+    with evaluating(model):
+        with recording(sites):
+            expected = [output_tensors(batch.run(model)) for batch in batches]
+        for site in sites:
+            if not site.inputs:
+                site.reason = site.reason or "not called by example_inputs"
+        candidates = _pack([site for site in sites if not site.reason])
+        times = race(sites, candidates)
+        chosen = _choose(sites, candidates, times, float(min_speedup))
+        error = _commit(model, sites, chosen, batches, expected)
+    for site in sites:
+        if id(site) in chosen:
+            chosen[id(site)].train(site.module.training)
+    rows = [_row(site, times.get(id(site)), chosen.get(id(site))) for site in sites]
+    return AccelerateReport(rows, _summary(model, rows, bytes_before, error))
+
+
+def _pack(sites: list[Site]) -> Layers:
+    return {id(site): SparseLinear.from_linear(site.module) for site in progress(sites, "packing")}
+
+
+def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_speedup: float) -> Layers:
+    chosen = {}
+    for site in sites:
+        dense, sparse = times.get(id(site), (0.0, None))
+        if sparse is None:
+            continue
+        if dense >= min_speedup * sparse:
+            chosen[id(site)] = candidates[id(site)]
+        else:
+            site.reason = "measured slower" if sparse >= dense else f"gain below {min_speedup:.2f}x"
+    return chosen
+
+
+def _commit(
+    model: nn.Module,
+    sites: list[Site],
+    chosen: Layers,
+    batches: list[Batch],
+    expected: list[dict[str, Tensor]],
+) -> float:
+    """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
+    try:
+        for site in sites:
+            if id(site) in chosen:
+                _swap(site, chosen[id(site)])
+        while True:
+            try:
+                outputs = [output_tensors(batch.run(model)) for batch in batches]
+                return max(_error(e, o) for e, o in zip(expected, outputs, strict=True))
+            except AttributeError as error:  # noqa: PERF203
+                if not _take_back(sites, chosen, error):
+                    raise
+    except BaseException:
+        for site in sites:
+            _swap(site, site.module)
+        raise
+
+
+def _swap(site: Site, module: nn.Module) -> None:
+    for parent, leaf in site.places:
+        parent._modules[leaf] = module
+
+
+def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool:
+    """Some models read `layer.weight` (T5's wo, torch's encoder fast path): such layers, and all with the
+    same attribute name in the same kind of parent, become dense again. False: the error is another."""
+    culprits = [site for site in sites if error.obj is not None and error.obj is chosen.get(id(site))]
+    kinds = {(type(parent), leaf) for site in culprits for parent, leaf in site.places}
+    for site in sites:
+        if id(site) in chosen and kinds & {(type(parent), leaf) for parent, leaf in site.places}:
+            site.reason = f"the model reads its .{error.name}"
+            _swap(site, site.module)
+            del chosen[id(site)]
+    return bool(culprits)
+
+
+def _error(expected: dict[str, Tensor], got: dict[str, Tensor]) -> float:
+    """Largest relative error (L2) of the outputs."""
+    errors = [0.0]
+    for name, tensor in expected.items():
+        if name in got and got[name].shape == tensor.shape:
+            norm = float(tensor.norm())
+            errors.append(float((got[name] - tensor).norm()) / norm if norm else 0.0)
+    return max(errors)
+
+
+def _row(site: Site, times: tuple[float, float | None] | None, layer: SparseLinear | None) -> dict[str, Any]:
+    dense, sparse = times if times is not None else (None, None)
+    return {
+        "name": site.name,
+        "shape": site.shape or None,
+        "sparsity": site.sparsity,
+        "m": ", ".join(f"{m:,}" for m in site.tokens) or None,
+        "dense_ms": dense,
+        "sparse_ms": sparse,
+        "speedup": dense / sparse if dense is not None and sparse else None,
+        "runs": "sparse" if layer is not None or site.sparse else "dense",
+        "converted": layer is not None,
+        "reason": "" if layer is not None else site.reason,
+        "bytes_before": module_bytes(site.module),
+        "bytes_after": module_bytes(layer if layer is not None else site.module),
+    }
+
+
+def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, error: float) -> dict[str, Any]:
+    timed = [row for row in rows if row["dense_ms"] is not None]
+    before = sum(row["dense_ms"] for row in timed)
+    after = sum(row["sparse_ms"] if row["converted"] else row["dense_ms"] for row in timed)
+    return {
+        "layers": len(rows),
+        "converted": sum(row["converted"] for row in rows),
+        "linear_ms_before": before if timed else None,
+        "linear_ms_after": after if timed else None,
+        "linear_speedup": before / after if timed and after > 0 else None,
+        "bytes_before": bytes_before,
+        "bytes_after": module_bytes(model),
+        "relative_error": error,
+        "threads": torch.get_num_threads(),
+        "isa": _core.active_isa(),
+    }
