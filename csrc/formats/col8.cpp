@@ -31,7 +31,7 @@ std::int32_t choose_tile_rows(std::int64_t n) {
 // Column tiles: a strip of tokens x tile_cols must stay in L1 (measured best: 96-128 columns while the weight
 // is dense enough to use them, 192-255 when segments get short). csrc/README.md, 2026-11-23.
 std::int32_t choose_tile_cols(std::int64_t k, double density) {
-  return even_tiles(k, density > 0.15 ? 128 : kMaxTileCols);
+  return even_tiles(k, density > 0.15 ? 96 : 192);
 }
 
 // The nonzeros of one row of a tile: columns and values. Subnormals count as zeros.

@@ -10,6 +10,9 @@
 namespace prunus {
 namespace {
 
+// Storing a row of a strip costs about as much as this many bytes of weight.
+constexpr double kStoreCost = 40.0;
+
 thread_local Workspace panels_of_caller, acc_of_worker;
 
 // One chunk of tokens: its activations as panels, then every (row tile, strip) of the output once.
@@ -35,12 +38,22 @@ struct Chunk {
                              panel(s, b));
   }
 
+  // The store at the end of a tile writes lines that were never read: fetch a share of them during each
+  // column tile.
+  void prefetch_output(std::int64_t s, std::int64_t row, int rows, std::int64_t b) const {
+    const std::int64_t tokens = tokens_of(s), tiles = geo.col_tiles();
+    for (std::int64_t i = tokens * b / tiles; i < tokens * (b + 1) / tiles; ++i)
+      for (std::int64_t r = 0; r < rows; r += 16)
+        __builtin_prefetch(args.y + (s * plan.width + i) * args.y_stride + row + r, 1);
+  }
+
   void compute(std::int64_t t, std::int64_t s) const {
     const int rows = static_cast<int>(geo.rows_of(t)), padded = (rows + 7) / 8 * 8;
     float* acc = acc_of_worker.floats(static_cast<std::size_t>(padded) * plan.width);
     const std::int64_t row = t * geo.tile_rows;
     plan.kernels->init_acc(args.bias ? args.bias + row : nullptr, rows, padded, plan.width, acc);
     for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
+      prefetch_output(s, row, rows, b);
       const col8::Slice tile = col8::slice(w, t, b);
       plan.kernel(tile.order, tile.steps, tile.groups, tile.group_count, panel(s, b), acc);
     }
@@ -48,15 +61,16 @@ struct Chunk {
                              args.y + s * plan.width * args.y_stride + row, args.y_stride);
   }
 
-  // Cost of the items before item (tile * strips + strip): bytes of weight, and the store of each tile.
+  // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
+  // Cost of the items before one: bytes of weight, and the store of each tile.
   double cost_before(std::int64_t item) const {
-    const std::int64_t t = item / strips, s = item % strips, tiles = geo.col_tiles();
-    const auto at = [&](std::int64_t tile) {
-      return static_cast<double>(col8::tile_offset(w, tile * tiles)) +
-             40.0 * static_cast<double>(tile * geo.tile_rows);
+    const std::int64_t rows = geo.row_tiles();
+    const auto at = [&](std::int64_t t) {
+      return static_cast<double>(col8::tile_offset(w, t * geo.col_tiles())) +
+             kStoreCost * static_cast<double>(t * geo.tile_rows);
     };
-    const double begin = at(t);
-    return begin * static_cast<double>(strips) + (s ? (at(t + 1) - begin) * static_cast<double>(s) : 0.0);
+    const double first = at(0);
+    return static_cast<double>(item / rows) * (at(rows) - first) + at(item % rows) - first;
   }
   // First item of share `i` of `shares`: equal cost, not equal count, since global pruning leaves rows
   // uneven.

@@ -13,23 +13,26 @@ constexpr std::int64_t kPanelBytes = 8 << 20;
 // Multiply-adds (padded to the strip width) below which waking a thread costs more than it brings.
 constexpr double kWorkPerThread = 150e3;
 
-// A strip of the widest tile must leave L1 some room.
-std::int32_t widest_strip(std::int32_t tile_cols) {
-  return tile_cols > 192 ? 32 : tile_cols > 128 ? 48 : kMaxStrip;
-}
-
 std::int64_t round8(std::int64_t v) { return (v + 7) / 8 * 8; }
+
+// Tokens per strip. Strips share one width; of the wide ones the one that pads m least, the widest among
+// equals.
+std::int32_t choose_width(std::int64_t m) {
+  if (m == 1) return 1;
+  if (m <= kMaxStrip) return static_cast<std::int32_t>(std::max<std::int64_t>(8, round8(m)));
+  std::int32_t best = kMaxStrip;
+  const auto padded = [m](std::int32_t width) { return (m + width - 1) / width * width; };
+  for (std::int32_t width = kMaxStrip - 8; width >= kMaxStrip / 2; width -= 8)
+    if (padded(width) < padded(best)) best = width;
+  return best;
+}
 
 }  // namespace
 
 Plan make_plan(const PackedView& w, std::int64_t m) {
   Plan plan{};
   plan.kernels = &active_kernels();
-  // Strips of equal width rather than full ones and a rest: no cliff just above a multiple of the widest.
-  const std::int64_t widest = widest_strip(w.header.tile_cols);
-  const std::int64_t strips = std::max<std::int64_t>(1, (m + widest - 1) / widest);
-  plan.width =
-      m == 1 ? 1 : static_cast<std::int32_t>(std::max<std::int64_t>(8, round8((m + strips - 1) / strips)));
+  plan.width = choose_width(m);
   plan.kernel = col8_kernel(*plan.kernels, plan.width);
 
   const auto k = static_cast<std::int64_t>(w.header.k);
