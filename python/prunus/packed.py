@@ -105,8 +105,9 @@ class PackedWeight:
 def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: str = "auto") -> PackedWeight:
     """Pack a weight (n, k) so that only its nonzeros are stored.
 
-    w: float32, float64, float16 or bfloat16, numpy or torch CPU, any row stride. mask: bool (n, k), True = keep;
-    None keeps every nonzero. dtype: of the stored values, "float32" (the default). format: "auto" or "col8".
+    w: float32, float64, float16 or bfloat16, numpy or torch CPU, any strides.
+    mask: bool (n, k), True = keep; None keeps every nonzero.
+    dtype: of the stored values, "float32" (the default). format: "auto" or "col8".
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format) and ``TypeError`` (kind).
 
     >>> import numpy as np, prunus

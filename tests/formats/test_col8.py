@@ -1,0 +1,143 @@
+"""col8: pack, unpack, and what a packed buffer from outside must survive."""
+
+import pickle
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import prunus
+from prunus import _core
+
+# Around the group (8), the tile (256 rows; 96, 192 columns), and primes.
+EXTENTS = [0, 1, 7, 8, 9, 13, 95, 96, 97, 193, 257]
+
+
+def weight(rng, n, k, sparsity):
+    w = rng.standard_normal((n, k)).astype(np.float32)
+    w[rng.random((n, k)) < sparsity] = 0
+    return w
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("k", EXTENTS)
+def test_round_trip(rng, k, sparsity, threads):
+    for n in EXTENTS:
+        w = weight(rng, n, k, sparsity)
+        p = prunus.pack(w)
+        np.testing.assert_array_equal(p.to_dense(), w)
+        assert p.shape == (n, k)
+        assert p.nnz == np.count_nonzero(w)
+        assert p.nbytes == p.buffer.nbytes
+        prunus.PackedWeight.from_buffer(p.buffer)  # the checker accepts what the packer writes
+
+
+def test_the_bytes_do_not_depend_on_the_thread_count(rng):
+    w = weight(rng, 300, 500, 0.8)
+    _core.set_num_threads(1)
+    one = prunus.pack(w).buffer
+    _core.set_num_threads(3)
+    np.testing.assert_array_equal(prunus.pack(w).buffer, one)
+    _core.set_num_threads(0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_every_float_dtype_packs_to_float32(rng, dtype):
+    w = weight(rng, 40, 100, 0.7).astype(dtype)
+    np.testing.assert_array_equal(prunus.pack(w).to_dense(), w.astype(np.float32))
+
+
+def test_mask_keeps_true(rng):
+    w, mask = rng.standard_normal((30, 50)).astype(np.float32), rng.random((30, 50)) < 0.3
+    np.testing.assert_array_equal(prunus.pack(w, mask).to_dense(), w * mask)
+
+
+def test_strided_weights_and_masks(rng):
+    big, mask = rng.standard_normal((60, 90)).astype(np.float32), rng.random((90, 60)) < 0.5
+    for view, keep in [(big[::2, 5:40], mask.T[::2, 5:40]), (big.T, mask), (big[:, ::3], mask.T[:, ::3])]:
+        np.testing.assert_array_equal(prunus.pack(view, keep).to_dense(), view * keep)
+
+
+def test_subnormals_are_not_stored():
+    w = np.array([[1e-40, -1e-40, 1.17549435e-38, 2.0]], dtype=np.float32)
+    p = prunus.pack(w)
+    assert p.nnz == 2
+    np.testing.assert_array_equal(p.to_dense(), [[0, 0, np.float32(1.17549435e-38), 2]])
+
+
+def test_nan_and_infinity_are_stored():
+    w = np.array([[np.nan, 0, np.inf, -np.inf, -0.0]], dtype=np.float32)
+    p = prunus.pack(w)
+    assert p.nnz == 3
+    np.testing.assert_array_equal(p.to_dense(), [[np.nan, 0, np.inf, -np.inf, 0]])
+
+
+def test_bytes_per_nonzero_stay_close_to_five(rng):
+    p = prunus.pack(weight(rng, 768, 768, 0.9))
+    assert p.nbytes / p.nnz < 5.25  # 4 + 1, padding of the lock-step groups, row order
+
+
+def test_pickle_and_repr(rng):
+    p = prunus.pack(weight(rng, 20, 30, 0.5))
+    again = pickle.loads(pickle.dumps(p))
+    np.testing.assert_array_equal(again.buffer, p.buffer)
+    assert repr(p).startswith("PackedWeight(20x30, sparsity=0.")
+
+
+def test_errors_say_argument_expected_got(rng):
+    w = np.ones((2, 3), np.float32)
+    for call, error, text in [
+        (lambda: prunus.pack(w[0]), ValueError, r"w: expected 2 dimensions \(n, k\), got 1"),
+        (lambda: prunus.pack(w.astype(int)), ValueError, "w: expected"),
+        (lambda: prunus.pack(w, np.ones((3, 2), bool)), ValueError, "mask: expected the shape of w"),
+        (lambda: prunus.pack(w, np.ones((2, 3))), ValueError, "mask: expected"),
+        (lambda: prunus.pack(w, format="csr"), ValueError, "format: expected auto"),
+        (lambda: prunus.pack(w, dtype="int4"), ValueError, "dtype: expected"),
+    ]:
+        with pytest.raises(error, match=text):
+            call()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 63, 64, 72, 100, -1])
+def test_truncated_buffers_are_refused(rng, cut):
+    buffer = prunus.pack(weight(rng, 20, 30, 0.5)).buffer
+    with pytest.raises(prunus.FormatError, match="packed"):
+        prunus.PackedWeight.from_buffer(buffer[:cut])
+
+
+def test_a_newer_version_is_refused_with_a_sentence(rng):
+    buffer = prunus.pack(weight(rng, 4, 4, 0.5)).buffer.copy()
+    buffer[4] = 200
+    with pytest.raises(prunus.FormatError, match=r"packed.version: expected at most .* \(update prunus"):
+        prunus.PackedWeight.from_buffer(buffer)
+
+
+@given(at=st.integers(0, 10**6), value=st.integers(0, 255))
+def test_one_changed_byte_is_refused_or_harmless(at, value):
+    w = weight(np.random.default_rng(5), 37, 61, 0.8)
+    buffer = prunus.pack(w).buffer.copy()
+    buffer[at % buffer.size] = value
+    try:
+        p = prunus.PackedWeight.from_buffer(buffer)
+    except prunus.FormatError:
+        return
+    # Accepted: then every index is in range, and only stored values can differ.
+    assert p.to_dense().shape == (37, 61)
+    assert prunus.linear(np.ones((3, 61), np.float32), p).shape == (3, 37)
+
+
+def test_golden_buffer_of_version_1_is_still_read():
+    """Written by prunus 0.1.0; every later version must read it. 3 x 5, values 1..4."""
+    golden = bytes.fromhex(GOLDEN)
+    p = prunus.PackedWeight.from_buffer(np.frombuffer(golden, np.uint8))
+    np.testing.assert_array_equal(p.to_dense(), [[1, 0, 0, 2, 0], [0, 0, 0, 0, 0], [0, 3, 0, 0, 4]])
+
+
+GOLDEN = (
+    "50524e5301010100030000000000000005000000000000000400000000000000b0000000000000000800050000000000"
+    "0000000000000000304dcfe5000000001000000000000000700000000000000000020103040506070200000000000000"
+    "0000803f0000404000000000000000000000000000000000000000000000000000000040000080400000000000000000"
+    "0000000000000000000000000000000000010505050505050304050505050505"
+)

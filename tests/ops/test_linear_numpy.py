@@ -1,0 +1,149 @@
+"""prunus.linear on numpy arrays against the dense product, for every isa that this machine has."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import prunus
+from prunus import _core
+
+# Token counts around the strips (1, 8, 64, 128); the last needs several of them.
+TOKENS = [0, 1, 2, 7, 8, 9, 15, 33, 63, 64, 65, 127, 130, 200]
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+ACTIVATIONS = {
+    None: lambda v: v,
+    "relu": lambda v: np.maximum(v, 0),
+    "gelu": lambda v: 0.5 * v * (1 + _erf(v / math.sqrt(2))),
+    "gelu_tanh": lambda v: 0.5 * v * (1 + np.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))),
+    "silu": lambda v: v / (1 + np.exp(-v)),
+}
+
+
+def layer(rng, n, k, sparsity):
+    w = rng.standard_normal((n, k)).astype(np.float32)
+    w[rng.random((n, k)) < sparsity] = 0
+    return w, rng.standard_normal(n).astype(np.float32)
+
+
+def close(y, expected, k):
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=2e-6 * math.sqrt(k + 1))
+
+
+@pytest.mark.parametrize(
+    ("n", "k"),
+    [(0, 5), (5, 0), (1, 1), (8, 96), (9, 97), (13, 7), (257, 193), (264, 192), (520, 31), (96, 384)],
+)
+def test_matches_dense(rng, isa, threads, n, k):
+    for sparsity in (0.0, 0.6, 0.95, 1.0):
+        w, bias = layer(rng, n, k, sparsity)
+        p = prunus.pack(w)
+        for m in TOKENS:
+            x = rng.standard_normal((m, k)).astype(np.float32)
+            expected = x.astype(np.float64) @ w.T.astype(np.float64)
+            close(prunus.linear(x, p), expected, k)
+            close(prunus.linear(x, p, bias), expected + bias, k)
+    assert _core.active_isa() == isa
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_activations(rng, isa, activation):
+    w, bias = layer(rng, 37, 50, 0.7)
+    p = prunus.pack(w)
+    for m in (1, 5, 70):
+        x = 3 * rng.standard_normal((m, 50)).astype(np.float32)
+        expected = ACTIVATIONS[activation](x.astype(np.float64) @ w.T + bias)
+        np.testing.assert_allclose(prunus.linear(x, p, bias, activation), expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_activation_accuracy_over_its_range(isa, activation):
+    """The identity weight shows the activation alone: absolute error at fp32 scale, no overflow far out."""
+    x = np.concatenate([np.linspace(-30, 30, 20011), [-1e30, -100, -88, 0, 88, 100, 1e30]]).astype(np.float32)
+    p = prunus.pack(np.ones((1, 1), np.float32))
+    y = prunus.linear(x[:, None], p, activation=activation)[:, 0]
+    with np.errstate(over="ignore"):
+        expected = ACTIVATIONS[activation](x.astype(np.float64))
+    np.testing.assert_allclose(y, expected, rtol=5e-7, atol=4e-7)
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_nan_survives_the_activation(isa, activation):
+    p = prunus.pack(np.ones((9, 1), np.float32))
+    for m in (1, 9):
+        y = prunus.linear(np.full((m, 1), np.nan, np.float32), p, activation=activation)
+        assert np.isnan(y).all()
+
+
+def test_a_token_has_the_same_bits_in_every_batch_and_thread_count(rng, isa):
+    w, bias = layer(rng, 300, 500, 0.85)
+    p = prunus.pack(w)
+    x = rng.standard_normal((131, 500)).astype(np.float32)
+    _core.set_num_threads(1)
+    whole = prunus.linear(x, p, bias, "gelu")
+    for m in (1, 2, 8, 40, 64, 100, 131):
+        for count in (1, 2, 3):
+            _core.set_num_threads(count)
+            np.testing.assert_array_equal(prunus.linear(x[:m], p, bias, "gelu"), whole[:m])
+    _core.set_num_threads(0)
+
+
+def test_zeros_of_the_weight_do_not_spread_nan_or_infinity(isa):
+    """Different from dense, on purpose: 0 * NaN is skipped; a kept weight does spread it."""
+    w = np.array([[0, 1], [1, 0], [1, 1]], np.float32)
+    for m in (1, 8):
+        y = prunus.linear(np.tile(np.array([np.nan, 2], np.float32), (m, 1)), prunus.pack(w))
+        np.testing.assert_array_equal(y, np.tile(np.array([2, np.nan, np.nan], np.float32), (m, 1)))
+
+
+def test_subnormal_activations_count_as_zero(isa):
+    p = prunus.pack(np.full((8, 8), 2.0, np.float32))
+    y = prunus.linear(np.full((8, 8), 1e-39, np.float32), p)
+    assert (np.abs(y) < 1e-37).all()
+
+
+def test_row_strides_of_x(rng, isa):
+    w, _ = layer(rng, 20, 30, 0.5)
+    p = prunus.pack(w)
+    big = rng.standard_normal((50, 64)).astype(np.float32)
+    for x in (big[:, 3:33], big[::2, :30], big[::-1, 10:40]):
+        close(prunus.linear(x, p), x @ w.T, 30)
+
+
+def test_many_tokens_need_several_chunks_of_panels(rng):
+    w, _ = layer(rng, 8, 4096, 0.99)
+    x = rng.standard_normal((1500, 4096)).astype(np.float32)
+    close(prunus.linear(x, prunus.pack(w)), x.astype(np.float64) @ w.T, 4096)
+
+
+@given(
+    m=st.integers(0, 70),
+    n=st.integers(0, 40),
+    k=st.integers(0, 300),
+    sparsity=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_property_integer_weights_are_exact(m, n, k, sparsity, seed):
+    rng = np.random.default_rng(seed)
+    w = rng.integers(-4, 5, (n, k)).astype(np.float32) * (rng.random((n, k)) >= sparsity)
+    x = rng.integers(-4, 5, (m, k)).astype(np.float32)
+    np.testing.assert_array_equal(prunus.linear(x, prunus.pack(w)), x @ w.T)
+
+
+def test_integer_weights_are_exact_for_every_isa(rng, isa):
+    w = rng.integers(-4, 5, (100, 400)).astype(np.float32) * (rng.random((100, 400)) < 0.3)
+    for m in (1, 3, 24, 40, 48, 56, 64, 99):
+        x = rng.integers(-4, 5, (m, 400)).astype(np.float32)
+        np.testing.assert_array_equal(prunus.linear(x, prunus.pack(w)), x @ w.T)
+
+
+def test_rows_of_very_different_length(rng, threads):
+    """Global pruning leaves such rows: empty ones, full ones, and tiles that cost nothing."""
+    w = rng.standard_normal((700, 300)).astype(np.float32)
+    w[rng.random((700, 300)) < np.linspace(0, 1, 700)[:, None] ** 0.2] = 0
+    w[:10], w[300:560] = 1, 0
+    x = rng.standard_normal((66, 300)).astype(np.float32)
+    close(prunus.linear(x, prunus.pack(w)), x.astype(np.float64) @ w.T, 300)
