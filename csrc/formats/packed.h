@@ -28,10 +28,11 @@ struct PackedHeader {
   std::uint64_t n, k, nnz;             // w is (n, k) with nnz kept entries
   std::uint64_t bytes;                 // of the whole buffer, header included
   std::uint16_t tile_rows, tile_cols;  // of one tile (format's meaning)
-  std::uint32_t reserved1[3];
+  std::uint32_t reserved1[4];
   std::uint32_t checksum;  // FNV-1a of the 60 bytes before it: a random buffer is refused at every call
 };
-static_assert(sizeof(PackedHeader) == 64, "the header is 64 bytes on disk");
+static_assert(sizeof(PackedHeader) == 64 && offsetof(PackedHeader, checksum) == 60,
+              "the header is 64 bytes on disk, the checksum its last 4");
 
 // Read access to a packed weight. The bytes need no alignment; header is a copy.
 struct PackedView {
