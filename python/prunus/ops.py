@@ -104,5 +104,5 @@ def _load_torch() -> Callable[..., Any]:
     return _torch_linear
 
 
-if "torch" in sys.modules:
+if sys.modules.get("torch") is not None:
     _load_torch()

@@ -37,10 +37,20 @@ def _linear_fake(
             raise ValueError(f"{name}: expected float32, got {str(tensor.dtype).removeprefix('torch.')}")
         if torch.is_grad_enabled() and tensor.requires_grad:
             raise RuntimeError(_core.gradient_sentence(name))
+    if x.dim() == 0:
+        raise ValueError("x: expected (..., k), got ()")
     return x.new_empty((*x.shape[:-1], out_features))
 
 
+def _refuse_transform(*arguments: object) -> torch.Tensor:
+    raise RuntimeError(
+        "x: expected a plain tensor, got one inside a torch.func transform (grad, jvp, vmap): prunus.linear "
+        "has no derivative, and takes any leading dimensions without vmap"
+    )
+
+
 torch.library.register_fake("prunus::linear", _linear_fake, lib=_library)
+_library.impl("linear", _refuse_transform, "FuncTorchDynamicLayerFrontMode")
 _linear_op: Any = torch.ops.prunus.linear.default
 
 
@@ -76,12 +86,21 @@ def buffer_tensor(p: PackedWeight) -> torch.Tensor:
     torch.uint8
     """
     if p.tensor is None:
-        with warnings.catch_warnings():
-            # A read-only buffer (a memory map) is fine: nothing writes into a packed weight.
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            p.tensor = torch.from_numpy(p.buffer)
-    tensor: torch.Tensor = p.tensor
-    return tensor
+        tensor = _view_buffer(p)
+        if torch.compiler.is_compiling():
+            return tensor  # what tracing changes would spoil its own guards
+        p.tensor = tensor
+    cached: torch.Tensor = p.tensor
+    return cached
+
+
+# torch.compile runs it while tracing: the filter is nothing that it could trace.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _view_buffer(p: PackedWeight) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # A read-only buffer (a memory map) is fine: nothing writes into a packed weight.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(p.buffer)
 
 
 def _out_features(packed: torch.Tensor) -> int:
