@@ -1,11 +1,11 @@
 """Result records as pictures: SVG with text kept as text, so they are small and can be committed."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.records import Record, best_dense, header, linear_groups, read, roofline
+from bench.records import Record, best_dense, header, linear_groups, of_suite, read, roofline
 from bench.tables import group_title
 
 COLOURS = ("#0b6e4f", "#c1440e", "#3b5ba5", "#8d6a9f", "#b08900", "#5f6b6d", "#d1495b", "#2e86ab")
@@ -65,7 +65,7 @@ def speed_against_sparsity(records: list[Record], group: list[Record], path: Pat
         ax.annotate(
             dense["peer"], (0.0, speed), (2, 2), textcoords="offset points", fontsize=6, color="#666666"
         )
-    for colour, (peer, rows) in zip(COLOURS, lines.items(), strict=False):
+    for colour, (peer, rows) in zip(cycle(COLOURS), lines.items(), strict=False):
         points = [(r["sparsity"], base["median_us"] / r["median_us"]) for r in rows]
         spread = [[base["median_us"] / r[q] for r in rows] for q in ("q3_us", "q1_us")]
         ax.plot(*zip(*points, strict=True), marker="o", ms=3, color=colour, label=peer)
@@ -102,7 +102,7 @@ def decode_against_ceiling(records: list[Record], group: list[Record], path: Pat
     if base is None or not base["rotate"] or not lines:
         return None
     fig, ax = figure(group_title(base), "sparsity", "speed against torch fp32")
-    for colour, (peer, rows) in zip(COLOURS, lines.items(), strict=False):
+    for colour, (peer, rows) in zip(cycle(COLOURS), lines.items(), strict=False):
         at = [r["sparsity"] for r in rows]
         ax.plot(at, [base["median_us"] / r["median_us"] for r in rows], "o-", ms=3, color=colour, label=peer)
         ax.plot(
@@ -117,34 +117,31 @@ def decode_against_ceiling(records: list[Record], group: list[Record], path: Pat
     return save(fig, ax, records, path)
 
 
-def series(records: list[Record], over: str, least: int) -> dict[tuple[str, str], list[Record]]:
-    """Lines over `over` ("m" or "threads") by (case, peer at sparsity), with at least that many points."""
+def series(records: list[Record], over: str) -> dict[tuple[str, str], list[Record]]:
+    """Lines over `over` ("m" or "threads") by (case, peer at sparsity)."""
     found: dict[tuple[str, str], list[Record]] = {}
-    for r in (r for group in linear_groups(records).values() for r in group if not r["rotate"]):
+    for r in (r for group in linear_groups(records).values() for r in group):
         fixed = f"{r['threads']} thread(s)" if over == "m" else f"m = {r['m']}"
         label = r["peer"] if r["pattern"] == "dense" else f"{r['peer']} {100 * r['sparsity']:.0f} %"
         found.setdefault((f"{r['model']} {r['layer']} {r['n']}x{r['k']}, {fixed}", label), []).append(r)
-    return {
-        name: sorted(rows, key=lambda r: int(r[over])) for name, rows in found.items() if len(rows) >= least
-    }
+    return {name: sorted(rows, key=lambda r: int(r[over])) for name, rows in found.items()}
 
 
-def line_pictures(records: list[Record], over: str, least: int, folder: Path) -> list[Path]:
+def line_pictures(records: list[Record], suite: str, over: str, folder: Path) -> list[Path]:
     """One picture per case: time per token against m, or speed against one thread over threads."""
-    lines, paths = series(records, over, least), []
+    lines, paths = series(of_suite(records, suite), over), []
     per_token = over == "m"
     y = "us per token" if per_token else "speed against 1 thread"
     for number, case in enumerate(dict.fromkeys(case for case, _ in lines)):
         fig, ax = figure(case, "tokens (m)" if per_token else "threads", y)
         mine = [(label, rows) for (c, label), rows in lines.items() if c == case]
-        for colour, (label, rows) in zip(COLOURS, mine, strict=False):
+        for colour, (label, rows) in zip(cycle(COLOURS), mine, strict=False):
             first = rows[0]["median_us"]
             values = [r["median_us"] / r["m"] if per_token else first / r["median_us"] for r in rows]
             ax.plot([r[over] for r in rows], values, marker=".", ms=3, lw=1, color=colour, label=label)
         if per_token:
             ax.set_yscale("log")
-        name = f"{'tokens' if per_token else 'threads'}-{number}.svg"
-        paths.append(save(fig, ax, records, folder / name))
+        paths.append(save(fig, ax, records, folder / f"{suite}-{number}.svg"))
     return paths
 
 
@@ -159,9 +156,11 @@ def plot_file(file: Path, folder: Path) -> int:
     """Every picture that the records are enough for; 2 when there is none."""
     records = read(file)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [*line_pictures(records, "m", 16, folder), *line_pictures(records, "threads", 2, folder)]
-    many = len({r["m"] for r in records if r["record"] == "linear"}) > 16
-    for group in [] if many else linear_groups(records).values():
+    paths = [
+        *line_pictures(records, "cliffs", "m", folder),
+        *line_pictures(records, "threads", "threads", folder),
+    ]
+    for group in linear_groups(r for r in records if r.get("suite") not in ("cliffs", "threads")).values():
         r = group[0]
         case = f"{r['n']}x{r['k']}-m{r['m']}-t{r['threads']}" + ("-memory" if r["rotate"] else "")
         case += f"-{r['activation']}" if r["activation"] else ""

@@ -8,13 +8,14 @@ from typing import Any
 
 Record = dict[str, Any]
 
+# What makes a linear group: its peers were run interleaved.
+GROUP = ("suite", "n", "k", "m", "threads", "bias", "activation", "rotate")
 # What makes two records the same case, by kind of record.
 KEYS = {
-    "linear": ("n", "k", "m", "threads", "bias", "activation", "rotate", "peer", "pattern", "sparsity"),
+    "linear": (*GROUP, "peer", "pattern", "sparsity"),
     "selection": ("what", "n", "k", "threads", "peer"),
     "pack": ("what", "n", "k", "threads", "sparsity", "peer"),
 }
-GROUP = ("n", "k", "m", "threads", "bias", "activation", "rotate")  # a linear group: peers run interleaved
 
 
 class Writer:
@@ -57,12 +58,16 @@ def measured(records: Iterable[Record]) -> Iterator[Record]:
     return (r for r in records if r["record"] in KEYS)
 
 
+def of_suite(records: Iterable[Record], *suites: str) -> list[Record]:
+    return [r for r in records if r.get("suite") in suites]
+
+
 def linear_groups(records: Iterable[Record]) -> dict[tuple[Any, ...], list[Record]]:
     """Linear records with a right answer, by group, in the order of the file."""
     found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for r in records:
         if r["record"] == "linear" and r["ok"]:
-            found[tuple(r[name] for name in GROUP)].append(r)
+            found[tuple(r.get(name) for name in GROUP)].append(r)
     return dict(found)
 
 

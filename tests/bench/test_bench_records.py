@@ -147,3 +147,19 @@ def test_tables_of_selection_records() -> None:
     (table,) = all_tables(rows)
     assert [row[2] for row in table.rows] == ["1.00", "15.00"]
     assert table.rows[0][4] == "2.00"
+
+
+def test_line_pictures_of_the_cliffs_and_threads_suites(tmp_path: Path) -> None:
+    out = Writer(tmp_path / "a.jsonl")
+    for m in (1, 2, 3):
+        out.write(record("prunus", 10.0 * m, 0.8, m=m, suite="cliffs"))
+    for threads in (1, 2):
+        out.write(record("prunus", 10.0 / threads, 0.8, threads=threads, suite="threads"))
+    out.close()
+    assert plot_file(tmp_path / "a.jsonl", tmp_path) == 0
+    assert {p.name for p in tmp_path.glob("*.svg")} == {"cliffs-0.svg", "threads-0.svg"}
+
+
+def test_the_same_layer_in_two_suites_is_two_groups() -> None:
+    rows = [record("torch", 1000.0, suite="encoder"), record("torch", 900.0, suite="fused")]
+    assert len(ratio_tables(rows)) == 2
