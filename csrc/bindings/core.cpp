@@ -3,6 +3,7 @@
 #include "core/check.h"
 #include "core/isa.h"
 #include "core/parallel.h"
+#include "kernels/kernel_list.h"
 
 namespace prunus::bindings {
 
@@ -22,6 +23,13 @@ void register_core(py::module_& m) {
     return names;
   });
   m.def("active_isa", [] { return isa_name(active_isa()); });
+  m.def("kernels", [] {  // format_valuetype_tokens; every isa has all of them
+    py::list names;
+#define PRUNUS_NAME(width) names.append("col8_f32_" #width);
+    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+    return names;
+  });
   m.def("set_isa", &set_isa, py::arg("isa"));
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("threads"));

@@ -52,7 +52,7 @@ def take_turns(
     at_most: int = 50,
     label: str = "measuring",
 ) -> list[Times]:
-    """Time each call in turn, round by round, after one round that is not counted; a bar with `label` shows it.
+    """Time each call in turn, round by round, after one round that does not count; `label` is for the bar.
 
     Every second round runs backwards: nobody always finds the caches that the same neighbour left.
 

@@ -1,0 +1,108 @@
+"""`prunus info`: what this build can do on this machine, and what it found there."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import prunus
+from prunus import _core
+
+__all__ = ["add_parser", "gather"]
+
+OPENMP = re.compile(r"/lib[gi]?omp\d*(-[^/]*)?\.so[.\d]*$")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the `info` command to the command line."""
+    parser = commands.add_parser("info", help="version, instruction sets, kernels, threads, OpenMP runtimes")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the facts, as a table or as JSON."""
+    facts = gather()
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts.items():
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_text(value)))
+    console = Console()
+    console.print(table)
+    if len(facts["openmp_runtimes"]) > 1:
+        console.print(
+            "[yellow]Two OpenMP runtimes in one process compete for the cores: expect slow or hanging runs."
+        )
+    return 0
+
+
+def gather() -> dict[str, Any]:
+    """Facts by name, plain values only. Loads torch where it is installed: its thread pool is then ours.
+
+    Raises ValueError when PRUNUS_ISA names an instruction set that is unknown or not available.
+
+    >>> gather()["prunus"] == prunus.__version__
+    True
+    """
+    torch_version = None
+    if importlib.util.find_spec("torch") is not None:
+        importlib.import_module("prunus.ops_torch")
+        torch_version = importlib.metadata.version("torch")
+    return {
+        "prunus": prunus.__version__,
+        "compiler": _compiler(),
+        "isa_detected": _core.available_isas(),
+        "isa_active": _core.active_isa(),
+        "isa_forced": os.environ.get("PRUNUS_ISA"),
+        "kernels": _core.kernels(),
+        "threads": _core.num_threads(),
+        "thread_pool": _core.parallel_backend(),
+        "openmp_runtimes": openmp_runtimes(),
+        "torch": torch_version,
+        "python": platform.python_version(),
+        "numpy": importlib.metadata.version("numpy"),
+        "machine": f"{_cpu_name()}, {os.cpu_count()} cpus, {platform.system()} {platform.machine()}",
+    }
+
+
+def openmp_runtimes(maps: str | None = None) -> list[str]:
+    """Paths of the OpenMP libraries loaded into this process (or into the one with these /proc/PID/maps).
+
+    >>> openmp_runtimes("7f0-7f1 r-xp 00000000 08:01 42   /usr/lib/libgomp.so.1.0.0")
+    ['/usr/lib/libgomp.so.1.0.0']
+    """
+    if maps is None:
+        file = Path("/proc/self/maps")
+        maps = file.read_text() if file.exists() else ""
+    paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if len(line.split(maxsplit=5)) == 6}
+    return sorted(path for path in paths if OPENMP.search(path))
+
+
+def _compiler() -> str:
+    version: str = _core.compiler()
+    return f"gcc {version}" if version[:1].isdigit() else version  # clang names itself
+
+
+def _cpu_name() -> str:
+    file = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", file.read_text(), re.MULTILINE) if file.exists() else None
+    return found[1] if found else platform.processor() or "unknown cpu"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    return "none" if value is None else str(value)
