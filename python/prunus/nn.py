@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunus import ops_torch  # noqa: F401  (registers torch.ops.prunus)
 from prunus._core import FormatError
 from prunus.families import weight_matrix
 from prunus.ops import activation_number
+from prunus.ops_torch import buffer_tensor
 from prunus.packed import PackedWeight, pack
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class SparseLinear(nn.Module):
             raise ValueError(f"bias: expected shape ({n},), got {tuple(bias.shape)}")
         layer = cls(0, 0, bias=False, activation=activation)
         layer.in_features, layer.out_features = k, n
-        layer.packed = torch.from_numpy(packed.buffer)
+        layer.packed = buffer_tensor(packed)
         if bias is not None:
             layer.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias.detach().clone())
         return layer
@@ -158,8 +158,8 @@ class SparseLinear(nn.Module):
         given = state_dict.get(prefix + "packed")
         if given is not None:
             self._check_packed(given, prefix + "packed")
-            if given.shape != self.packed.shape:
-                self.packed = torch.empty(given.shape, dtype=torch.uint8, device=self.packed.device)
+            # New memory, even where the size is the same: the old bytes may belong to a PackedWeight.
+            self.packed = torch.empty(given.shape, dtype=torch.uint8, device=self.packed.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _check_packed(self, given: Any, name: str) -> None:

@@ -166,6 +166,15 @@ def test_casts_do_not_touch_the_packed_bytes(cast):
     assert layer(torch.ones(2, 20)).shape == (2, 12)
 
 
+def test_loading_does_not_write_into_a_packed_weight():
+    packed = pack(np.eye(4, dtype=np.float32))
+    layer = SparseLinear.from_packed(packed)
+    assert layer.packed.data_ptr() == packed.buffer.ctypes.data
+    layer.load_state_dict({"packed": torch.from_numpy(pack(2 * np.eye(4, dtype=np.float32)).buffer)})
+    assert layer.packed_weight.to_dense()[0, 0] == 2
+    assert packed.to_dense()[0, 0] == 1
+
+
 def test_load_state_dict_checks_everything():
     layer = SparseLinear.from_linear(linear())
     good = layer.state_dict()
