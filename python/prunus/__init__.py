@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prunus._compare import CompareReport, compare
     from prunus.accelerate import AccelerateReport, accelerate_
     from prunus.checkpoint import load, save
+    from prunus.masks import apply_mask_, normalize, select, select_global
     from prunus.nn import SparseLinear
     from prunus.ops import linear
     from prunus.packed import PackedWeight, pack
@@ -21,11 +22,15 @@ _LAZY = {
     "PackedWeight": "prunus.packed",
     "SparseLinear": "prunus.nn",
     "accelerate_": "prunus.accelerate",
+    "apply_mask_": "prunus.masks",
     "compare": "prunus._compare",
     "linear": "prunus.ops",
     "load": "prunus.checkpoint",
+    "normalize": "prunus.masks",
     "pack": "prunus.packed",
     "save": "prunus.checkpoint",
+    "select": "prunus.masks",
+    "select_global": "prunus.masks",
 }
 
 __all__ = [
@@ -39,11 +44,15 @@ __all__ = [
     "Unstructured",
     "__version__",
     "accelerate_",
+    "apply_mask_",
     "compare",
     "linear",
     "load",
+    "normalize",
     "pack",
     "save",
+    "select",
+    "select_global",
 ]
 
 

@@ -1,0 +1,43 @@
+// What can be selected from: a run of keys to read, and a run of keep flags to write.
+#pragma once
+#include <cstdint>
+#include <memory>
+
+#include "pruning/keys.h"
+#include "pruning/plane.h"
+
+namespace prunus {
+
+// Entries are numbered in the order of memory, a grid of rows x cols. Ties are broken in the caller's order,
+// which is the grid's, or its transpose's where by_column is set.
+template <class Key>
+class Scored {
+ public:
+  Scored(std::int64_t rows, std::int64_t cols, bool by_column)
+      : rows(rows), cols(cols), by_column(by_column) {}
+  virtual ~Scored() = default;
+  std::int64_t size() const { return rows * cols; }
+
+  // Keys of entries [begin, begin + count); false when one has no order (NaN).
+  virtual bool read(std::int64_t begin, std::int64_t count, Key* keys) const = 0;
+  // Their flags, 1 = keep.
+  virtual void write(std::int64_t begin, std::int64_t count, const std::uint8_t* keep) const = 0;
+
+  const std::int64_t rows, cols;
+  const bool by_column;
+};
+
+template <class Key>
+using ScoredPtr = std::unique_ptr<Scored<Key>>;
+
+// One entry per element of the plane. T is the plane's element, F the float whose keys are compared: T
+// itself, or a wider one that holds every T exactly where tensors of several dtypes share a budget.
+template <class F>
+ScoredPtr<typename KeyOf<F>::Key> scored_elements(const Plane& plane, const MaskPlane& mask);
+
+// One entry per block of height x width elements of the plane: their sum in float64, blocks at the edge
+// scaled up to a whole block's number of elements.
+ScoredPtr<std::int64_t> scored_blocks(const Plane& plane, const MaskPlane& mask, std::int64_t height,
+                                      std::int64_t width);
+
+}  // namespace prunus

@@ -1,0 +1,100 @@
+"""The pruning backend: scores in, masks out (True = keep), numpy arrays or torch CPU tensors, no copy.
+
+Selection is exact: of every group of g entries floor(sparsity * g + 0.5) are pruned, the lowest scores first
+and among equal scores the later entry first. The result does not depend on the number of threads, and a mask
+at higher sparsity is a subset of the one at lower sparsity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from prunus import _core
+from prunus._arrays import ArrayT, as_array, same_shape, wrap
+from prunus.patterns import NM, Block, Pattern, Unstructured, check_sparsity
+
+__all__ = ["apply_mask_", "normalize", "select", "select_global"]
+
+
+def normalize(w: ArrayT, axis: int) -> ArrayT:
+    """Divide every row (axis=1) or column (axis=0) of w (n, k) by its L2 norm: a new array of the same dtype.
+
+    float32, float64, float16, bfloat16. Sums are float64 and cannot overflow or underflow. Lines of zeros
+    stay zero. NaN makes its line NaN; inf becomes NaN and the rest of its line zero.
+
+    Raises TypeError when w is no array or axis no integer, ValueError when w is no matrix with contiguous rows
+    or columns or axis is not 0 or 1.
+
+    >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]]), axis=1)
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    view = as_array(w, "w")
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise TypeError(f"axis: expected an integer, got {type(axis).__name__}")
+    return cast("ArrayT", wrap(_core.normalize(view.array, view.dtype, int(axis)), view, view.dtype))
+
+
+def select(scores: ArrayT, pattern: Pattern) -> ArrayT:
+    """The mask of the scores that stay under a pattern: bool, the scores' shape, True = keep.
+
+    scores: float32, float64, float16 or bfloat16; any shape for scope "tensor", (n, k) for all else. +inf stays
+    first, -inf goes first, -0.0 equals 0.0. A block's score is the float64 sum of its entries; a smaller block
+    at the edge counts as if it were whole. Temporary memory: at most 1/8 of the scores plus a few megabytes.
+
+    Raises TypeError when scores are no array or pattern is no pattern, ValueError for NaN, another dtype, a
+    shape the pattern does not fit, or scattered strides.
+
+    >>> select(np.array([[4.0, 1.0, 3.0, 2.0]]), NM(2, 4))
+    array([[ True, False,  True, False]])
+    """
+    view = as_array(scores, "scores")
+    if isinstance(pattern, Unstructured):
+        if pattern.scope == "model":
+            raise ValueError("pattern: expected scope tensor, row or column, got model (see select_global)")
+        mask = _core.select_unstructured(view.array, view.dtype, pattern.sparsity, pattern.scope)
+    elif isinstance(pattern, NM):
+        mask = _core.select_nm(view.array, view.dtype, pattern.n, pattern.m)
+    elif isinstance(pattern, Block):
+        mask = _core.select_blocks(view.array, view.dtype, pattern.shape, pattern.sparsity)
+    else:
+        raise TypeError(f"pattern: expected Unstructured, NM or Block, got {type(pattern).__name__}")
+    return cast("ArrayT", wrap(mask, view, "bool"))
+
+
+def select_global(scores: Sequence[ArrayT], sparsity: float) -> list[ArrayT]:
+    """Masks of many score arrays under one budget: what one concatenated array would give, without it.
+
+    Shapes, dtypes and kinds may differ; values of different dtypes are compared exactly. Ties are pruned from
+    the end of the last array. Errors are those of `select`, naming the array: "scores[2]".
+
+    >>> select_global([np.array([1.0, 4.0]), np.array([2.0, 3.0])], 0.5)
+    [array([False,  True]), array([False,  True])]
+    """
+    if not isinstance(scores, (list, tuple)):
+        raise TypeError(f"scores: expected a list of arrays, got {type(scores).__name__}")
+    views = [as_array(s, f"scores[{i}]") for i, s in enumerate(scores)]
+    masks = _core.select_global([(v.array, v.dtype) for v in views], check_sparsity(sparsity))
+    return [cast("ArrayT", wrap(mask, v, "bool")) for mask, v in zip(masks, views, strict=True)]
+
+
+def apply_mask_(w: ArrayT, mask: Any) -> ArrayT:
+    """Write +0.0 into w wherever mask is False, in place; the other entries keep every bit. Returns w.
+
+    w: float32, float64, float16 or bfloat16, writable, not requiring grad. mask: bool, the shape of w, numpy
+    or torch. A pruned NaN becomes zero too.
+
+    Raises TypeError when one is no array, ValueError for another dtype or shape, read-only memory, a tensor
+    that requires grad, or scattered strides; w is untouched then.
+
+    >>> apply_mask_(np.array([1.0, float("nan"), -3.0]), np.array([True, False, False]))
+    array([1., 0., 0.])
+    """
+    view = as_array(w, "w", writable=True)
+    keep = as_array(mask, "mask", dtypes=("bool",))
+    same_shape(keep, "mask", view.shape)
+    _core.apply_mask(view.array, view.dtype, keep.array)
+    return w
