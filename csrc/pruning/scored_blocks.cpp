@@ -21,12 +21,19 @@ class Blocks final : public Scored<std::int64_t> {
         width_(width) {}
 
   bool read(std::int64_t begin, std::int64_t count, std::int64_t* keys) const override {
-    double sums[kChunk];
+    constexpr std::int64_t piece = 512;
+    double sums[piece];
+    bool ordered = true;
     segments(begin, count,
              [&](std::int64_t block_row, std::int64_t block_col, std::int64_t offset, std::int64_t n) {
-               sum(block_row, block_col, n, sums + offset);
+               for (std::int64_t done = 0; done < n; done += piece) {
+                 const std::int64_t now = std::min(piece, n - done);
+                 sum(block_row, block_col + done, now, sums);
+                 ordered &=
+                     keys_of<double>(reinterpret_cast<const std::uint8_t*>(sums), now, keys + offset + done);
+               }
              });
-    return keys_of<double>(reinterpret_cast<const std::uint8_t*>(sums), count, keys);
+    return ordered;
   }
 
   void write(std::int64_t begin, std::int64_t count, const std::uint8_t* keep) const override {

@@ -25,8 +25,8 @@ def normalize(w: ArrayT, axis: int) -> ArrayT:
     float32, float64, float16, bfloat16. Sums are float64 and cannot overflow or underflow. Lines of zeros
     stay zero. NaN makes its line NaN; inf becomes NaN and the rest of its line zero.
 
-    Raises TypeError when w is no array or axis no integer, ValueError when w is no matrix with contiguous rows
-    or columns or axis is not 0 or 1.
+    Raises TypeError when w is no array or axis no integer, ValueError when w is no matrix with contiguous
+    rows or columns or axis is not 0 or 1.
 
     >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]]), axis=1)
     array([[0.6, 0.8],
@@ -41,9 +41,9 @@ def normalize(w: ArrayT, axis: int) -> ArrayT:
 def select(scores: ArrayT, pattern: Pattern) -> ArrayT:
     """The mask of the scores that stay under a pattern: bool, the scores' shape, True = keep.
 
-    scores: float32, float64, float16 or bfloat16; any shape for scope "tensor", (n, k) for all else. +inf stays
-    first, -inf goes first, -0.0 equals 0.0. A block's score is the float64 sum of its entries; a smaller block
-    at the edge counts as if it were whole. Temporary memory: at most 1/8 of the scores plus a few megabytes.
+    scores: float32, float64, float16 or bfloat16; any shape for scope "tensor", (n, k) for all else. +inf
+    stays first, -inf goes first, -0.0 equals 0.0. A block's score is the float64 sum of its entries; a block
+    cut off by the edge counts as if it were whole. Temporary memory: at most 1/8 of the scores plus some MB.
 
     Raises TypeError when scores are no array or pattern is no pattern, ValueError for NaN, another dtype, a
     shape the pattern does not fit, or scattered strides.

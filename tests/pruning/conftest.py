@@ -11,11 +11,11 @@ from prunus import NM, Block, Unstructured
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 
 
-def lowest(scores, prune):
-    """Keep flags of a flat array. Among equals the later goes first: stable in the reversed order."""
-    order = np.argsort(scores[::-1].astype(np.float64), kind="stable")
-    keep = np.ones(scores.size, bool)
-    keep[scores.size - 1 - order[:prune]] = False
+def lowest(rows, prune):
+    """Keep flags of every row. Among equals the later goes first: stable in the reversed order."""
+    order = np.argsort(rows[:, ::-1].astype(np.float64), axis=1, kind="stable")
+    keep = np.ones(rows.shape, bool)
+    np.put_along_axis(keep, rows.shape[1] - 1 - order[:, :prune], False, axis=1)
     return keep
 
 
@@ -37,20 +37,17 @@ def block_scores(scores, shape):
 
 def naive_select(scores, pattern):
     if isinstance(pattern, NM):
-        groups = scores.reshape(-1, pattern.m)
-        return np.array([lowest(g, pattern.m - pattern.n) for g in groups], bool).reshape(scores.shape)
+        return lowest(scores.reshape(-1, pattern.m), pattern.m - pattern.n).reshape(scores.shape)
     if isinstance(pattern, Block):
         sums = block_scores(scores, pattern.shape)
-        keep = lowest(sums.ravel(), count(pattern.sparsity, sums.size)).reshape(sums.shape)
+        keep = lowest(sums.reshape(1, -1), count(pattern.sparsity, sums.size)).reshape(sums.shape)
         whole = np.repeat(np.repeat(keep, pattern.shape[0], 0), pattern.shape[1], 1)
         return whole[: scores.shape[0], : scores.shape[1]]
     assert isinstance(pattern, Unstructured)
     if pattern.scope == "column":
         return naive_select(scores.T, Unstructured(pattern.sparsity, "row")).T
-    if pattern.scope == "row":
-        rows = [lowest(row, count(pattern.sparsity, row.size)) for row in scores]
-        return np.array(rows, bool).reshape(scores.shape)
-    return lowest(scores.ravel(), count(pattern.sparsity, scores.size)).reshape(scores.shape)
+    rows = scores if pattern.scope == "row" else scores.reshape(1, -1)
+    return lowest(rows, count(pattern.sparsity, rows.shape[1])).reshape(scores.shape)
 
 
 @pytest.fixture(scope="session")
