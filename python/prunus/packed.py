@@ -108,7 +108,7 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
     w: float32, float64, float16 or bfloat16, numpy or torch CPU, any strides.
     mask: bool (n, k), True = keep; None keeps every nonzero.
     dtype: of the stored values, "float32" (the default). format: "auto" or "col8".
-    Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format) and ``TypeError`` (kind).
+    Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).
 
     >>> import numpy as np, prunus
     >>> w = np.array([[1.0, -2.0, 3.0]], dtype=np.float32)
