@@ -9,7 +9,7 @@
 #include "bindings/bindings.h"
 #include "bindings/linear_operands.h"
 #include "core/check.h"
-#include "formats/col8.h"
+#include "formats/pack.h"
 #include "ops/linear.h"
 
 namespace prunus::bindings {
@@ -30,15 +30,18 @@ PackedView header_of(const Bytes& buffer) {
 
 // w: 2-D array with a contiguous last dimension, 16-bit floats as uint16; dtype says what the bits are.
 Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py::array_t<bool>>& mask,
-           const std::string& format) {
-  format_from_name(format);
+           const std::string& stored_dtype, const std::string& format) {
+  const Format chosen = format == "auto" ? Format::col8 : format_from_name(format);
+  const Dtype stored = dtype_from_name(stored_dtype);
+  check_value(stored != Dtype::f64,
+              expected_got("dtype", "float32, bfloat16, float16 or int8", stored_dtype));
   const Dtype type = dtype_from_name(dtype);
   const auto size = static_cast<py::ssize_t>(dtype_size(type));
   check_value(w.ndim() == 2,
               expected_got("w", "2 dimensions (n, k)", std::to_string(w.ndim()) + " dimensions"));
   check_value(w.itemsize() == size && rows_contiguous(w),
               "w: expected a contiguous last dimension of " + dtype + ", got other strides");
-  col8::Dense dense{w.data(), type, w.shape(0), w.shape(1), w.strides(0) / size, nullptr, 0};
+  Dense dense{w.data(), type, w.shape(0), w.shape(1), w.strides(0) / size, nullptr, 0};
   if (mask) {
     check_value(mask->ndim() == 2 && mask->shape(0) == w.shape(0) && mask->shape(1) == w.shape(1) &&
                     rows_contiguous(*mask),
@@ -46,15 +49,15 @@ Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py:
     dense.mask = static_cast<const std::uint8_t*>(mask->request().ptr);
     dense.mask_stride = mask->strides(0);
   }
-  col8::Layout layout;
+  Layout layout;
   {
     py::gil_scoped_release release;  // seconds for a large layer
-    layout = col8::plan(dense);
+    layout = plan_pack(dense, stored, format == "auto" ? nullptr : &chosen);
   }
   Bytes out(static_cast<py::ssize_t>(layout.header.bytes));
   std::uint8_t* bytes = out.mutable_data();
   py::gil_scoped_release release;
-  col8::pack(dense, layout, bytes);
+  prunus::pack(dense, layout, bytes);
   return out;
 }
 
@@ -76,7 +79,7 @@ Floats unpack(const Bytes& buffer) {
   Floats out({static_cast<py::ssize_t>(w.header.n), static_cast<py::ssize_t>(w.header.k)});
   float* data = out.mutable_data();
   py::gil_scoped_release release;
-  col8::unpack(w, data, static_cast<std::int64_t>(w.header.k));
+  prunus::unpack(w, data, static_cast<std::int64_t>(w.header.k));
   return out;
 }
 
@@ -140,7 +143,7 @@ Floats linear_numpy(const py::array& x_array, const Bytes& buffer, const std::op
 
 void register_packed(py::module_& m) {
   m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
-        py::arg("format") = "col8");
+        py::arg("stored_dtype") = "float32", py::arg("format") = "auto");
   m.def("packed_info", &info, py::arg("buffer").noconvert());
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());

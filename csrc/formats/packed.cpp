@@ -3,7 +3,7 @@
 #include <cstring>
 #include <string>
 
-#include "formats/col8.h"
+#include "formats/tiles.h"
 
 namespace prunus {
 namespace {
@@ -26,13 +26,16 @@ const char* format_name(Format format) {
   switch (format) {
     case Format::col8:
       return "col8";
+    case Format::bitmap:
+      return "bitmap";
   }
   return "?";
 }
 
 Format format_from_name(const std::string& name) {
-  if (name == "col8") return Format::col8;
-  throw ValueError(expected_got("format", "auto or col8", "'" + name + "'"));
+  for (Format format : {Format::col8, Format::bitmap})
+    if (name == format_name(format)) return format;
+  throw ValueError(expected_got("format", "auto, col8 or bitmap", "'" + name + "'"));
 }
 
 void write_header(PackedHeader header, std::uint8_t* bytes) {
@@ -55,16 +58,41 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
            std::to_string(h.version));
   if (h.checksum != fnv1a(bytes, kChecksummed))
     refuse("checksum", "that of the header", std::to_string(h.checksum));
-  if (h.format != Format::col8)
+  if (h.format != Format::col8 && h.format != Format::bitmap)
     refuse("format", "a known format", std::to_string(static_cast<int>(h.format)));
-  if (h.dtype != Dtype::f32) refuse("dtype", "float32", std::to_string(static_cast<int>(h.dtype)));
+  if (h.dtype != Dtype::f32 && h.dtype != Dtype::bf16 && h.dtype != Dtype::f16 && h.dtype != Dtype::i8)
+    refuse("dtype", "float32, bfloat16, float16 or int8", std::to_string(static_cast<int>(h.dtype)));
   if (h.bytes != size) refuse("bytes", std::to_string(h.bytes) + " bytes", std::to_string(size));
   return view;
 }
 
+const TileCodec& codec(Format format) { return format == Format::bitmap ? kBitmapCodec : kCol8Codec; }
+
 PackedView validate_packed(const std::uint8_t* bytes, std::size_t size) {
   const PackedView view = read_header(bytes, size);
-  col8::validate(view);
+  const PackedHeader& h = view.header;
+  const auto require = [](bool ok, const char* field, const std::string& expected) {
+    if (!ok) refuse(field, expected, "a corrupt buffer");
+  };
+  require(h.n <= (1ull << 40) && h.k <= (1ull << 40), "shape", "n and k below 2^40");
+  require(h.tile_rows > 0 && h.tile_rows <= kMaxTileRows && h.tile_rows % 8 == 0, "tile_rows", "8..256 by 8");
+  require(h.tile_cols > 0 && h.tile_cols <= kMaxTileCols, "tile_cols", "1..255");
+  const Geometry geo = geometry(h);
+  const std::uint64_t payload = h.bytes - sizeof(PackedHeader);
+  const std::size_t tiles =
+      checked_mul(static_cast<std::size_t>(geo.row_tiles()), static_cast<std::size_t>(geo.col_tiles()));
+  require(tiles < payload / 8 && preamble_bytes(geo, h.dtype) <= payload, "bytes", "room for the offsets");
+  require(tile_offset(view, 0) == preamble_bytes(geo, h.dtype), "offsets", "tiles right after the offsets");
+  require(tile_offset(view, static_cast<std::int64_t>(tiles)) == payload, "offsets",
+          "the last tile to end the buffer");
+  std::uint64_t nnz = 0;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(tiles); ++i) {
+    const std::uint64_t begin = tile_offset(view, i), end = tile_offset(view, i + 1);
+    require(begin <= end && end <= payload, "offsets", "ascending offsets");
+    nnz += codec(h.format).read(tile_bytes(view, i), end - begin, geo.rows_of(i / geo.col_tiles()),
+                                geo.cols_of(i % geo.col_tiles()), h.dtype, nullptr, nullptr, nullptr);
+  }
+  require(nnz == h.nnz, "nnz", std::to_string(h.nnz) + " stored values");
   return view;
 }
 

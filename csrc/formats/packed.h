@@ -10,7 +10,7 @@
 namespace prunus {
 
 // The numbers are on disk: never renumber, only append.
-enum class Format : std::uint8_t { col8 = 1 };
+enum class Format : std::uint8_t { col8 = 1, bitmap = 2 };
 
 const char* format_name(Format format);
 Format format_from_name(const std::string& name);  // throws ValueError; "auto" is resolved by the caller

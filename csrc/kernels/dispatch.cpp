@@ -26,15 +26,15 @@ const KernelTable& active_kernels() {
   }
 }
 
-Col8Fn col8_kernel(const KernelTable& table, int width) {
-  switch (width) {
-#define PRUNUS_CASE(w) \
-  case w:              \
-    return table.col8_f32_##w;
-    PRUNUS_STRIP_WIDTHS(PRUNUS_CASE)
+const ValueKernels& value_kernels(const KernelTable& table, Dtype dtype) {
+  switch (dtype) {
+#define PRUNUS_CASE(index, type) \
+  case Dtype::type:              \
+    return table.values[index];
+    PRUNUS_VALUES(PRUNUS_CASE)
 #undef PRUNUS_CASE
     default:
-      return nullptr;
+      return table.values[0];
   }
 }
 

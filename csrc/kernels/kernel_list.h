@@ -1,6 +1,11 @@
-// The list of all kernels. The table, its declarations, tests (`_core.kernels()`) and bench expand from it.
+// The list of all kernels. The tables, their tests (`_core.kernels()`) and bench expand from it.
 #pragma once
 
-// X(width): tokens that one call of the col8 kernel keeps in registers. 1 is the decode kernel (8 rows are
-// the SIMD lanes); from 8 on, tokens are the lanes.
-#define PRUNUS_STRIP_WIDTHS(X) X(1) X(8) X(16) X(24) X(32) X(40) X(48) X(56) X(64)
+// X(index, width): tokens that one call of a strip kernel keeps in registers.
+#define PRUNUS_STRIP_WIDTHS(X) X(0, 8) X(1, 16) X(2, 24) X(3, 32) X(4, 40) X(5, 48) X(6, 56) X(7, 64)
+
+// X(index, tokens): tokens that one call of a rows kernel multiplies with the same expanded weights.
+#define PRUNUS_ROW_TOKENS(X) X(0, 1) X(1, 2) X(2, 3) X(3, 4) X(4, 5) X(5, 6) X(6, 7) X(7, 8)
+
+// X(index, type): how values are stored (core/dtype.h).
+#define PRUNUS_VALUES(X) X(0, f32) X(1, bf16) X(2, f16) X(3, i8)

@@ -3,33 +3,45 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/dtype.h"
 #include "core/isa.h"
 #include "kernels/kernel_list.h"
 
 namespace prunus {
 
-inline constexpr int kMaxStrip = 64;
+inline constexpr int kMaxStrip = 64;  // tokens
+inline constexpr int kMaxRowTokens = 8;
 
-// Adds one col8 tile to the accumulators of one strip of `width` tokens.
-//   order[groups * 8], steps[groups], groups: the tile (formats/col8.h)
-//   panel [cols + 1][width]: the strip's activations of the tile's columns; the last column is zero
-//   acc   [rows up to a multiple of 8][width]
-using Col8Fn = void (*)(const std::uint8_t* order, const std::uint8_t* steps, const std::uint8_t* groups,
-                        int group_count, const float* panel, float* acc);
+// Adds one tile of a packed weight to the accumulators of some tokens.
+//   tile   its bytes (formats/<format>.cpp); scales: floats at any alignment, one per row, or nullptr
+//   panel  the tokens' activations of the tile's columns
+//   acc    the tokens' sums of the tile's rows
+// Layout "strip" (tokens are the SIMD lanes): panel [cols + 1][width] whose last column is zero, acc
+// [rows][width], rows up to a multiple of 8. Layout "rows" (columns are the lanes): panel [tokens][64], acc
+// [rows][tokens][8].
+using TileFn = void (*)(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols,
+                        const float* panel, float* acc);
+
+struct ValueKernels {
+  TileFn col8_one;        // one token, 8 rows are the lanes; layout strip with width 1
+  TileFn col8[8];         // by PRUNUS_STRIP_WIDTHS
+  TileFn bitmap[8];       // by PRUNUS_STRIP_WIDTHS
+  TileFn bitmap_rows[8];  // by PRUNUS_ROW_TOKENS; multiplies zeros too, so x must be finite
+};
 
 struct KernelTable {
   Isa isa;
+  ValueKernels values[4];  // by PRUNUS_VALUES
 
-#define PRUNUS_FIELD(width) Col8Fn col8_f32_##width;
-  PRUNUS_STRIP_WIDTHS(PRUNUS_FIELD)
-#undef PRUNUS_FIELD
+  // x (tokens, cols) with row stride -> strip panel; missing tokens and the last column are zero.
+  void (*pack_strip)(const float* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel);
+  // x (tokens, cols) -> rows panel, zero past cols. False when x holds NaN or infinity.
+  bool (*pack_rows)(const float* x, std::int64_t x_stride, int tokens, int cols, float* panel);
 
-  // x (tokens, cols) with row stride -> panel [cols + 1][width]; missing tokens and the last column are zero.
-  void (*pack_panel)(const float* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel);
-
-  // acc [rows][width] = bias[row], or zero where bias is nullptr or row >= rows; rows_padded is a multiple
-  // of 8.
-  void (*init_acc)(const float* bias, int rows, int rows_padded, int width, float* acc);
+  // acc [rows_padded][width] = bias[row], or zero where bias is nullptr or row >= rows.
+  void (*init_strip)(const float* bias, int rows, int rows_padded, int width, float* acc);
+  // out [rows_padded][width] = sums of acc [rows][tokens][8] + bias; width is 1 for one token, else 8.
+  void (*reduce_rows)(const float* acc, const float* bias, int rows, int tokens, float* out);
 
   // y[token][row] = act(acc[row][token]) for the first rows and tokens.
   void (*store_tile)(const float* acc, int width, int rows, int tokens, Activation act, float* y,
@@ -39,7 +51,6 @@ struct KernelTable {
 // The table of the active isa (core/isa.h).
 const KernelTable& active_kernels();
 
-// width must be in PRUNUS_STRIP_WIDTHS.
-Col8Fn col8_kernel(const KernelTable& table, int width);
+const ValueKernels& value_kernels(const KernelTable& table, Dtype dtype);
 
 }  // namespace prunus

@@ -1,12 +1,45 @@
-// y += w . x for one col8 tile and one strip of tokens. One text for every isa.
+// y += w . x for one col8 tile. One text for every isa.
+
+// The parts of a tile (formats/col8.cpp).
+struct Col8Tile {
+  const std::uint8_t* order;
+  const std::uint8_t* steps;
+  const std::uint8_t* groups;
+  int group_count;
+};
+inline Col8Tile col8_tile(const std::uint8_t* tile, int rows) {
+  const int groups = (rows + 7) / 8;
+  return {tile, tile + groups * 8, tile + (groups * 9 + 7) / 8 * 8, groups};
+}
+
+// The scales of a group's eight rows; lanes past the last row hold nothing.
+inline Vec8 lane_scales(const std::uint8_t* scales, const std::uint8_t* order, int rows) {
+  float s[8];
+  for (int i = 0; i < 8; ++i) s[i] = order[i] < rows ? load1(F32{}, scales + order[i] * 4) : 0.0f;
+  return Vec8::load(s);
+}
+
+// The values of a group as floats: in place for fp32, else widened into `room` once for all tokens of the
+// strip.
+template <typename Value>
+inline const std::uint8_t* group_floats(const std::uint8_t* values, int steps, const std::uint8_t* scales,
+                                        const std::uint8_t* order, int rows, float* room) {
+  if (Value::size == 4) return values;
+  const Vec8 scale = scales ? lane_scales(scales, order, rows) : Vec8::set(1.0f);
+  for (int q = 0; q < steps; ++q) {
+    const Vec8 v = load8(Value{}, values + q * 8 * Value::size);
+    (Value::size == 1 ? v * scale : v).store(room + q * 8);
+  }
+  return reinterpret_cast<const std::uint8_t*>(room);
+}
 
 // Many tokens. A row's accumulators stay in registers while its nonzeros are walked: broadcast the value,
 // multiply with the strip of its column (L1), no store until the row is done. `Rows` neighbouring lanes of a
 // group, which have the same trip count, are interleaved where a strip alone has too few accumulators to hide
 // the multiply-add latency.
 template <typename V, int Vectors, int Rows>
-void walk_rows(const std::uint8_t* order, const std::uint8_t* values, const std::uint8_t* columns, int steps,
-               const float* panel, float* acc) {
+inline void walk_rows(const std::uint8_t* order, const std::uint8_t* values, const std::uint8_t* columns,
+                      int steps, const float* panel, float* acc) {
   constexpr int width = V::lanes * Vectors;
   for (int lane = 0; lane < 8; lane += Rows) {
     V sum[Rows][Vectors];
@@ -19,7 +52,7 @@ void walk_rows(const std::uint8_t* order, const std::uint8_t* values, const std:
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
         const float* x = panel + column[i] * width;
-        const V w = V::set(unaligned_float(value + 4 * i));
+        const V w = V::set(load1(F32{}, value + 4 * i));
 #pragma GCC unroll 16
         for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(w, V::load(x + j * V::lanes), sum[i][j]);
       }
@@ -36,35 +69,46 @@ constexpr int rows_for(int vectors) {
   return rows;
 }
 
-template <int Width>
-void col8_f32(const std::uint8_t* order, const std::uint8_t* steps, const std::uint8_t* groups,
-              int group_count, const float* panel, float* acc) {
+template <typename Value, int Width>
+void col8(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
+          float* acc) {
   // Widths that are no multiple of the widest vector use the 8-lane one.
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes;
-  for (int g = 0; g < group_count && steps[g] != 0; ++g) {
-    const std::size_t entries = std::size_t{steps[g]} * 8;
-    walk_rows<V, vectors, rows_for(vectors)>(order + g * 8, groups, groups + entries * 4, steps[g], panel,
-                                             acc);
-    groups += entries * 5;
+  const Col8Tile t = col8_tile(tile, rows);
+  const std::uint8_t* values = t.groups;
+  float room[Value::size == 4 ? 1 : 255 * 8];
+  for (int g = 0; g < t.group_count && t.steps[g] != 0; ++g) {
+    const int steps = t.steps[g];
+    const std::uint8_t* order = t.order + g * 8;
+    const std::uint8_t* columns = values + steps * 8 * Value::size;
+    const std::uint8_t* floats = group_floats<Value>(values, steps, scales, order, rows, room);
+    walk_rows<V, vectors, rows_for(vectors)>(order, floats, columns, steps, panel, acc);
+    values = columns + steps * 8;
   }
 }
 
 // One token: the 8 rows of a group are the lanes. The sum starts from the accumulator and adds in column
 // order, as in the wide kernels, so a token's bits do not depend on the size of its batch.
-template <>
-void col8_f32<1>(const std::uint8_t* order, const std::uint8_t* steps, const std::uint8_t* groups,
-                 int group_count, const float* panel, float* acc) {
-  for (int g = 0; g < group_count && steps[g] != 0; ++g, order += 8) {
-    const int many = steps[g];
-    const std::uint8_t* columns = groups + many * 32;
+template <typename Value>
+void col8_one(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
+              float* acc) {
+  const Col8Tile t = col8_tile(tile, rows);
+  const std::uint8_t* values = t.groups;
+  for (int g = 0; g < t.group_count && t.steps[g] != 0; ++g) {
+    const int steps = t.steps[g];
+    const std::uint8_t* order = t.order + g * 8;
+    const std::uint8_t* columns = values + steps * 8 * Value::size;
+    const Vec8 scale = Value::size == 1 ? lane_scales(scales, order, rows) : Vec8::set(1.0f);
     Vec8 sum = lookup8(acc, order);
 #pragma GCC unroll 2
-    for (int q = 0; q < many; ++q)
-      sum = fma(Vec8::load_bytes(groups + q * 32), lookup8(panel, columns + q * 8), sum);
+    for (int q = 0; q < steps; ++q) {
+      const Vec8 v = load8(Value{}, values + q * 8 * Value::size);
+      sum = fma(Value::size == 1 ? v * scale : v, lookup8(panel, columns + q * 8), sum);
+    }
     float lanes[8];
     sum.store(lanes);
     for (int i = 0; i < 8; ++i) acc[order[i]] = lanes[i];
-    groups += many * 40;
+    values = columns + steps * 8;
   }
 }

@@ -1,6 +1,6 @@
-// What surrounds the col8 kernel: activations into panels, accumulators out to rows of y.
+// What surrounds the tile kernels: activations into panels, accumulators out to rows of y.
 
-void pack_panel(const float* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel) {
+void pack_strip(const float* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel) {
   if (width == 1) {
     __builtin_memcpy(panel, x, static_cast<std::size_t>(cols) * sizeof(float));
     panel[cols] = 0.0f;
@@ -21,11 +21,38 @@ void pack_panel(const float* x, std::int64_t x_stride, int tokens, int cols, int
   }
 }
 
-void init_acc(const float* bias, int rows, int rows_padded, int width, float* acc) {
+bool pack_rows(const float* x, std::int64_t x_stride, int tokens, int cols, float* panel) {
+  std::uint32_t extreme = 0;
+  for (int t = 0; t < tokens; ++t, x += x_stride, panel += 64) {
+    for (int c = 0; c < cols; ++c) {
+      std::uint32_t bits;
+      __builtin_memcpy(&bits, x + c, sizeof bits);
+      extreme |= (bits & 0x7f800000u) == 0x7f800000u;
+      panel[c] = x[c];
+    }
+    for (int c = cols; c < 64; ++c) panel[c] = 0.0f;
+  }
+  return extreme == 0;
+}
+
+void init_strip(const float* bias, int rows, int rows_padded, int width, float* acc) {
   for (int r = 0; r < rows_padded; ++r) {
     const float b = bias && r < rows ? bias[r] : 0.0f;
     for (int t = 0; t < width; ++t) acc[r * width + t] = b;
   }
+}
+
+void reduce_rows(const float* acc, const float* bias, int rows, int tokens, float* out) {
+  const int width = tokens == 1 ? 1 : 8;
+  for (int r = 0; r < (rows + 7) / 8 * 8; ++r)
+    for (int t = 0; t < width; ++t) {
+      float sum = bias && r < rows ? bias[r] : 0.0f;
+      if (r < rows && t < tokens) {
+        const float* v = acc + (r * tokens + t) * 8;
+        sum += ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+      }
+      out[r * width + t] = sum;
+    }
 }
 
 inline void store_some(Vec8 v, int count, float* out) {

@@ -1,11 +1,5 @@
 // All kernels of one isa. Included last, inside the anonymous namespace, after simd/<isa>.h.
-
-// A float at any address (packed buffers may start anywhere), and type choice: std:: would leave this object.
-inline float unaligned_float(const std::uint8_t* p) {
-  float f;
-  __builtin_memcpy(&f, p, sizeof f);
-  return f;
-}
+// std:: would leave this object, so what little is needed is here.
 template <bool, typename A, typename>
 struct pick {
   using type = A;
@@ -16,11 +10,26 @@ struct pick<false, A, B> {
 };
 
 #include "kernels/activation.inl.h"
+#include "kernels/linear_bitmap.inl.h"
 #include "kernels/linear_col8.inl.h"
 #include "kernels/panel.inl.h"
 
+template <typename Value>
+constexpr ValueKernels kernels_of() {
+#define PRUNUS_COL8(index, width) col8<Value, width>,
+#define PRUNUS_BITMAP(index, width) bitmap<Value, width>,
+#define PRUNUS_BITMAP_ROWS(index, tokens) bitmap_rows<Value, tokens>,
+  return {col8_one<Value>,
+          {PRUNUS_STRIP_WIDTHS(PRUNUS_COL8)},
+          {PRUNUS_STRIP_WIDTHS(PRUNUS_BITMAP)},
+          {PRUNUS_ROW_TOKENS(PRUNUS_BITMAP_ROWS)}};
+#undef PRUNUS_COL8
+#undef PRUNUS_BITMAP
+#undef PRUNUS_BITMAP_ROWS
+}
+
 constexpr KernelTable make_table(Isa isa) {
-#define PRUNUS_KERNEL(width) col8_f32<width>,
-  return {isa, PRUNUS_STRIP_WIDTHS(PRUNUS_KERNEL) pack_panel, init_acc, store_tile};
-#undef PRUNUS_KERNEL
+#define PRUNUS_TYPE(index, type) kernels_of<Value_##type>(),
+  return {isa, {PRUNUS_VALUES(PRUNUS_TYPE)}, pack_strip, pack_rows, init_strip, reduce_rows, store_tile};
+#undef PRUNUS_TYPE
 }

@@ -1,6 +1,7 @@
 #include "ops/linear.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/denormals.h"
 #include "core/parallel.h"
@@ -15,27 +16,51 @@ constexpr double kStoreCost = 40.0;
 
 thread_local Workspace panels_of_caller, acc_of_worker;
 
-// One chunk of tokens: its activations as panels, then every (row tile, strip) of the output once.
+// One chunk of tokens: its activations as panels, then every (strip, row tile) of the output once.
 struct Chunk {
   const PackedView& w;
   const Plan& plan;
   LinearArgs args;  // of this chunk alone
-  col8::Geometry geo;
+  Geometry geo;
   std::int64_t strips;
-  float* panels;  // [strip][column tile][cols + 1][width]
+  float* panels;  // [strip][column tile][panel_floats]
 
-  std::int64_t strip_floats() const { return (geo.k + geo.col_tiles()) * plan.width; }
-  int tokens_of(std::int64_t s) const {
-    return static_cast<int>(std::min<std::int64_t>(plan.width, args.m - s * plan.width));
+  std::int64_t panel_floats() const {
+    return plan.rows ? plan.tokens * 64 : (geo.tile_cols + 1) * plan.tokens;
   }
   float* panel(std::int64_t s, std::int64_t b) const {
-    return panels + s * strip_floats() + b * (geo.tile_cols + 1) * plan.width;
+    return panels + (s * geo.col_tiles() + b) * panel_floats();
+  }
+  int tokens_of(std::int64_t s) const {
+    return static_cast<int>(std::min<std::int64_t>(plan.tokens, args.m - s * plan.tokens));
   }
 
-  void pack(std::int64_t s, std::int64_t b) const {
-    const float* x = args.x + s * plan.width * args.x_stride + b * geo.tile_cols;
-    plan.kernels->pack_panel(x, args.x_stride, tokens_of(s), static_cast<int>(geo.cols_of(b)), plan.width,
-                             panel(s, b));
+  bool pack(std::int64_t s, std::int64_t b) const {
+    const float* x = args.x + s * plan.tokens * args.x_stride + b * geo.tile_cols;
+    const int tokens = tokens_of(s), cols = geo.cols_of(b);
+    if (!plan.rows) {
+      plan.kernels->pack_strip(x, args.x_stride, tokens, cols, plan.tokens, panel(s, b));
+      return true;
+    }
+    // A rows kernel reads every token of its panel; those past the last are zero.
+    std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
+    return plan.kernels->pack_rows(x, args.x_stride, tokens, cols, panel(s, b));
+  }
+
+  // False when x holds NaN or infinity and the kernel must not see them.
+  bool pack_all() const {
+    const std::int64_t pieces = strips * geo.col_tiles();
+    if (plan.threads == 1 || plan.rows || plan.tokens == 1) {  // a few rows are not worth a region
+      bool finite = true;
+      for (std::int64_t p = 0; p < pieces; ++p)
+        finite = pack(p / geo.col_tiles(), p % geo.col_tiles()) && finite;
+      return finite;
+    }
+    parallel_for(plan.threads, [&](std::int64_t i) {
+      for (std::int64_t p = pieces * i / plan.threads; p < pieces * (i + 1) / plan.threads; ++p)
+        pack(p / geo.col_tiles(), p % geo.col_tiles());
+    });
+    return true;
   }
 
   // The store at the end of a tile writes lines that were never read: fetch a share of them during each
@@ -44,21 +69,38 @@ struct Chunk {
     const std::int64_t tokens = tokens_of(s), tiles = geo.col_tiles();
     for (std::int64_t i = tokens * b / tiles; i < tokens * (b + 1) / tiles; ++i)
       for (std::int64_t r = 0; r < rows; r += 16)
-        __builtin_prefetch(args.y + (s * plan.width + i) * args.y_stride + row + r, 1);
+        __builtin_prefetch(args.y + (s * plan.tokens + i) * args.y_stride + row + r, 1);
+  }
+
+  void multiply(std::int64_t t, std::int64_t s, float* acc) const {
+    const std::uint8_t* scales = row_scales(w, t * geo.tile_rows);
+    for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
+      prefetch_output(s, t * geo.tile_rows, geo.rows_of(t), b);
+      plan.kernel(tile_bytes(w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b), panel(s, b),
+                  acc);
+    }
   }
 
   void compute(std::int64_t t, std::int64_t s) const {
-    const int rows = static_cast<int>(geo.rows_of(t)), padded = (rows + 7) / 8 * 8;
-    float* acc = acc_of_worker.floats(static_cast<std::size_t>(padded) * plan.width);
+    const int rows = geo.rows_of(t), padded = (rows + 7) / 8 * 8, tokens = plan.tokens;
     const std::int64_t row = t * geo.tile_rows;
-    plan.kernels->init_acc(args.bias ? args.bias + row : nullptr, rows, padded, plan.width, acc);
-    for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
-      prefetch_output(s, row, rows, b);
-      const col8::Slice tile = col8::slice(w, t, b);
-      plan.kernel(tile.order, tile.steps, tile.groups, tile.group_count, panel(s, b), acc);
+    const float* bias = args.bias ? args.bias + row : nullptr;
+    const std::size_t sums =
+        static_cast<std::size_t>(padded) * static_cast<std::size_t>(tokens) * (plan.rows ? 8 : 1);
+    float* acc = acc_of_worker.floats(sums + static_cast<std::size_t>(padded) * 8);
+    int width = tokens;
+    if (plan.rows) {
+      std::memset(acc, 0, sums * sizeof(float));
+      multiply(t, s, acc);
+      plan.kernels->reduce_rows(acc, bias, rows, tokens, acc + sums);
+      acc += sums;
+      width = tokens == 1 ? 1 : 8;
+    } else {
+      plan.kernels->init_strip(bias, rows, padded, width, acc);
+      multiply(t, s, acc);
     }
-    plan.kernels->store_tile(acc, plan.width, rows, tokens_of(s), args.activation,
-                             args.y + s * plan.width * args.y_stride + row, args.y_stride);
+    plan.kernels->store_tile(acc, width, rows, tokens_of(s), args.activation,
+                             args.y + s * tokens * args.y_stride + row, args.y_stride);
   }
 
   // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
@@ -66,19 +108,16 @@ struct Chunk {
   double cost_before(std::int64_t item) const {
     const std::int64_t rows = geo.row_tiles();
     const auto at = [&](std::int64_t t) {
-      return static_cast<double>(col8::tile_offset(w, t * geo.col_tiles())) +
+      return static_cast<double>(tile_offset(w, t * geo.col_tiles())) +
              kStoreCost * static_cast<double>(t * geo.tile_rows);
     };
-    const double first = at(0);
-    return static_cast<double>(item / rows) * (at(rows) - first) + at(item % rows) - first;
+    return static_cast<double>(item / rows) * (at(rows) - at(0)) + at(item % rows) - at(0);
   }
   // First item of share `i` of `shares`: equal cost, not equal count, since global pruning leaves rows
   // uneven.
   std::int64_t share_begin(std::int64_t i, std::int64_t shares) const {
     const std::int64_t items = geo.row_tiles() * strips;
-    const double first = cost_before(0), target = first + (cost_before(items) - first) *
-                                                              static_cast<double>(i) /
-                                                              static_cast<double>(shares);
+    const double target = cost_before(items) * static_cast<double>(i) / static_cast<double>(shares);
     std::int64_t lo = 0, hi = items;
     while (lo < hi) {
       const std::int64_t mid = (lo + hi) / 2;
@@ -87,39 +126,36 @@ struct Chunk {
     return lo;
   }
 
-  void run() const {
-    const std::int64_t threads = plan.threads, pieces = strips * geo.col_tiles();
-    if (threads == 1 || plan.width == 1) {  // one token: 16 KB at most, not worth a region
-      for (std::int64_t i = 0; i < pieces; ++i) pack(i / geo.col_tiles(), i % geo.col_tiles());
-    } else {
-      parallel_for(threads, [&](std::int64_t i) {
-        for (std::int64_t p = pieces * i / threads; p < pieces * (i + 1) / threads; ++p)
-          pack(p / geo.col_tiles(), p % geo.col_tiles());
-      });
-    }
-    parallel_for(threads, [&](std::int64_t i) {
+  bool run() const {
+    if (!pack_all()) return false;
+    parallel_for(plan.threads, [&](std::int64_t i) {
       FlushDenormals flush;
-      const std::int64_t end = share_begin(i + 1, threads);
-      for (std::int64_t item = share_begin(i, threads); item < end; ++item)
-        compute(item / strips, item % strips);
+      const std::int64_t end = share_begin(i + 1, plan.threads);
+      for (std::int64_t item = share_begin(i, plan.threads); item < end; ++item)
+        compute(item % geo.row_tiles(), item / geo.row_tiles());
     });
+    return true;
   }
 };
+
+bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args) {
+  Chunk chunk{w, plan, args, geometry(w.header), (args.m + plan.tokens - 1) / plan.tokens, nullptr};
+  const std::int64_t floats = chunk.strips * chunk.geo.col_tiles() * chunk.panel_floats();
+  chunk.panels = panels_of_caller.floats(static_cast<std::size_t>(floats));
+  return chunk.run();
+}
 
 }  // namespace
 
 void linear(const PackedView& w, const LinearArgs& args) {
   if (args.m == 0 || w.header.n == 0) return;
-  const Plan plan = make_plan(w, args.m);
-  const col8::Geometry geo = col8::geometry(w.header);
+  const Plan plan = make_plan(w, args.m, true);
   for (std::int64_t begin = 0; begin < args.m; begin += plan.chunk) {
     LinearArgs part = args;
     part.m = std::min(plan.chunk, args.m - begin);
     part.x += begin * args.x_stride;
     part.y += begin * args.y_stride;
-    Chunk chunk{w, plan, part, geo, (part.m + plan.width - 1) / plan.width, nullptr};
-    chunk.panels = panels_of_caller.floats(static_cast<std::size_t>(chunk.strips * chunk.strip_floats()));
-    chunk.run();
+    if (!run_chunk(w, plan, part)) run_chunk(w, make_plan(w, part.m, false), part);
   }
 }
 

@@ -10,15 +10,17 @@ namespace {
 // Panels of a chunk of tokens are written once and read by every row tile: keep them in the last-level cache.
 constexpr std::int64_t kPanelBytes = 8 << 20;
 
-// Multiply-adds (padded to the strip width) below which waking a thread costs more than it brings.
+// Multiply-adds (padded to the strip) below which waking a thread costs more than it brings.
 constexpr double kWorkPerThread = 150e3;
+
+// Up to here, expanding eight weights at once for all tokens beats walking nonzeros with tokens as lanes.
+constexpr std::int64_t kRowsTokens = 16;
 
 std::int64_t round8(std::int64_t v) { return (v + 7) / 8 * 8; }
 
 // Tokens per strip. Strips share one width; of the wide ones the one that pads m least, the widest among
 // equals.
-std::int32_t choose_width(std::int64_t m) {
-  if (m == 1) return 1;
+std::int32_t strip_width(std::int64_t m) {
   if (m <= kMaxStrip) return static_cast<std::int32_t>(std::max<std::int64_t>(8, round8(m)));
   std::int32_t best = kMaxStrip;
   const auto padded = [m](std::int32_t width) { return (m + width - 1) / width * width; };
@@ -27,21 +29,36 @@ std::int32_t choose_width(std::int64_t m) {
   return best;
 }
 
+void choose_kernel(const PackedHeader& h, std::int64_t m, bool finite, Plan& plan) {
+  const ValueKernels& kernels = value_kernels(*plan.kernels, h.dtype);
+  const bool bitmap = h.format == Format::bitmap;
+  if (bitmap && finite && m <= kRowsTokens) {
+    const std::int64_t passes = (m + kMaxRowTokens - 1) / kMaxRowTokens;  // even passes, no rest of one token
+    plan.rows = true;
+    plan.tokens = static_cast<std::int32_t>((m + passes - 1) / passes);
+    plan.kernel = kernels.bitmap_rows[plan.tokens - 1];
+  } else if (!bitmap && m == 1) {
+    plan.tokens = 1;
+    plan.kernel = kernels.col8_one;
+  } else {
+    plan.tokens = strip_width(m);
+    plan.kernel = (bitmap ? kernels.bitmap : kernels.col8)[plan.tokens / 8 - 1];
+  }
+}
+
 }  // namespace
 
-Plan make_plan(const PackedView& w, std::int64_t m) {
+Plan make_plan(const PackedView& w, std::int64_t m, bool finite) {
   Plan plan{};
   plan.kernels = &active_kernels();
-  plan.width = choose_width(m);
-  plan.kernel = col8_kernel(*plan.kernels, plan.width);
-
+  choose_kernel(w.header, m, finite, plan);
   const auto k = static_cast<std::int64_t>(w.header.k);
   const std::int64_t fit =
       kPanelBytes / (static_cast<std::int64_t>(sizeof(float)) * std::max<std::int64_t>(k, 1));
-  plan.chunk = std::max<std::int64_t>(1, fit / plan.width) * plan.width;
+  plan.chunk = std::max<std::int64_t>(1, fit / plan.tokens) * plan.tokens;
 
-  const double work = static_cast<double>(w.header.nnz) * static_cast<double>(round8(m));
-  const double useful = std::max(1.0, work / (m == 1 ? kWorkPerThread : 4 * kWorkPerThread));
+  const double work = static_cast<double>(w.header.nnz) * static_cast<double>(m == 1 ? 4 : round8(m));
+  const double useful = std::max(1.0, work / (4 * kWorkPerThread));
   plan.threads = static_cast<std::int32_t>(std::min<double>(num_threads(), useful));
   return plan;
 }

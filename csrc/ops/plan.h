@@ -1,20 +1,22 @@
-// Which kernel, how wide, on how many threads: decided once per call from counts alone, never per row.
+// Which kernel, how many tokens at a time, on how many threads: decided once per call from counts alone.
 #pragma once
 #include <cstdint>
 
-#include "formats/col8.h"
+#include "formats/tiles.h"
 #include "kernels/kernels.h"
 
 namespace prunus {
 
 struct Plan {
   const KernelTable* kernels;
-  Col8Fn kernel;
-  std::int32_t width;    // tokens per strip, one of PRUNUS_STRIP_WIDTHS
+  TileFn kernel;
+  bool rows;             // layout of panels and accumulators: "rows" or "strip" (kernels/kernels.h)
+  std::int32_t tokens;   // per strip or per rows kernel
   std::int32_t threads;  // tasks of the parallel region
-  std::int64_t chunk;    // tokens whose panels are held at once, a multiple of width (or m)
+  std::int64_t chunk;    // tokens whose panels are held at once, a multiple of tokens
 };
 
-Plan make_plan(const PackedView& w, std::int64_t m);
+// finite: x holds no NaN or infinity; kernels that multiply zeros must not see them.
+Plan make_plan(const PackedView& w, std::int64_t m, bool finite);
 
 }  // namespace prunus

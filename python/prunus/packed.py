@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any] | torch.Tensor
 
-FORMATS = ("col8",)
+FORMATS = ("col8", "bitmap")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
 class PackedWeight:
@@ -83,7 +84,7 @@ class PackedWeight:
         return str(self._info["dtype"])
 
     def to_dense(self) -> NDArray[np.float32]:
-        """Unpack to a dense float32 array (n, k): the stored weights in place, zeros elsewhere.
+        """Unpack to a dense float32 array (n, k): the stored values in place, zeros elsewhere.
 
         >>> import numpy as np, prunus
         >>> prunus.pack(np.array([[0.0, 2.0]], dtype=np.float32)).to_dense()
@@ -107,7 +108,9 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
 
     w: float32, float64, float16 or bfloat16, numpy or torch CPU, any strides.
     mask: bool (n, k), True = keep; None keeps every nonzero.
-    dtype: of the stored values, "float32" (the default). format: "auto" or "col8".
+    dtype: of the stored values, "float32" (the default), "bfloat16", "float16" or "int8" (rounded to nearest;
+    int8 has one scale max|w| / 127 per row); sums are float32 always.
+    format: "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": the bitmap below 75 % sparsity.
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).
 
     >>> import numpy as np, prunus
@@ -115,8 +118,9 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
     >>> prunus.pack(w, mask=np.array([[True, False, True]])).to_dense()
     array([[1., 0., 3.]], dtype=float32)
     """
-    if dtype not in (None, "float32"):
-        raise ValueError(f"dtype: expected float32, got {dtype!r}")
+    stored = dtype if dtype is not None else "float32"
+    if stored not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format: expected auto or one of {', '.join(FORMATS)}, got {format!r}")
     weight = as_array(w, "w")
@@ -128,7 +132,7 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
         if keep.shape != weight.array.shape:
             raise ValueError(f"mask: expected the shape of w {weight.array.shape}, got {keep.shape}")
         keep = _rows_contiguous(keep)
-    return PackedWeight(_core.pack(_rows_contiguous(weight.array), weight.dtype, keep, "col8"))
+    return PackedWeight(_core.pack(_rows_contiguous(weight.array), weight.dtype, keep, stored, format))
 
 
 def _rows_contiguous(a: NDArray[Any]) -> NDArray[Any]:

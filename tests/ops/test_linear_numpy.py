@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import prunus
 from prunus import _core
+from prunus.packed import DTYPES, FORMATS
 
 # Token counts around the strips (1, 8, 64, 128); the last needs several of them.
 TOKENS = [0, 1, 2, 7, 8, 9, 15, 33, 63, 64, 65, 127, 130, 200]
@@ -37,16 +38,28 @@ def close(y, expected, k):
     ("n", "k"),
     [(0, 5), (5, 0), (1, 1), (8, 96), (9, 97), (13, 7), (257, 193), (264, 192), (520, 31), (96, 384)],
 )
-def test_matches_dense(rng, isa, threads, n, k):
+@pytest.mark.parametrize("format", FORMATS)
+def test_matches_dense(rng, isa, threads, n, k, format):
     for sparsity in (0.0, 0.6, 0.95, 1.0):
         w, bias = layer(rng, n, k, sparsity)
-        p = prunus.pack(w)
+        p = prunus.pack(w, format=format)
         for m in TOKENS:
             x = rng.standard_normal((m, k)).astype(np.float32)
             expected = x.astype(np.float64) @ w.T.astype(np.float64)
             close(prunus.linear(x, p), expected, k)
             close(prunus.linear(x, p, bias), expected + bias, k)
     assert _core.active_isa() == isa
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_value_types_match_what_they_unpack_to(rng, isa, dtype, format):
+    w, bias = layer(rng, 150, 230, 0.7)
+    p = prunus.pack(w, dtype=dtype, format=format)
+    stored = p.to_dense().astype(np.float64)
+    for m in (1, 2, 5, 8, 11, 17, 31, 40, 48, 56, 64, 70):
+        x = rng.standard_normal((m, 230)).astype(np.float32)
+        close(prunus.linear(x, p, bias), x @ stored.T + bias, 230)
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
@@ -78,9 +91,10 @@ def test_nan_survives_the_activation(isa, activation):
         assert np.isnan(y).all()
 
 
-def test_a_token_has_the_same_bits_in_every_batch_and_thread_count(rng, isa):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_col8_gives_a_token_the_same_bits_in_every_batch_and_thread_count(rng, isa, dtype):
     w, bias = layer(rng, 300, 500, 0.85)
-    p = prunus.pack(w)
+    p = prunus.pack(w, format="col8", dtype=dtype)
     x = rng.standard_normal((131, 500)).astype(np.float32)
     _core.set_num_threads(1)
     whole = prunus.linear(x, p, bias, "gelu")
@@ -91,12 +105,28 @@ def test_a_token_has_the_same_bits_in_every_batch_and_thread_count(rng, isa):
     _core.set_num_threads(0)
 
 
-def test_zeros_of_the_weight_do_not_spread_nan_or_infinity(isa):
+@pytest.mark.parametrize("m", [1, 2, 8, 16, 17, 64])
+def test_bitmap_gives_the_same_bits_for_any_thread_count(rng, isa, m):
+    w, bias = layer(rng, 600, 500, 0.5)
+    p = prunus.pack(w, format="bitmap")
+    x = rng.standard_normal((m, 500)).astype(np.float32)
+    results = []
+    for count in (1, 2, 3):
+        _core.set_num_threads(count)
+        results.append(prunus.linear(x, p, bias, "silu"))
+    _core.set_num_threads(0)
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_zeros_of_the_weight_do_not_spread_nan_or_infinity(isa, format, bad):
     """Different from dense, on purpose: 0 * NaN is skipped; a kept weight does spread it."""
-    w = np.array([[0, 1], [1, 0], [1, 1]], np.float32)
-    for m in (1, 8):
-        y = prunus.linear(np.tile(np.array([np.nan, 2], np.float32), (m, 1)), prunus.pack(w))
-        np.testing.assert_array_equal(y, np.tile(np.array([2, np.nan, np.nan], np.float32), (m, 1)))
+    p = prunus.pack(np.array([[0, 1], [1, 0], [1, 1]], np.float32), format=format)
+    for m in (1, 3, 8, 16, 30):
+        y = prunus.linear(np.tile(np.array([bad, 2], np.float32), (m, 1)), p)
+        np.testing.assert_array_equal(y, np.tile(np.array([2, bad, bad], np.float32), (m, 1)))
 
 
 def test_subnormal_activations_count_as_zero(isa):
@@ -119,6 +149,7 @@ def test_many_tokens_need_several_chunks_of_panels(rng):
     close(prunus.linear(x, prunus.pack(w)), x.astype(np.float64) @ w.T, 4096)
 
 
+@pytest.mark.parametrize("format", FORMATS)
 @given(
     m=st.integers(0, 70),
     n=st.integers(0, 40),
@@ -126,18 +157,19 @@ def test_many_tokens_need_several_chunks_of_panels(rng):
     sparsity=st.floats(0, 1),
     seed=st.integers(0, 99),
 )
-def test_property_integer_weights_are_exact(m, n, k, sparsity, seed):
+def test_property_integer_weights_are_exact(m, n, k, sparsity, seed, format):
     rng = np.random.default_rng(seed)
     w = rng.integers(-4, 5, (n, k)).astype(np.float32) * (rng.random((n, k)) >= sparsity)
     x = rng.integers(-4, 5, (m, k)).astype(np.float32)
-    np.testing.assert_array_equal(prunus.linear(x, prunus.pack(w)), x @ w.T)
+    np.testing.assert_array_equal(prunus.linear(x, prunus.pack(w, format=format)), x @ w.T)
 
 
-def test_integer_weights_are_exact_for_every_isa(rng, isa):
+@pytest.mark.parametrize("format", FORMATS)
+def test_integer_weights_are_exact_for_every_isa(rng, isa, format):
     w = rng.integers(-4, 5, (100, 400)).astype(np.float32) * (rng.random((100, 400)) < 0.3)
     for m in (1, 3, 24, 40, 48, 56, 64, 99):
         x = rng.integers(-4, 5, (m, 400)).astype(np.float32)
-        np.testing.assert_array_equal(prunus.linear(x, prunus.pack(w)), x @ w.T)
+        np.testing.assert_array_equal(prunus.linear(x, prunus.pack(w, format=format)), x @ w.T)
 
 
 def test_rows_of_very_different_length(rng, threads):

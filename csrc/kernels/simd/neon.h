@@ -1,4 +1,6 @@
 // neon (aarch64): 4 lanes, 32 registers. Sealed: include only inside the anonymous namespace of isa_neon.cpp.
+#include "kernels/simd/values.h"
+
 struct Quad {
   static constexpr int lanes = 4;
   float32x4_t v;
@@ -55,3 +57,28 @@ inline void transpose8(Pair (&r)[8]) {
 using Vec = Quad;
 using Vec8 = Pair;
 constexpr int kAccumulators = 24;
+
+inline float load1(F16, const std::uint8_t* p) {
+  __fp16 h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return h;
+}
+
+// Eight stored values, from any address, as floats.
+template <typename Value>
+inline Vec8 load8(Value value, const std::uint8_t* p) {
+  float v[8];
+  for (int i = 0; i < 8; ++i) v[i] = load1(value, p + i * Value::size);
+  return Vec8::load(v);
+}
+
+// The next popcount(bits) stored values in the lanes of the set bits, zero elsewhere.
+template <typename Value>
+inline Vec8 expand8(Value value, const std::uint8_t* p, unsigned bits) {
+  float v[8];
+  for (int i = 0; i < 8; ++i) {
+    v[i] = bits >> i & 1 ? load1(value, p) : 0.0f;
+    p += (bits >> i & 1) * Value::size;
+  }
+  return Vec8::load(v);
+}

@@ -1,5 +1,7 @@
 // Plain C++, for every CPU: the compiler maps the loops to what the baseline has. Multiply and add round
 // separately (a scalar fused multiply-add would be a library call). Sealed like the others.
+#include "kernels/simd/values.h"
+
 struct Lanes {
   static constexpr int lanes = 8;
   float v[8];
@@ -75,3 +77,36 @@ inline void transpose8(Lanes (&r)[8]) {
 using Vec = Lanes;
 using Vec8 = Lanes;
 constexpr int kAccumulators = 2;
+
+inline float load1(F16, const std::uint8_t* p) {
+  std::uint16_t h;
+  __builtin_memcpy(&h, p, sizeof h);
+  const std::uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, mantissa = h & 1023u;
+  if (exponent == 0) {  // zero and subnormals
+    const float v = static_cast<float>(mantissa) * 5.9604644775390625e-8f;
+    return sign ? -v : v;
+  }
+  const std::uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
+  float f;
+  __builtin_memcpy(&f, &bits, sizeof f);
+  return f;
+}
+
+// Eight stored values, from any address, as floats.
+template <typename Value>
+inline Vec8 load8(Value value, const std::uint8_t* p) {
+  float v[8];
+  for (int i = 0; i < 8; ++i) v[i] = load1(value, p + i * Value::size);
+  return Vec8::load(v);
+}
+
+// The next popcount(bits) stored values in the lanes of the set bits, zero elsewhere.
+template <typename Value>
+inline Vec8 expand8(Value value, const std::uint8_t* p, unsigned bits) {
+  float v[8];
+  for (int i = 0; i < 8; ++i) {
+    v[i] = bits >> i & 1 ? load1(value, p) : 0.0f;
+    p += (bits >> i & 1) * Value::size;
+  }
+  return Vec8::load(v);
+}

@@ -1,5 +1,7 @@
 // Eight floats in one ymm register: the whole of avx2, and the 8-lane half of avx512. Sealed: include only
 // inside the anonymous namespace of an isa_<isa>.cpp.
+#include "kernels/simd/values.h"
+
 struct Ymm {
   static constexpr int lanes = 8;
   __m256 v;
@@ -57,4 +59,79 @@ inline void transpose8(Ymm (&r)[8]) {
     r[i].v = _mm256_permute2f128_ps(s[i], s[i + 4], 0x20);
     r[i + 4].v = _mm256_permute2f128_ps(s[i], s[i + 4], 0x31);
   }
+}
+
+// Eight stored values, from any address, as floats.
+inline Ymm load8(F32, const std::uint8_t* p) { return Ymm::load_bytes(p); }
+inline Ymm widen_bf16(__m128i v) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16))};
+}
+inline Ymm load8(Bf16, const std::uint8_t* p) {
+  return widen_bf16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Ymm load8(F16, const std::uint8_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline Ymm widen_i8(__m128i v) { return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v))}; }
+inline Ymm load8(I8, const std::uint8_t* p) {
+  return widen_i8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline float load1(F16, const std::uint8_t* p) {
+  std::uint16_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return _cvtsh_ss(bits);
+}
+
+// Byte shuffles that move the first popcount(bits) values to the lanes of the set bits and zero the rest.
+// fp32 does not fit one 16-byte shuffle: its upper four lanes are loaded from popcount(bits & 15) values
+// further on.
+struct ExpandTables {
+  alignas(32) std::uint8_t f32[256][32];
+  alignas(16) std::uint8_t half[256][16];
+  alignas(8) std::uint8_t i8[256][8];
+};
+constexpr ExpandTables make_expand_tables() {
+  ExpandTables t{};
+  for (int bits = 0; bits < 256; ++bits) {
+    int next = 0, next_in_half = 0;
+    for (int lane = 0; lane < 8; ++lane) {
+      if (lane == 4) next_in_half = 0;
+      const bool kept = bits >> lane & 1;
+      for (int b = 0; b < 4; ++b)
+        t.f32[bits][4 * lane + b] = static_cast<std::uint8_t>(kept ? 4 * next_in_half + b : 0x80);
+      for (int b = 0; b < 2; ++b)
+        t.half[bits][2 * lane + b] = static_cast<std::uint8_t>(kept ? 2 * next + b : 0x80);
+      t.i8[bits][lane] = static_cast<std::uint8_t>(kept ? next : 0x80);
+      next += kept;
+      next_in_half += kept;
+    }
+  }
+  return t;
+}
+constexpr ExpandTables kExpand = make_expand_tables();
+
+// The next popcount(bits) stored values in the lanes of the set bits, zero elsewhere. May read 32 bytes from
+// p.
+inline Ymm expand8(F32, const std::uint8_t* p, unsigned bits) {
+#if defined(__AVX512VL__)
+  return {_mm256_maskz_expand_ps(static_cast<__mmask8>(bits), Ymm::load_bytes(p).v)};
+#else
+  const __m128i lo = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i hi = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 4 * __builtin_popcount(bits & 15)));
+  const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1);
+  return {
+      _mm256_castsi256_ps(_mm256_shuffle_epi8(both, *reinterpret_cast<const __m256i*>(kExpand.f32[bits])))};
+#endif
+}
+inline __m128i expand_half(const std::uint8_t* p, unsigned bits) {
+  return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)),
+                          *reinterpret_cast<const __m128i*>(kExpand.half[bits]));
+}
+inline Ymm expand8(Bf16, const std::uint8_t* p, unsigned bits) { return widen_bf16(expand_half(p, bits)); }
+inline Ymm expand8(F16, const std::uint8_t* p, unsigned bits) {
+  return {_mm256_cvtph_ps(expand_half(p, bits))};
+}
+inline Ymm expand8(I8, const std::uint8_t* p, unsigned bits) {
+  const __m128i order = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kExpand.i8[bits]));
+  return widen_i8(_mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), order));
 }

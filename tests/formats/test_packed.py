@@ -1,4 +1,4 @@
-"""col8: pack, unpack, and what a packed buffer from outside must survive."""
+"""Packed weights, every format and value type: pack, unpack, and what a buffer from outside must survive."""
 
 import pickle
 
@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import prunus
 from prunus import _core
+from prunus.packed import DTYPES, FORMATS
 
 # Around the group (8), the tile (256 rows; 96, 192 columns), and primes.
-EXTENTS = [0, 1, 7, 8, 9, 13, 95, 96, 97, 193, 257]
+EXTENTS = [0, 1, 7, 8, 9, 13, 63, 64, 65, 97, 193, 257]
 
 
 def weight(rng, n, k, sparsity):
@@ -21,12 +22,14 @@ def weight(rng, n, k, sparsity):
     return w
 
 
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("k", EXTENTS)
-def test_round_trip(rng, k, sparsity, threads):
+def test_round_trip(rng, k, sparsity, format, threads):
     for n in EXTENTS:
         w = weight(rng, n, k, sparsity)
-        p = prunus.pack(w)
+        p = prunus.pack(w, format=format)
+        assert p.format == format
         np.testing.assert_array_equal(p.to_dense(), w)
         assert p.shape == (n, k)
         assert p.nnz == np.count_nonzero(w)
@@ -47,6 +50,31 @@ def test_the_bytes_do_not_depend_on_the_thread_count(rng):
 def test_every_float_dtype_packs_to_float32(rng, dtype):
     w = weight(rng, 40, 100, 0.7).astype(dtype)
     np.testing.assert_array_equal(prunus.pack(w).to_dense(), w.astype(np.float32))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_stored_values_are_rounded_to_nearest(rng, dtype, format, threads):
+    w = weight(rng, 70, 200, 0.7)
+    p = prunus.pack(w, dtype=dtype, format=format)
+    assert p.dtype == dtype
+    assert prunus.PackedWeight.from_buffer(p.buffer).nnz == np.count_nonzero(w)
+    if dtype == "int8":
+        scale = np.abs(w).max(axis=1, keepdims=True) / np.float32(127)
+        expected = np.rint(w / scale).astype(np.int8) * scale
+    else:
+        expected = w.astype(dtype if dtype != "bfloat16" else ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(p.to_dense(), expected)
+
+
+def test_int8_refuses_what_it_cannot_scale():
+    with pytest.raises(ValueError, match="w: expected finite values for dtype int8"):
+        prunus.pack(np.array([[1, np.inf]], np.float32), dtype="int8")
+
+
+def test_auto_takes_the_smaller_format(rng):
+    for sparsity, format in [(0.3, "bitmap"), (0.7, "bitmap"), (0.8, "col8"), (0.95, "col8"), (1.0, "col8")]:
+        assert prunus.pack(weight(rng, 64, 640, sparsity)).format == format
 
 
 def test_mask_keeps_true(rng):
@@ -77,6 +105,8 @@ def test_nan_and_infinity_are_stored():
 def test_bytes_per_nonzero_stay_close_to_five(rng):
     p = prunus.pack(weight(rng, 768, 768, 0.9))
     assert p.nbytes / p.nnz < 5.25  # 4 + 1, padding of the lock-step groups, row order
+    half = prunus.pack(weight(rng, 768, 768, 0.5))
+    assert half.nbytes / (768 * 768) < 2.2  # 4 / 2 + 1 / 8, tile offsets
 
 
 def test_pickle_and_repr(rng):
@@ -100,9 +130,10 @@ def test_errors_say_argument_expected_got(rng):
             call()
 
 
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("cut", [0, 1, 63, 64, 72, 100, -1])
-def test_truncated_buffers_are_refused(rng, cut):
-    buffer = prunus.pack(weight(rng, 20, 30, 0.5)).buffer
+def test_truncated_buffers_are_refused(rng, cut, format):
+    buffer = prunus.pack(weight(rng, 20, 30, 0.5), format=format).buffer
     with pytest.raises(prunus.FormatError, match="packed"):
         prunus.PackedWeight.from_buffer(buffer[:cut])
 
@@ -114,10 +145,12 @@ def test_a_newer_version_is_refused_with_a_sentence(rng):
         prunus.PackedWeight.from_buffer(buffer)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("format", FORMATS)
 @given(at=st.integers(0, 10**6), value=st.integers(0, 255))
-def test_one_changed_byte_is_refused_or_harmless(at, value):
+def test_one_changed_byte_is_refused_or_harmless(at, value, format, dtype):
     w = weight(np.random.default_rng(5), 37, 61, 0.8)
-    buffer = prunus.pack(w).buffer.copy()
+    buffer = prunus.pack(w, dtype=dtype, format=format).buffer.copy()
     buffer[at % buffer.size] = value
     try:
         p = prunus.PackedWeight.from_buffer(buffer)
@@ -128,16 +161,26 @@ def test_one_changed_byte_is_refused_or_harmless(at, value):
     assert prunus.linear(np.ones((3, 61), np.float32), p).shape == (3, 37)
 
 
-def test_golden_buffer_of_version_1_is_still_read():
+@pytest.mark.parametrize("format", FORMATS)
+def test_golden_buffer_of_version_1_is_still_read(format):
     """Written by prunus 0.1.0; every later version must read it. 3 x 5, values 1..4."""
-    golden = bytes.fromhex(GOLDEN)
+    golden = bytes.fromhex(GOLDEN[format])
     p = prunus.PackedWeight.from_buffer(np.frombuffer(golden, np.uint8))
+    assert p.format == format
     np.testing.assert_array_equal(p.to_dense(), [[1, 0, 0, 2, 0], [0, 0, 0, 0, 0], [0, 3, 0, 0, 4]])
 
 
-GOLDEN = (
-    "50524e5301010100030000000000000005000000000000000400000000000000b0000000000000000800050000000000"
-    "00000000000000000000000030f0028b1000000000000000700000000000000000020103040506070200000000000000"
-    "0000803f0000404000000000000000000000000000000000000000000000000000000040000080400000000000000000"
-    "0000000000000000000000000000000000010505050505050304050505050505"
-)
+GOLDEN = {
+    "col8": (
+        "50524e5301010100030000000000000005000000000000000400000000000000b0000000000000000800050000000000"
+        "00000000000000000000000030f0028b1000000000000000700000000000000000020103040506070200000000000000"
+        "0000803f0000404000000000000000000000000000000000000000000000000000000040000080400000000000000000"
+        "0000000000000000000000000000000000010505050505050304050505050505"
+    ),
+    "bitmap": (
+        "50524e530102010003000000000000000500000000000000040000000000000098000000000000000800050000000000"
+        "000000000000000000000000f57265c11000000000000000580000000000000009000000000000000000000000000000"
+        "12000000000000000000803f000000400000404000008040000000000000000000000000000000000000000000000000"
+        "0000000000000000"
+    ),
+}

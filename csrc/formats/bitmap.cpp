@@ -1,0 +1,77 @@
+// bitmap: one bit per weight, then the kept values of each row. Byte diagram in csrc/README.md.
+//
+// For sparsities where an 8-bit column costs more than its share of the bits (1 / (1 - s) bits per nonzero),
+// and where walking nonzeros one by one costs more than expanding eight weights at once.
+//
+//   u64 bits[rows], bit j: column j is kept (tiles are 64 columns wide) | values, rows one after another |
+//   pad to 8 | 32 zero bytes, because the kernels load whole vectors of values
+#include <cstring>
+
+#include "core/check.h"
+#include "formats/tiles.h"
+#include "formats/values.h"
+
+namespace prunus {
+namespace {
+
+constexpr std::uint64_t kSlack = 32;
+constexpr std::int32_t kTileCols = 64;
+
+std::uint64_t head_bytes(int rows) { return 8 * static_cast<std::uint64_t>(rows); }
+std::uint64_t total_bytes(int rows, std::uint64_t nnz, Dtype dtype) {
+  return head_bytes(rows) + (nnz * dtype_size(dtype) + 7) / 8 * 8 + kSlack;
+}
+
+std::uint64_t size(const TileRows& tile, Dtype dtype) {
+  std::uint64_t nnz = 0;
+  for (int r = 0; r < tile.rows; ++r) nnz += static_cast<std::uint64_t>(tile.count[r]);
+  return total_bytes(tile.rows, nnz, dtype);
+}
+
+void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out) {
+  std::memset(out, 0, size(tile, dtype));
+  std::uint8_t* value = out + head_bytes(tile.rows);
+  for (int r = 0; r < tile.rows; ++r) {
+    std::uint8_t* bits = out + r * 8;
+    for (int q = 0; q < tile.count[r]; ++q, value += dtype_size(dtype)) {
+      const int c = tile.columns[r][q];
+      bits[c / 8] = static_cast<std::uint8_t>(bits[c / 8] | 1u << c % 8);  // little endian words
+      write_value(tile.values[r][q], dtype, scales ? scales[r] : 1, value);
+    }
+  }
+}
+
+void require(bool ok, const char* field, const char* expected) {
+  if (!ok)
+    throw FormatError("packed." + std::string(field) + ": expected " + expected + ", got a corrupt buffer");
+}
+
+std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, int rows, int cols, Dtype dtype,
+                   const std::uint8_t* scales, EntryFn visit, void* context) {
+  const std::uint64_t head = head_bytes(rows);
+  require(head + kSlack <= bytes, "offsets", "tiles that hold their bits");
+  std::uint64_t nnz = 0;
+  for (std::uint64_t i = 0; i < head; ++i) nnz += static_cast<std::uint64_t>(__builtin_popcount(tile[i]));
+  require(total_bytes(rows, nnz, dtype) == bytes, "bits", "as many bits as values");
+  const std::uint8_t* value = tile + head;
+  for (int r = 0; r < rows; ++r) {
+    const std::uint8_t* bits = tile + r * 8;
+    for (int c = 0; c < kTileCols; ++c) {
+      if (!(bits[c / 8] >> c % 8 & 1)) continue;
+      require(c < cols, "bits", "no bits past the last column");
+      if (visit) visit(context, r, c, read_value(value, dtype, scale_at(scales, r)));
+      value += dtype_size(dtype);
+    }
+  }
+  return nnz;
+}
+
+std::int32_t tile_cols(std::int64_t k, double) {
+  return k < kTileCols ? even_tiles(k, kTileCols) : kTileCols;
+}
+
+}  // namespace
+
+const TileCodec kBitmapCodec{size, write, read, tile_cols};
+
+}  // namespace prunus

@@ -1,0 +1,33 @@
+// Dense weight + mask -> packed weight, and back. Format-independent; formats/<format>.cpp knows the bytes of
+// a tile.
+#pragma once
+#include <vector>
+
+#include "formats/packed.h"
+
+namespace prunus {
+
+// Dense weight (n, k), row stride in elements; mask (n, k) bytes or nullptr. Zeros and subnormals are not
+// stored.
+struct Dense {
+  const void* data;
+  Dtype dtype;
+  std::int64_t n, k, stride;
+  const std::uint8_t* mask;
+  std::int64_t mask_stride;
+};
+
+// Two steps so that the caller owns the buffer: plan its bytes, then fill them. Both parallel.
+struct Layout {
+  PackedHeader header;
+  std::vector<std::uint64_t> offsets;  // of every tile, and the end
+  std::vector<float> scales;           // per row, for int8
+};
+
+// format: nullptr chooses by sparsity.
+Layout plan_pack(const Dense& w, Dtype dtype, const Format* format);
+void pack(const Dense& w, const Layout& layout, std::uint8_t* out);  // out: layout.header.bytes
+
+void unpack(const PackedView& w, float* out, std::int64_t stride);  // the stored values, zeros elsewhere
+
+}  // namespace prunus

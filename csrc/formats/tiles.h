@@ -1,0 +1,86 @@
+// What the tiled formats share: how w (n, k) is cut, where a tile lies, and the nonzeros of one tile.
+#pragma once
+#include "formats/packed.h"
+
+namespace prunus {
+
+inline constexpr int kMaxTileRows = 256;  // row ids of a tile are one byte
+inline constexpr int kMaxTileCols = 255;  // column ids are one byte; one more id is left for padding
+
+struct Geometry {
+  std::int64_t n, k;
+  std::int32_t tile_rows, tile_cols;
+  std::int64_t row_tiles() const { return (n + tile_rows - 1) / tile_rows; }
+  std::int64_t col_tiles() const { return (k + tile_cols - 1) / tile_cols; }
+  int rows_of(std::int64_t t) const { return within(n, t, tile_rows); }
+  int cols_of(std::int64_t b) const { return within(k, b, tile_cols); }
+
+ private:
+  static int within(std::int64_t extent, std::int64_t tile, std::int32_t size) {
+    const std::int64_t left = extent - tile * size;
+    return static_cast<int>(left < size ? left : size);
+  }
+};
+
+inline Geometry geometry(const PackedHeader& h) {
+  return {static_cast<std::int64_t>(h.n), static_cast<std::int64_t>(h.k), h.tile_rows, h.tile_cols};
+}
+
+// Payload: u64 offset of every tile (row tiles outermost) and of the end; for int8 a float scale per row;
+// tiles.
+inline std::uint64_t tile_offset(const PackedView& w, std::int64_t index) {
+  std::uint64_t offset;
+  __builtin_memcpy(&offset, w.payload() + 8 * index, 8);
+  return offset;
+}
+inline const std::uint8_t* tile_bytes(const PackedView& w, std::int64_t index) {
+  return w.payload() + tile_offset(w, index);
+}
+
+// Bytes of the offsets, and of offsets and scales together: where the scales and the first tile begin.
+inline std::uint64_t offsets_bytes(const Geometry& geo) {
+  return 8 * (static_cast<std::uint64_t>(geo.row_tiles()) * static_cast<std::uint64_t>(geo.col_tiles()) + 1);
+}
+inline std::uint64_t preamble_bytes(const Geometry& geo, Dtype dtype) {
+  const std::uint64_t scales = dtype == Dtype::i8 ? static_cast<std::uint64_t>(geo.n) * sizeof(float) : 0;
+  return offsets_bytes(geo) + (scales + 7) / 8 * 8;
+}
+// Scale of `row`, at any alignment; nullptr unless the values are int8.
+inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
+  if (w.header.dtype != Dtype::i8) return nullptr;
+  return w.payload() + offsets_bytes(geometry(w.header)) + static_cast<std::uint64_t>(row) * sizeof(float);
+}
+
+// The nonzeros of one dense tile, by row: the input of every packer.
+struct TileRows {
+  int rows, cols;
+  int count[kMaxTileRows];
+  std::uint8_t columns[kMaxTileRows][kMaxTileCols + 1];
+  float values[kMaxTileRows][kMaxTileCols + 1];
+};
+
+// A stored entry, for unpack and validation: row and column within the tile.
+using EntryFn = void (*)(void* context, int row, int col, float value);
+
+// One format: how a tile becomes bytes and back. `dtype` is that of the stored values.
+struct TileCodec {
+  std::uint64_t (*size)(const TileRows& tile, Dtype dtype);  // needs rows, cols, count only; a multiple of 8
+  void (*write)(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out);
+  // Checks everything the kernels rely on (FormatError), and visits the entries when `visit` is given.
+  // Returns the number of entries.
+  std::uint64_t (*read)(const std::uint8_t* tile, std::uint64_t bytes, int rows, int cols, Dtype dtype,
+                        const std::uint8_t* scales, EntryFn visit, void* context);
+  std::int32_t (*tile_cols)(std::int64_t k, double density);
+};
+
+extern const TileCodec kCol8Codec, kBitmapCodec;
+const TileCodec& codec(Format format);
+
+// The smallest number of equal tiles of at most `target`: no narrow last one.
+inline std::int32_t even_tiles(std::int64_t extent, std::int32_t target) {
+  if (extent <= target) return extent > 0 ? static_cast<std::int32_t>(extent) : target;
+  const std::int64_t tiles = (extent + target - 1) / target;
+  return static_cast<std::int32_t>((extent + tiles - 1) / tiles);
+}
+
+}  // namespace prunus

@@ -1,0 +1,44 @@
+// Stored values: fp32, bf16, fp16, or int8 with one scale per row.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "core/dtype.h"
+
+namespace prunus {
+
+inline void write_value(float v, Dtype dtype, float scale, std::uint8_t* out) {
+  if (dtype == Dtype::f32) {
+    std::memcpy(out, &v, sizeof v);
+  } else if (dtype == Dtype::i8) {
+    const float q = scale > 0 ? std::nearbyint(v / scale) : 0;  // |v| <= 127 scale
+    *out = static_cast<std::uint8_t>(static_cast<std::int8_t>(q));
+  } else {
+    const std::uint16_t bits = dtype == Dtype::bf16 ? to_bf16(v).bits : to_f16(v).bits;
+    std::memcpy(out, &bits, sizeof bits);
+  }
+}
+
+inline float read_value(const std::uint8_t* in, Dtype dtype, float scale) {
+  if (dtype == Dtype::f32) {
+    float v;
+    std::memcpy(&v, in, sizeof v);
+    return v;
+  }
+  if (dtype == Dtype::i8) return static_cast<float>(static_cast<std::int8_t>(*in)) * scale;
+  std::uint16_t bits;
+  std::memcpy(&bits, in, sizeof bits);
+  return dtype == Dtype::bf16 ? to_float(bf16_t{bits}) : to_float(f16_t{bits});
+}
+
+inline float scale_at(const std::uint8_t* scales, int row) {
+  if (!scales) return 1.0f;
+  float s;
+  std::memcpy(&s, scales + row * sizeof s, sizeof s);
+  return s;
+}
+
+// True when a kept weight survives storage: rounding to the stored type must not make it zero or subnormal.
+inline bool storable(float v) { return !(std::fabs(v) < 1.17549435e-38f); }
+
+}  // namespace prunus

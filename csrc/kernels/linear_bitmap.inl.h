@@ -1,0 +1,54 @@
+// y += w . x for one bitmap tile. One text for every isa. Tiles are 64 columns wide: one word of bits per
+// row.
+
+inline std::uint64_t bits_of_row(const std::uint8_t* tile, int row) {
+  std::uint64_t bits;
+  __builtin_memcpy(&bits, tile + row * 8, sizeof bits);
+  return bits;
+}
+
+// Many tokens: the set bits of a row are walked one by one; a row's accumulators stay in registers.
+template <typename Value, int Width>
+void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
+            float* acc) {
+  using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
+  constexpr int vectors = Width / V::lanes;
+  const std::uint8_t* value = tile + rows * 8;
+  for (int r = 0; r < rows; ++r, acc += Width) {
+    const float scale = scales ? load1(F32{}, scales + r * 4) : 1.0f;
+    V sum[vectors];
+    for (int j = 0; j < vectors; ++j) sum[j] = V::load(acc + j * V::lanes);
+    for (std::uint64_t bits = bits_of_row(tile, r); bits != 0; bits &= bits - 1, value += Value::size) {
+      const float* x = panel + __builtin_ctzll(bits) * Width;
+      const V w = V::set(Value::size == 1 ? load1(Value{}, value) * scale : load1(Value{}, value));
+#pragma GCC unroll 16
+      for (int j = 0; j < vectors; ++j) sum[j] = fma(w, V::load(x + j * V::lanes), sum[j]);
+    }
+    for (int j = 0; j < vectors; ++j) sum[j].store(acc + j * V::lanes);
+  }
+}
+
+// Few tokens: eight weights at a time are expanded to their columns and multiplied with eight activations of
+// every token, zeros included. No branch depends on the weights.
+template <typename Value, int Tokens>
+void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
+                 float* acc) {
+  const std::uint8_t* value = tile + rows * 8;
+  for (int r = 0; r < rows; ++r, acc += Tokens * 8) {
+    std::uint64_t bits = bits_of_row(tile, r);
+    Vec8 sum[Tokens];
+    for (int t = 0; t < Tokens; ++t) sum[t] = scales ? Vec8::set(0.0f) : Vec8::load(acc + t * 8);
+#pragma GCC unroll 8
+    for (int c = 0; c < 64; c += 8, bits >>= 8) {
+      const unsigned eight = bits & 255;
+      const Vec8 w = expand8(Value{}, value, eight);
+      value += __builtin_popcount(eight) * Value::size;
+      for (int t = 0; t < Tokens; ++t) sum[t] = fma(w, Vec8::load(panel + t * 64 + c), sum[t]);
+    }
+    if (scales) {
+      const Vec8 scale = Vec8::set(load1(F32{}, scales + r * 4));
+      for (int t = 0; t < Tokens; ++t) sum[t] = fma(scale, sum[t], Vec8::load(acc + t * 8));
+    }
+    for (int t = 0; t < Tokens; ++t) sum[t].store(acc + t * 8);
+  }
+}
