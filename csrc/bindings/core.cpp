@@ -1,4 +1,6 @@
 // Errors, isa, threads and build facts.
+#include <string>
+
 #include "bindings/bindings.h"
 #include "core/check.h"
 #include "core/isa.h"
@@ -6,6 +8,32 @@
 #include "kernels/kernel_list.h"
 
 namespace prunus::bindings {
+
+namespace {
+
+// format_valuetype_tokens; every isa has all of them.
+py::list kernel_names() {
+  py::list names;
+  for (const std::string value : {
+#define PRUNUS_TYPE(index, type) #type,
+           PRUNUS_VALUES(PRUNUS_TYPE)
+#undef PRUNUS_TYPE
+       }) {
+    names.append("col8_" + value + "_1");
+#define PRUNUS_NAME(index, tokens) names.append("col8_" + value + "_" #tokens);
+    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+#define PRUNUS_NAME(index, tokens) names.append("bitmap_rows_" + value + "_" #tokens);
+    PRUNUS_ROW_TOKENS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+#define PRUNUS_NAME(index, tokens) names.append("bitmap_" + value + "_" #tokens);
+    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+  }
+  return names;
+}
+
+}  // namespace
 
 void register_core(py::module_& m) {
   py::register_exception<FormatError>(m, "FormatError", PyExc_ValueError);
@@ -23,13 +51,7 @@ void register_core(py::module_& m) {
     return names;
   });
   m.def("active_isa", [] { return isa_name(active_isa()); });
-  m.def("kernels", [] {  // format_valuetype_tokens; every isa has all of them
-    py::list names;
-#define PRUNUS_NAME(width) names.append("col8_f32_" #width);
-    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-    return names;
-  });
+  m.def("kernels", &kernel_names);
   m.def("set_isa", &set_isa, py::arg("isa"));
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("threads"));
