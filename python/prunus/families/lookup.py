@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from prunus.families.family import Family, Stack, weight_matrix
 from prunus.families.known import FAMILIES
@@ -80,7 +81,11 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     """
     found = {stack.name: stack.layers for stack in stacks(model)}
     if not found:
-        lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)}
+        lists = {
+            name: m
+            for name, m in model.named_modules()
+            if isinstance(m, nn.ModuleList) and len(m) and not isinstance(m, ParametrizationList)
+        }
         if lists:
             largest = max(lists, key=lambda name: _parameters(lists[name]))
             found = {largest: lists[largest]}

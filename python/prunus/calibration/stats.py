@@ -1,0 +1,35 @@
+"""Statistics of the inputs of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Stats"]
+
+
+@dataclass
+class Stats:
+    """What calibration measured at one layer (k inputs, n outputs); what was not asked for is None.
+
+    tokens: rows seen, without padding. sumsq: (k,) float64, sum of x_j^2. gram: (k, k) float32, X^T X.
+    grad_sum, grad_sq: (n, k) float32, sum over batches of dloss/dW and of its square.
+
+    >>> Stats("fc", tokens=3).gram is None
+    True
+    """
+
+    name: str = ""
+    tokens: int = 0
+    sumsq: Tensor | None = None
+    gram: Tensor | None = None
+    grad_sum: Tensor | None = None
+    grad_sq: Tensor | None = None
+
+    def part(self, rows: range) -> Stats:
+        """The same inputs seen by some rows of the weight (one projection of a fused one)."""
+        cut = [g if g is None else g[rows.start : rows.stop] for g in (self.grad_sum, self.grad_sq)]
+        return Stats(f"{self.name}[{rows.start}:{rows.stop}]", self.tokens, self.sumsq, self.gram, *cut)

@@ -1,0 +1,64 @@
+"""Models pruned by torch itself: their masks become zeros in an ordinary weight, and can be put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn.utils import parametrize
+from torch.nn.utils import prune as torch_prune
+
+__all__ = ["fold"]
+
+Undo = Callable[[], None]
+
+
+def fold(module: Any) -> tuple[str, Undo] | None:
+    """Make `module.weight` an ordinary parameter again with the value it has now.
+
+    Understands `torch.nn.utils.prune` (weight_orig, weight_mask) and parametrizations of the weight
+    (`torch.ao.pruning`'s FakeSparsity among them). Returns a note for the report and a function that puts
+    everything back; None where there is nothing to fold.
+    """
+    if "weight_orig" in module._parameters and "weight_mask" in module._buffers:
+        undo = _snapshot(module, module._parameters["weight_orig"])
+        torch_prune.remove(module, "weight")  # type: ignore[no-untyped-call]
+        return "folded torch.nn.utils.prune mask", undo
+    if parametrize.is_parametrized(module, "weight"):
+        rules = module.parametrizations.weight
+        undo = _snapshot(module, rules._parameters.get("original"))
+        names = ", ".join(type(rule).__name__ for rule in rules)
+        kind, attribute = type(module), type(module).__dict__["weight"]
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        if type(module) is not kind:  # torch took the attribute off a class that deep copies share
+            kind.weight = attribute
+        return f"folded parametrization {names}", undo
+    return None
+
+
+def _snapshot(module: Any, original: Tensor | None) -> Undo:
+    """Remember class, tables and the original's memory: folding replaces them, it writes into none."""
+    kind = type(module)
+    data = None if original is None else original.data
+    holder = module._modules.get("parametrizations")
+    tables: list[dict[str, Any]] = [
+        module._parameters,
+        module._buffers,
+        module._modules,
+        module._forward_pre_hooks,
+    ]
+    tables += [holder._modules] if holder is not None else []
+    before = [dict(table) for table in tables]
+    plain = {key: value for key, value in module.__dict__.items() if key == "weight"}
+
+    def undo() -> None:
+        module.__class__ = kind
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
+        module.__dict__.update(plain)
+        if original is not None and data is not None:
+            original.data = data
+
+    return undo

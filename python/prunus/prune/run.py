@@ -1,0 +1,164 @@
+"""One pruning run: which pattern for which rows, then the cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from prunus.allocation import Allocation, Global, Key
+from prunus.calibration import Calibration, Stats, gradients, untouched, walk
+from prunus.calibration import Group as MeasuredGroup
+from prunus.methods import Method, cuts, least_squares
+from prunus.patterns import Pattern, Unstructured
+from prunus.prune.journal import Journal
+from prunus.prune.targets import Target
+
+__all__ = ["Run"]
+
+GRADIENTS = frozenset({"grad_sum", "grad_sq"})
+Plan = Mapping[Key, Pattern]
+Group = tuple[list[Target], Callable[[], Mapping[str, Stats]]]
+
+
+class Run:
+    """The targets of one `prune_` call: how they are measured and cut."""
+
+    def __init__(
+        self, model: nn.Module, targets: list[Target], method: Method, calibration: Calibration | None
+    ) -> None:
+        self.model, self.method, self.calibration = model, method, calibration
+        self.targets = {target.name: target for target in targets}
+
+    def plan(self, pattern: Pattern | Mapping[str, Pattern] | Allocation) -> Plan:
+        """A pattern for every part of every target; an allocation looks at the unpruned model for it."""
+        if isinstance(pattern, Unstructured) and pattern.scope == "model":
+            pattern = Global(pattern.sparsity)
+        if isinstance(pattern, Allocation):
+            return self._survey(pattern)
+        return {
+            (name, part): pattern[name] if isinstance(pattern, Mapping) else pattern
+            for name, target in self.targets.items()
+            for part in target.parts
+        }
+
+    def prune(self, plan: Plan, journal: Journal) -> None:
+        """Cut every target as planned; changes go through `journal`."""
+        schedule = {key: cuts(pattern, self.method.steps) for key, pattern in plan.items()}
+        count = max(len(patterns) for patterns in schedule.values())
+        needs = self.method.needs | ({"gram"} if self.method.repair else frozenset())
+        # Where nothing looks at the half-pruned model, masks wait as bits and no old weight is kept.
+        live = bool(needs) or count > 1
+
+        def cut(target: Target, stats: Stats, turn: int) -> None:
+            every = {part: schedule[target.name, part] for part in target.parts}
+            mask, new = self._cut(
+                target, stats, {part: p[min(turn, len(p) - 1)] for part, p in every.items()}
+            )
+            if self.method.repair:
+                assert stats.gram is not None
+                old = self._values(journal.old(target.weight))
+                new = least_squares(old, mask, stats.gram.to(old.dtype))
+            if live or new is not None:
+                journal.write(target.weight, mask, new)
+            else:
+                journal.stage(target.weight, mask)
+
+        with self._measuring(needs):
+            # Gradients are of the whole model: every cut goes once through all of it. What a block sees is
+            # settled before the block: its cuts follow each other there.
+            whole, within = (count, 1) if needs & GRADIENTS else (1, count)
+            for outer in range(whole):
+                for targets, measure in self._groups(needs):
+                    for inner in range(within):
+                        stats = measure()
+                        for target in targets:
+                            cut(target, stats[target.name], max(outer, inner))
+
+    def _cut(
+        self, target: Target, stats: Stats, patterns: Mapping[str, Pattern]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mask and maybe new values of a whole weight, from those of its parts."""
+        weight = self._values(target.weight)
+        masks, news = [], []
+        try:
+            for part, rows in target.parts.items():
+                piece = weight[rows.start : rows.stop]
+                mask, new = self.method.prune(piece, _of_part(target, stats, rows), patterns[part])
+                masks.append(mask)
+                news.append(piece if new is None else new)
+                changed = new is not None
+        except ValueError as error:
+            raise ValueError(f"{target.name}: {error}") from error
+        return torch.cat(masks), torch.cat(news) if changed else None
+
+    def _survey(self, allocation: Allocation) -> Plan:
+        survey = allocation.survey(self.method)
+        needs = allocation.needs(self.method)
+        with self._measuring(needs):
+            for targets, measure in self._groups(needs):
+                stats = measure()
+                for target in targets:
+                    weight = self._values(target.weight)
+                    for part, rows in target.parts.items():
+                        piece = weight[rows.start : rows.stop]
+                        survey.see((target.name, part), piece, _of_part(target, stats[target.name], rows))
+        return survey.patterns()
+
+    def _values(self, weight: Tensor) -> Tensor:
+        """Statistics are float32, so is what they are combined with; a method without any sees the weight."""
+        plain = not self.method.needs and not self.method.repair
+        return weight if plain or weight.dtype == torch.float64 else weight.float()
+
+    @contextmanager
+    def _measuring(self, needs: frozenset[str]) -> Iterator[None]:
+        if not needs:
+            yield
+            return
+        with untouched(self.model), torch.no_grad():
+            yield
+
+    def _groups(self, needs: frozenset[str]) -> Iterator[Group]:
+        """Targets that are measured together, and what measures them."""
+        if not needs:
+            yield list(self.targets.values()), lambda: {name: Stats(name) for name in self.targets}
+            return
+        if self.calibration is None:
+            name = type(self.method).__name__
+            raise ValueError(f"calibration: expected batches of sample inputs for {name}, got None")
+        slopes = self._gradients(needs & GRADIENTS) if needs & GRADIENTS else {}
+        inputs = needs - GRADIENTS
+        if not inputs:
+            yield list(self.targets.values()), lambda: slopes
+            return
+        layers = {name: list(target.modules.values()) for name, target in self.targets.items()}
+        for group in walk(self.model, layers, self.calibration, inputs):
+            yield [self.targets[name] for name in group.names], partial(_both, group, slopes)
+
+    def _gradients(self, needs: frozenset[str]) -> dict[str, Stats]:
+        assert self.calibration is not None
+        weights = {name: target.modules[name].weight for name, target in self.targets.items()}
+        loss = getattr(self.method, "loss", None)
+        if loss is None:
+            raise TypeError(f"method: expected a loss on a method that needs gradients, got {self.method}")
+        found = gradients(self.model, weights, self.calibration, loss, needs)
+        for name, stats in found.items():
+            for key in needs:
+                setattr(stats, key, self.targets[name].as_matrix(getattr(stats, key)))
+        return found
+
+
+def _both(group: MeasuredGroup, slopes: Mapping[str, Stats]) -> dict[str, Stats]:
+    """Statistics of the inputs of a group with the gradients added."""
+    stats = group.measure()
+    for name, found in stats.items():
+        if name in slopes:
+            found.grad_sum, found.grad_sq = slopes[name].grad_sum, slopes[name].grad_sq
+    return stats
+
+
+def _of_part(target: Target, stats: Stats, rows: range) -> Stats:
+    return stats.part(rows) if len(target.parts) > 1 else stats

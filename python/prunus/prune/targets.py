@@ -1,0 +1,221 @@
+"""Finding the weights to prune, each once, and saying why the others are left alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus._arrays import FLOATS
+from prunus.families import blocks, stacks, weight_matrix
+from prunus.families.lookup import block_parts
+
+__all__ = ["FilterFn", "Target", "find_targets", "is_linear"]
+
+FilterFn = Callable[[nn.Module, str], bool]
+
+
+@dataclass
+class Target:
+    """One weight to prune.
+
+    name: qualified name of the first module that holds it. modules: every selected module that holds it.
+    parts: row ranges with a budget of their own, {"": all rows} where the weight is not fused.
+    notes: what the report says about it.
+    """
+
+    name: str
+    modules: dict[str, Any]
+    parts: dict[str, range] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as a detached (n, k) view: writing into it changes the model."""
+        return weight_matrix(self.modules[self.name])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, k), known before a parametrized weight is folded."""
+        module = self.modules[self.name]
+        a, b = module.weight.shape
+        return (a, b) if isinstance(module, nn.Linear) else (b, a)
+
+    def row(self, status: str, note: str) -> dict[str, Any]:
+        """The target's row in a report."""
+        n, k = self.shape
+        kind = type(self.modules[self.name]).__name__
+        return {
+            "name": self.name,
+            "kind": kind,
+            "shape": (n, k),
+            "weights": n * k,
+            "status": status,
+            "note": note,
+        }
+
+    def as_matrix(self, values: Tensor) -> Tensor:
+        """A tensor laid out like the module's parameter (its gradient) as (n, k)."""
+        stored = self.modules[self.name].weight
+        return values.t() if stored.stride() != self.weight.stride() else values
+
+
+def is_linear(module: Any) -> bool:
+    """nn.Linear and its subclasses, and the transposed Conv1D of `transformers`."""
+    if isinstance(module, nn.Linear):
+        return True
+    # By name along the bases: a parametrized Conv1D is of a class made for it.
+    return hasattr(module, "nf") and any(base.__name__ == "Conv1D" for base in type(module).__mro__)
+
+
+def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Target], list[dict[str, Any]]]:
+    """Targets in model order, and a report row {name, kind, shape, weights, note} per weight left alone.
+
+    Without `filter_fn`: every Linear and Conv1D inside the blocks of the model (everywhere when it has
+    none), unless its weight is shared with another kind of module. With it: exactly what it selects.
+    """
+    owners = _owners(model)
+    parts = _fused_parts(model)
+    inside = _blocks_that_matter(model)
+    targets: dict[object, Target] = {}
+    skipped: list[dict[str, Any]] = []
+    for name, module in model.named_modules():
+        if not is_linear(module):
+            continue
+        weight = _weight_of(module)
+        reason = _unfit(module, weight)
+        if reason is None and filter_fn is not None:
+            reason = None if filter_fn(module, name) else "left out by filter_fn"
+        elif reason is None:
+            reason = _left_out_by_default(name, inside, owners[_identity(weight)])
+        if reason is not None:
+            skipped.append(_row(name, module, weight, reason))
+            continue
+        target = targets.setdefault(_identity(weight), Target(name, {name: module}))
+        target.modules[name] = module
+        if not target.parts:
+            target.parts = parts.get(name) or {"": range(target.shape[0])}
+            others = [owner for owner, _ in owners[_identity(weight)] if owner != name]
+            if others:
+                target.notes.append(f"shared with {', '.join(others)}")
+    covered = {_identity(_weight_of(module)) for module in model.modules() if is_linear(module)}
+    skipped += _other_weights(model, covered)
+    return list(targets.values()), skipped
+
+
+def _weight_of(module: Any) -> Tensor | None:
+    """The parameter behind `module.weight`: itself, or the original under a mask or a parametrization."""
+    found: Tensor | None = module._parameters.get("weight")
+    if found is None:
+        found = module._parameters.get("weight_orig")
+    if found is None and nn.utils.parametrize.is_parametrized(module, "weight"):
+        found = module.parametrizations.weight._parameters.get("original")
+    return found
+
+
+def _identity(weight: Tensor | None) -> object:
+    """Equal for parameters that are the same memory, be they one object or two."""
+    if weight is None or nn.parameter.is_lazy(weight) or type(weight.data) is not Tensor or weight.is_meta:
+        return id(weight)
+    if weight.layout != torch.strided or weight.numel() == 0:
+        return id(weight)
+    return weight.data_ptr(), tuple(weight.shape)
+
+
+def _owners(model: nn.Module) -> dict[object, list[tuple[str, nn.Module]]]:
+    """Identity of a parameter -> (qualified name, module) of every module that holds it."""
+    owners: dict[object, list[tuple[str, nn.Module]]] = defaultdict(list)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.utils.parametrize.ParametrizationList):
+            continue  # the module it belongs to is the owner
+        held = [_weight_of(module)] if is_linear(module) else list(module._parameters.values())
+        for parameter in held:
+            if parameter is not None:
+                owners[_identity(parameter)].append((name, module))
+    return owners
+
+
+def _blocks_that_matter(model: nn.Module) -> tuple[str, ...]:
+    """Names of the blocks; none where a list of modules was found that is not the body of the model."""
+    names = tuple(blocks(model))
+    linear = {name: module for name, module in model.named_modules() if is_linear(module)}
+    weights = {name: _weight_of(module) for name, module in linear.items()}
+    sizes = {n: w.numel() for n, w in weights.items() if w is not None and not nn.parameter.is_lazy(w)}
+    within = sum(size for name, size in sizes.items() if _is_inside(name, names))
+    return names if 2 * within >= sum(sizes.values()) else ()
+
+
+def _is_inside(name: str, names: tuple[str, ...]) -> bool:
+    return name in names or name.startswith(tuple(f"{block}." for block in names))
+
+
+def _fused_parts(model: nn.Module) -> dict[str, dict[str, range]]:
+    found = {}
+    for stack in stacks(model):
+        for index, block in enumerate(stack.layers):
+            for path in filter(None, (stack.family.qkv, stack.family.gate_up)):
+                if is_linear(block.get_submodule(path)) and "weight" in block.get_submodule(path)._parameters:
+                    prefix = f"{stack.name}.{index}" if stack.name else str(index)
+                    found[f"{prefix}.{path}"] = block_parts(stack.family, block, path)
+    return found
+
+
+def _unfit(module: Any, weight: Tensor | None) -> str | None:
+    """Why a Linear cannot be pruned at all; None when it can."""
+    if weight is None:
+        packed = "packed" in module._buffers
+        return "already packed" if packed else "its weight is not a parameter (computed by a hook?)"
+    if nn.parameter.is_lazy(weight):
+        return "not initialised"
+    if type(weight.data) is not Tensor or weight.layout != torch.strided:
+        return f"weight is a {type(weight.data).__name__} of layout {weight.layout}"
+    if str(weight.dtype).removeprefix("torch.") not in FLOATS:
+        return f"dtype {weight.dtype}"
+    if weight.is_meta:
+        return "on the meta device"
+    if weight.dim() != 2 or weight.numel() == 0:
+        return f"weight of shape {tuple(weight.shape)}"
+    return None
+
+
+def _left_out_by_default(
+    name: str, inside: tuple[str, ...], owners: list[tuple[str, nn.Module]]
+) -> str | None:
+    strangers = [owner for owner, module in owners if not is_linear(module)]
+    if strangers:
+        return f"shared with {', '.join(strangers)}"
+    if inside and not _is_inside(name, inside):
+        return "outside the blocks"
+    return None
+
+
+def _other_weights(model: nn.Module, covered: set[object]) -> Iterator[dict[str, Any]]:
+    """Every other parameter with two or more axes."""
+    seen = set(covered)
+    for name, module in model.named_modules():
+        if "packed" in module._buffers and not is_linear(module):
+            yield _row(name, module, None, "already packed")
+        for key, parameter in module._parameters.items():
+            if parameter is None or _identity(parameter) in seen or nn.parameter.is_lazy(parameter):
+                continue
+            seen.add(_identity(parameter))
+            if parameter.dim() >= 2:
+                kind = "embedding" if isinstance(module, nn.Embedding) else "not a Linear"
+                path = name if key == "weight" else f"{name}.{key}".lstrip(".")
+                yield _row(path, module, parameter, kind)
+
+
+def _row(name: str, module: nn.Module, weight: Tensor | None, reason: str) -> dict[str, Any]:
+    known = weight is not None and not nn.parameter.is_lazy(weight)
+    return {
+        "name": name,
+        "kind": type(module).__name__,
+        "shape": tuple(weight.shape) if weight is not None and known else None,
+        "weights": weight.numel() if weight is not None and known else None,
+        "status": "skipped",
+        "note": reason,
+    }

@@ -1,0 +1,155 @@
+"""`prune_`: the verb."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunus.allocation import Allocation
+from prunus.calibration import as_calibration
+from prunus.methods import Magnitude, Method
+from prunus.patterns import NM, Block, Pattern, Unstructured
+from prunus.prune.fold import fold
+from prunus.prune.journal import Journal
+from prunus.prune.report import PruneReport
+from prunus.prune.run import Run
+from prunus.prune.targets import FilterFn, Target, find_targets
+
+__all__ = ["prune_"]
+
+_MAGNITUDE = Magnitude()
+
+
+def prune_(
+    model: nn.Module,
+    pattern: Pattern | Mapping[str, Pattern] | Allocation,
+    method: Method = _MAGNITUDE,
+    calibration: Any = None,
+    filter_fn: FilterFn | None = None,
+) -> PruneReport:
+    """Set weights of `model` to zero, in place and all or nothing: an error leaves it as it was.
+
+    pattern: one for every layer; `Unstructured(s, scope="model")` for one budget over all; an `Allocation`
+    that chooses per layer; or a mapping layer name -> pattern (other layers are left alone).
+    method: how weights are chosen. calibration: sample batches or a `Calibration`, for methods that need it.
+    filter_fn(module, name) -> bool: which Linear (n, k) and Conv1D to prune. By default those inside the
+    transformer blocks (all, where the model has none) whose weight is not shared with an embedding; so not
+    the embeddings, poolers and output heads. A shared weight is pruned and counted once. Fused projections
+    (q, k, v or gate, up in one weight) get one budget per part. Masks left by `torch.nn.utils.prune` or a
+    parametrization of the weight are folded in first. Weights: float32, float64, float16, bfloat16.
+
+    Raises TypeError for arguments of another kind, ValueError when nothing is left to prune, when `method`
+    needs a calibration that is missing, when a layer saw no token, when a weight is NaN.
+
+    >>> from torch import nn
+    >>> report = prune_(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)), Unstructured(0.75))
+    >>> report.summary["zeros"], report.pruned
+    (30, ['0', '2'])
+    """
+    _check(model, pattern, method)
+    started = time.perf_counter()
+    targets, rows = find_targets(model, filter_fn)
+    targets = _fitting(targets, pattern, rows)
+    if not targets:
+        reasons = "; ".join(f"{row['name']}: {row['note']}" for row in rows[:5])
+        raise ValueError(
+            "filter_fn: expected at least one Linear or Conv1D to prune, got none"
+            + (f" ({reasons}{', ...' if len(rows) > 5 else ''})" if rows else "")
+        )
+    with Journal() as journal:
+        for target in targets:
+            _fold(target, journal)
+        before = {target.name: _zeros(target) for target in targets}
+        given = None if calibration is None else as_calibration(calibration)
+        run = Run(model, targets, method, given)
+        run.prune(run.plan(pattern), journal)
+        journal.commit()
+    return _report(targets, before, rows, (method, pattern, time.perf_counter() - started))
+
+
+def _check(model: object, pattern: object, method: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(pattern, Mapping):
+        unknown = sorted(set(pattern) - {name for name, _ in model.named_modules()})
+        if unknown:
+            raise ValueError(f"pattern: expected names of layers of the model, got {', '.join(unknown)}")
+        for value in pattern.values():
+            _check_pattern(value)
+    elif not isinstance(pattern, Allocation):
+        _check_pattern(pattern)
+    if not isinstance(method, Method):
+        got = f"the class {method.__name__}" if isinstance(method, type) else type(method).__name__
+        raise TypeError(f"method: expected a Method such as Magnitude(), got {got}")
+
+
+def _check_pattern(pattern: object) -> None:
+    if not isinstance(pattern, (Unstructured, NM, Block)):
+        kind = type(pattern).__name__
+        raise TypeError(f"pattern: expected Unstructured, NM, Block or an Allocation, got {kind}")
+
+
+def _fitting(targets: list[Target], pattern: object, rows: list[dict[str, Any]]) -> list[Target]:
+    """The targets that `pattern` can be applied to; a row with the reason for every other one."""
+    fitting = []
+    for target in targets:
+        own = pattern.get(target.name) if isinstance(pattern, Mapping) else pattern
+        shape = target.shape
+        if own is None:
+            reason = "no pattern given for it"
+        elif isinstance(own, NM) and shape[1] % own.m:
+            reason = f"{shape[1]} inputs are not a multiple of {own.m}"
+        else:
+            fitting.append(target)
+            continue
+        rows.append(target.row("skipped", reason))
+    return fitting
+
+
+def _fold(target: Target, journal: Journal) -> None:
+    for module in target.modules.values():
+        folded = fold(module)
+        if folded is not None:
+            note, undo = folded
+            journal.on_undo(undo)
+            target.notes.append(note)
+
+
+def _zeros(target: Target) -> int:
+    weight = target.weight
+    return weight.numel() - int(torch.count_nonzero(weight))
+
+
+def _report(
+    targets: list[Target],
+    before: dict[str, int],
+    skipped: list[dict[str, Any]],
+    how: tuple[Method, object, float],
+) -> PruneReport:
+    rows = []
+    for target in targets:
+        row = target.row("pruned", "; ".join(target.notes))
+        zeros = _zeros(target)
+        counts = {
+            "was": before[target.name] / row["weights"],
+            "zeros": zeros,
+            "sparsity": zeros / row["weights"],
+        }
+        rows.append({**row, **counts})
+    weights, zeros = sum(row["weights"] for row in rows), sum(row["zeros"] for row in rows)
+    method, pattern, seconds = how
+    summary = {
+        "method": str(method),
+        "pattern": f"{len(pattern)} patterns by layer" if isinstance(pattern, Mapping) else str(pattern),
+        "layers": len(targets),
+        "weights": weights,
+        "zeros": zeros,
+        "sparsity": zeros / weights,
+        "skipped": len(skipped),
+        "seconds": seconds,
+    }
+    return PruneReport([*rows, *skipped], summary)

@@ -1,0 +1,212 @@
+"""What prune_ considers, what it leaves alone and why (traps 2 and 3)."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from prunus.families import weight_matrix
+from prunus.masks import select
+from prunus.methods import Magnitude, Random
+from prunus.patterns import NM, Block, Unstructured
+from prunus.prune import prune_
+
+PATTERNS = [
+    Unstructured(0.5),
+    Unstructured(0.5, scope="row"),
+    Unstructured(0.5, scope="column"),
+    Unstructured(0.5, scope="model"),
+    NM(2, 4),
+    Block((4, 4), 0.5),
+]
+
+
+def zeros(weight: torch.Tensor) -> int:
+    return int((weight == 0).sum())
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_half_of_every_model_goes(model, pattern):
+    report = prune_(model, pattern)
+    assert report.summary["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    assert report.summary["zeros"] == sum(zeros(model.get_submodule(name).weight) for name in report.pruned)
+    assert report.summary["layers"] == len(report.pruned)
+
+
+def test_default_takes_the_blocks_only(build):
+    report = prune_(build("bert"), Unstructured(0.5))
+    assert len(report.pruned) == 12
+    assert all(name.startswith("encoder.layer.") for name in report.pruned)
+    assert report.skipped["pooler.dense"] == "outside the blocks"
+    assert report.skipped["embeddings.word_embeddings"] == "embedding"
+
+
+def test_filter_fn_decides_alone(build):
+    seen = []
+
+    def only(module, name):
+        seen.append((type(module).__name__, name))
+        return name == "pooler.dense"
+
+    model = build("bert")
+    assert prune_(model, Unstructured(0.5), filter_fn=only).pruned == ["pooler.dense"]
+    assert ("Linear", "encoder.layer.0.attention.self.query") in seen
+    assert zeros(model.encoder.layer[0].output.dense.weight) == 0
+
+
+def test_every_weight_is_in_the_report(model):
+    report = prune_(model, Unstructured(0.5))
+    names = {row["name"] for row in report.rows} | set(" ".join(r["note"] for r in report.rows).split())
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            assert name in names or name.removesuffix(".weight") in names
+    total = {id(p): p.numel() for p in model.parameters() if p.dim() >= 2}
+    assert sum(row["weights"] for row in report.rows) == sum(total.values())
+    exported = json.loads(report.to_json())
+    assert exported["summary"]["zeros"] == report.summary["zeros"]
+    assert "pruned" in str(report)
+
+
+def test_conv1d_is_transposed(build):
+    model = build("gpt2")
+    conv = model.transformer.h[0].mlp.c_fc  # stored (16, 64): 16 inputs, 64 outputs
+    expected = select(conv.weight.detach().t().abs().contiguous(), NM(2, 4))
+    prune_(model, NM(2, 4))
+    assert torch.equal(weight_matrix(conv) != 0, expected)
+    groups = weight_matrix(conv).reshape(64, 4, 4)
+    assert bool(((groups != 0).sum(-1) == 2).all())
+
+
+def test_fused_projections_have_a_budget_per_part(build):
+    model = build("gpt2")
+    fused = model.transformer.h[0].attn.c_attn
+    with torch.no_grad():
+        fused.weight[:, :16] *= 100.0  # large queries must not starve keys and values
+    prune_(model, Unstructured(0.5))
+    parts = weight_matrix(fused).split(16)
+    assert [zeros(part) for part in parts] == [128, 128, 128]
+
+
+def test_a_tied_head_is_left_alone_and_stays_tied(build):
+    model = build("gpt2")
+    report = prune_(model, Unstructured(0.5))
+    assert report.skipped["lm_head"] == "shared with transformer.wte"
+    assert zeros(model.lm_head.weight) == 0
+    report = prune_(model, Unstructured(0.5), filter_fn=lambda m, name: name == "lm_head")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert report.summary["weights"] == model.lm_head.weight.numel()
+    assert report.rows[0]["note"] == "shared with transformer.wte"
+
+
+@pytest.mark.parametrize("one_object", [True, False])
+def test_shared_weights_are_pruned_and_counted_once(one_object):
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False), nn.Linear(8, 8))
+    model[1].weight = model[0].weight if one_object else nn.Parameter(model[0].weight.detach())
+    report = prune_(model, Unstructured(0.5), Random(steps=2))
+    assert report.pruned == ["0", "2"]
+    assert report.summary["weights"] == 128
+    assert report.summary["zeros"] == 64
+    assert report.rows[0]["note"] == "shared with 1"
+    assert model[1].weight.data_ptr() == model[0].weight.data_ptr()
+
+
+def test_shapes_that_n_m_does_not_divide_are_skipped_with_a_reason():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4))
+    report = prune_(model, NM(2, 4))
+    assert report.pruned == ["1"]
+    assert report.skipped["0"] == "6 inputs are not a multiple of 4"
+
+
+def test_weights_that_are_not_linear_are_named():
+    model = nn.Module()
+    model.experts = nn.Parameter(torch.ones(2, 4, 4))
+    model.conv = nn.Conv2d(1, 2, 3)
+    model.attention = nn.MultiheadAttention(8, 2)
+    report = prune_(model, Unstructured(0.5))
+    assert report.pruned == ["attention.out_proj"]
+    assert set(report.skipped) == {"experts", "conv", "attention.in_proj_weight"}
+
+
+def test_zero_targets_is_an_error():
+    with pytest.raises(ValueError, match=r"^filter_fn: expected at least one Linear or Conv1D.*got none$"):
+        prune_(nn.ReLU(), Unstructured(0.5))
+    with pytest.raises(ValueError, match=r"0: left out by filter_fn"):
+        prune_(nn.Sequential(nn.Linear(2, 2)), Unstructured(0.5), filter_fn=lambda module, name: False)
+
+
+def test_unfit_weights_are_skipped_with_a_reason():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, device="meta"), nn.LazyLinear(3), nn.Linear(0, 3))
+    model.append(nn.Linear(2, 2))
+    model[4].weight = nn.Parameter(torch.zeros(2, 2, dtype=torch.float8_e4m3fn), requires_grad=False)
+    report = prune_(model, Unstructured(0.5))
+    assert report.pruned == ["0"]
+    assert report.skipped["1"] == "on the meta device"
+    assert report.skipped["2"] == "not initialised"
+    assert report.skipped["3"] == "weight of shape (3, 0)"
+    assert report.skipped["4"] == "dtype torch.float8_e4m3fn"
+
+
+def test_a_pattern_per_layer(build):
+    model = build("plain")
+    report = prune_(model, {"1": Unstructured(0.25), "3": NM(1, 4)})
+    assert [row["sparsity"] for row in report.rows[:2]] == [0.25, 0.75]
+    assert report.skipped["5"] == "no pattern given for it"
+    with pytest.raises(ValueError, match="pattern: expected names of layers of the model, got nowhere"):
+        prune_(model, {"nowhere": NM(1, 4)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floats_are_pruned_as_they_are(dtype, build):
+    model = build("bert").to(dtype)
+    weight = model.encoder.layer[1].output.dense.weight
+    expected = select(weight.detach().abs(), Unstructured(0.6))
+    old = weight.detach().clone()
+    prune_(model, Unstructured(0.6))
+    assert weight.dtype == dtype
+    assert torch.equal(weight, old * expected)
+
+
+def test_an_already_sparse_weight_keeps_its_zeros(build):
+    model = build("plain")
+    prune_(model, Unstructured(0.5), Random(seed=1))
+    before = [m.weight == 0 for m in model if isinstance(m, nn.Linear)]
+    for method in (Magnitude(), Magnitude("row"), Random(seed=2)):
+        report = prune_(model, Unstructured(0.75), method)
+        after = [m.weight == 0 for m in model if isinstance(m, nn.Linear)]
+        assert all(bool((new | ~old).all()) for new, old in zip(after, before, strict=True))
+        assert report.summary["sparsity"] == 0.75
+
+
+def test_global_budget_is_one_selection_over_the_model(build):
+    model = build("plain")
+    with torch.no_grad():
+        model[3].weight *= 1e6
+    everything = torch.cat([m.weight.detach().flatten() for m in model if isinstance(m, nn.Linear)])
+    limit = everything.abs().sort().values[len(everything) // 2 - 1]
+    report = prune_(model, Unstructured(0.5, scope="model"))
+    assert zeros(model[3].weight) == 0
+    assert report.summary["zeros"] == len(everything) // 2
+    assert all(m.weight[m.weight != 0].abs().min() > limit for m in model if isinstance(m, nn.Linear))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ((None, NM(2, 4)), TypeError, "model: expected a torch.nn.Module, got NoneType"),
+        (
+            (nn.Linear(4, 4), 0.5),
+            TypeError,
+            "pattern: expected Unstructured, NM, Block or an Allocation, got float",
+        ),
+        (
+            (nn.Linear(4, 4), NM(2, 4), Magnitude),
+            TypeError,
+            "method: expected a Method .*, got the class Magnitude",
+        ),
+        ((nn.Linear(4, 4), NM(2, 4), "wanda"), TypeError, "method: expected a Method .*, got str"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, sentence):
+    with pytest.raises(error, match=sentence):
+        prune_(*arguments)
