@@ -9,25 +9,42 @@ from prunus.patterns import NM, Block, Unstructured
 if TYPE_CHECKING:
     from prunus._compare import CompareReport, compare
     from prunus.accelerate import AccelerateReport, accelerate_
+    from prunus.allocation import Allocation
+    from prunus.calibration import Calibration, Stats
     from prunus.checkpoint import load, save
     from prunus.masks import apply_mask_, normalize, select, select_global
+    from prunus.methods import SNIP, Magnitude, Method, Random, SparseGPT, Taylor, Wanda, least_squares
     from prunus.nn import SparseLinear
     from prunus.ops import linear
     from prunus.packed import PackedWeight, pack
+    from prunus.prune import PruneReport, prune_
 
 # Public name -> module, imported at first use: `import prunus` stays cheap and never imports torch.
 _LAZY = {
     "AccelerateReport": "prunus.accelerate",
+    "Allocation": "prunus.allocation",
+    "Calibration": "prunus.calibration",
     "CompareReport": "prunus._compare",
+    "Magnitude": "prunus.methods",
+    "Method": "prunus.methods",
     "PackedWeight": "prunus.packed",
+    "PruneReport": "prunus.prune",
+    "Random": "prunus.methods",
+    "SNIP": "prunus.methods",
+    "SparseGPT": "prunus.methods",
     "SparseLinear": "prunus.nn",
+    "Stats": "prunus.calibration",
+    "Taylor": "prunus.methods",
+    "Wanda": "prunus.methods",
     "accelerate_": "prunus.accelerate",
     "apply_mask_": "prunus.masks",
     "compare": "prunus._compare",
+    "least_squares": "prunus.methods",
     "linear": "prunus.ops",
     "load": "prunus.checkpoint",
     "normalize": "prunus.masks",
     "pack": "prunus.packed",
+    "prune_": "prunus.prune",
     "save": "prunus.checkpoint",
     "select": "prunus.masks",
     "select_global": "prunus.masks",
@@ -35,21 +52,34 @@ _LAZY = {
 
 __all__ = [
     "NM",
+    "SNIP",
     "AccelerateReport",
+    "Allocation",
     "Block",
+    "Calibration",
     "CompareReport",
     "FormatError",
+    "Magnitude",
+    "Method",
     "PackedWeight",
+    "PruneReport",
+    "Random",
+    "SparseGPT",
     "SparseLinear",
+    "Stats",
+    "Taylor",
     "Unstructured",
+    "Wanda",
     "__version__",
     "accelerate_",
     "apply_mask_",
     "compare",
+    "least_squares",
     "linear",
     "load",
     "normalize",
     "pack",
+    "prune_",
     "save",
     "select",
     "select_global",
