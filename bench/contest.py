@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.load import LoadMeter
 from bench.memory import peak_bytes
 from bench.timing import Budget, interleave
 
@@ -29,12 +30,15 @@ def run_contest(
         verdicts.append(bool(one.right(one.call())))
         if not verdicts[-1]:
             say(f"{one.peer}: WRONG answer in {case}")
+    meter = LoadMeter()
     samples = interleave([[one.call] for one in present], budget)
+    foreign = meter.foreign()
     for one, ok, sample in zip(present, verdicts, samples, strict=True):
         yield {
             **case,
             "peer": one.peer,
             "ok": ok,
+            "foreign": foreign,
             **sample.record(),
             "gbs": nbytes / sample.median / 1e9,
             "peak_bytes": peak_bytes(one.call),

@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.cases import Layer, LinearSuite
 from bench.environment import cache_bytes
+from bench.load import LoadMeter
 from bench.peers import Peer, Prepared
 from bench.problem import Problem, dense_weight, inputs, pattern_sparsity, prune, relative_error
 from bench.timing import Budget, Call, interleave
@@ -102,7 +103,10 @@ def run_group(
         "rotate": suite.rotate,
     }
     field = list(entries(suite, layer, m, threads, peers, say))
-    for entry, samples in zip(field, interleave([e.calls for e in field], budget), strict=True):
+    meter = LoadMeter()
+    timed = interleave([entry.calls for entry in field], budget)
+    case["foreign"] = meter.foreign()
+    for entry, samples in zip(field, timed, strict=True):
         flops = 2.0 * entry.row["nnz"] * m
         yield {**case, **entry.row, **samples.record(), "gflops": flops / samples.median / 1e9}
 

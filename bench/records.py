@@ -83,6 +83,11 @@ def best_dense(group: list[Record], dtype: str = "float32") -> Record | None:
     return min(found, key=lambda r: float(r["median_us"]), default=None)
 
 
+def busiest(records: Iterable[Record]) -> float:
+    """Most processors that others used during any case (bench/load.py)."""
+    return max((float(r.get("foreign", 0.0)) for r in records), default=0.0)
+
+
 def header(records: Iterable[Record]) -> Record:
     return next((r for r in records if r["record"] == "run"), {})
 

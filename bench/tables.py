@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bench.records import Record, best_dense, header, linear_groups, roofline
+from bench.records import Record, best_dense, busiest, header, linear_groups, roofline
 
 NOISY = 0.15  # quartile range over median from which a figure is marked with ~
 
@@ -25,7 +25,7 @@ class Table:
 
         table = RichTable(box=SIMPLE, pad_edge=False)
         for i, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if i == 0 else "right")
+            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
         for row in self.rows:
             table.add_row(*row, style="bold" if row[0].startswith("prunus") else None)
         console = Console(highlight=False)
@@ -142,11 +142,10 @@ def jump_table(records: list[Record]) -> Table | None:
 
 
 def contest_tables(records: list[Record]) -> list[Table]:
-    """Selection and packing: milliseconds, how many times prunus's, GB/s of the dense tensor, memory peak."""
+    """Selection: milliseconds, how many times prunus's, GB/s of the dense tensor, memory peak."""
     found: dict[str, list[Record]] = {}
-    for r in (r for r in records if r["record"] in ("selection", "pack") and r["ok"]):
-        at = f" at {percent(r['sparsity'])}" if "sparsity" in r else ""
-        title = f"{r['what']}{at}, {r['n']}x{r['k']} float32, {r['threads']} thread(s)"
+    for r in (r for r in records if r["record"] == "selection" and r["ok"]):
+        title = f"{r['what']}, {r['n']}x{r['k']} float32, {r['threads']} thread(s)"
         found.setdefault(title, []).append(r)
     tables = []
     for title, group in found.items():
@@ -168,6 +167,32 @@ def contest_tables(records: list[Record]) -> list[Table]:
     return tables
 
 
+def pack_tables(records: list[Record]) -> list[Table]:
+    """GB/s of the dense tensor / memory peak over the dense tensor, a row per peer."""
+    found: dict[str, list[Record]] = {}
+    for r in (r for r in records if r["record"] == "pack" and r["ok"]):
+        title = (
+            f"{r['what']}, {r['n']}x{r['k']} float32, {r['threads']} thread(s): GB/s of dense / memory peak"
+        )
+        found.setdefault(title, []).append(r)
+    tables = []
+    for title, group in found.items():
+        sparsities = sorted({r["sparsity"] for r in group})
+        table = Table(title, ["peer", *map(percent, sparsities)])
+        for peer in dict.fromkeys(r["peer"] for r in group):
+            at = {r["sparsity"]: r for r in group if r["peer"] == peer}
+            table.rows.append([peer, *(pack_cell(at.get(s)) for s in sparsities)])
+        tables.append(table)
+    return tables
+
+
+def pack_cell(r: Record | None) -> str:
+    if r is None:
+        return ""
+    peak = "" if r["peak_bytes"] is None else f" / {r['peak_bytes'] / (4 * r['n'] * r['k']):.2f}x"
+    return f"{noise(r)}{r['gbs']:.2f}{peak}"
+
+
 def machine_text(records: list[Record]) -> str:
     """Two or three lines: what was measured on, with what."""
     head = header(records)
@@ -179,13 +204,22 @@ def machine_text(records: list[Record]) -> str:
         for r in records
         if r["record"] == "roofline"
     )
+    busy = busiest(records)
+    warning = (
+        f"\nNOT ALONE: others used up to {busy:.2f} processors while this was measured" if busy > 0.1 else ""
+    )
     return (
         f"{head['cpu']}, {head['cpus']} cpus, isa {head['isa']}, commit {head['commit']}, {head['time']}\n"
-        f"{versions}; {', '.join(head['blas'])}\n{limits}"
+        f"{versions}; {', '.join(head['blas'])}\n{limits}{warning}"
     ).rstrip()
 
 
 def all_tables(records: list[Record]) -> list[Table]:
     few = [r for r in records if r.get("suite") != "cliffs"]  # 130 tables of it would bury the rest
     singles = (summary_table(few), byte_ceiling_table(few), jump_table(records))
-    return [*ratio_tables(few), *contest_tables(records), *(table for table in singles if table)]
+    return [
+        *ratio_tables(few),
+        *contest_tables(records),
+        *pack_tables(records),
+        *(table for table in singles if table),
+    ]

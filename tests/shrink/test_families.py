@@ -7,6 +7,11 @@ import sys
 
 import pytest
 import torch
+from shrink_models import FAMILY_OF, HIDDEN, LAYERS, WIDTH, make
+from torch import nn
+from torch.nn.utils import prune
+from transformers.pytorch_utils import Conv1D
+
 from prunus.families import (
     Family,
     blocks,
@@ -18,10 +23,6 @@ from prunus.families import (
     weight_matrix,
 )
 from prunus.families.known import FAMILIES
-from shrink_models import FAMILY_OF, HIDDEN, LAYERS, WIDTH, make
-from torch import nn
-from torch.nn.utils import prune
-from transformers.pytorch_utils import Conv1D
 
 
 @pytest.mark.parametrize("name", FAMILY_OF)

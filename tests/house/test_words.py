@@ -1,0 +1,57 @@
+"""House rules that reading the source is enough for."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from prunus import _core
+
+PACKAGE = Path(__file__).resolve().parents[2] / "python/prunus"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# pruning/ in the C++ core owns the project's only top-k.
+SELECTION = {"topk", "argsort", "kthvalue", "quantile", "argpartition", "percentile", "msort"}
+SELECTION_OF = {("torch", "sort"), ("np", "sort"), ("np", "partition")}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def selections(source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            if node.attr in SELECTION or (owner, node.attr) in SELECTION_OF:
+                found.append(f"line {node.lineno}: {owner}.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_python_selects_nothing_itself(path: Path) -> None:
+    assert not selections(path.read_text())
+
+
+def test_the_reader_knows_a_selection_from_a_list_sort() -> None:
+    source = "names.sort()\na, _, b = text.partition(':')\nscores.topk(3)\ntorch.sort(x)\n"
+    assert selections(source) == ["line 3: scores.topk", "line 4: torch.sort"]
+
+
+def test_stub_names_what_the_extension_has() -> None:
+    """_core.pyi is written by hand: names and argument names are those of the extension."""
+    tree = ast.parse((PACKAGE / "_core.pyi").read_text())
+    stub = {
+        node.name: [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    built = {
+        name: re.findall(r"[(,] ?(\w+):", value.__doc__.splitlines()[0].rpartition(" -> ")[0])
+        for name in dir(_core)
+        if callable(value := getattr(_core, name)) and not name.startswith("_") and value.__doc__
+    }
+    assert stub.keys() == built.keys()
+    for name, arguments in built.items():
+        assert stub[name] == arguments, name
