@@ -86,7 +86,7 @@ def buffer_tensor(p: PackedWeight) -> torch.Tensor:
     torch.uint8
     """
     if p.tensor is None:
-        tensor = _view_buffer(p)
+        tensor: torch.Tensor = _view_buffer(p)
         if torch.compiler.is_compiling():
             return tensor  # what tracing changes would spoil its own guards
         p.tensor = tensor
