@@ -29,26 +29,31 @@ void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int,
 }
 
 // Few tokens: eight weights at a time are expanded to their columns and multiplied with eight activations of
-// every token, zeros included. No branch depends on the weights.
+// every token, zeros included. No branch depends on the weights. Fewer than four tokens take several sums
+// each, because one multiply-add after another on the same sum would wait four cycles for eight weights.
 template <typename Value, int Tokens>
 void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
                  float* acc) {
+  constexpr int sums = Tokens == 1 ? 4 : Tokens < 4 ? 2 : 1;
   const std::uint8_t* value = tile + rows * 8;
   for (int r = 0; r < rows; ++r, acc += Tokens * 8) {
     std::uint64_t bits = bits_of_row(tile, r);
-    Vec8 sum[Tokens];
-    for (int t = 0; t < Tokens; ++t) sum[t] = scales ? Vec8::set(0.0f) : Vec8::load(acc + t * 8);
+    Vec8 sum[Tokens][sums];
+    for (int t = 0; t < Tokens; ++t)
+      for (int i = 0; i < sums; ++i) sum[t][i] = i || scales ? Vec8::set(0.0f) : Vec8::load(acc + t * 8);
 #pragma GCC unroll 8
-    for (int c = 0; c < 64; c += 8, bits >>= 8) {
-      const unsigned eight = bits & 255;
-      const Vec8 w = expand8(Value{}, value, eight);
-      value += __builtin_popcount(eight) * Value::size;
-      for (int t = 0; t < Tokens; ++t) sum[t] = fma(w, Vec8::load(panel + t * 64 + c), sum[t]);
+    for (int c = 0; c < 8; ++c, bits >>= 8) {
+      const std::size_t eight = bits & 255;
+      const Vec8 w = expand8(Value{}, value, static_cast<unsigned>(eight));
+      value += static_cast<std::size_t>(__builtin_popcountll(eight)) * Value::size;
+      for (int t = 0; t < Tokens; ++t)
+        sum[t][c % sums] = fma(w, Vec8::load(panel + t * 64 + c * 8), sum[t][c % sums]);
     }
-    if (scales) {
-      const Vec8 scale = Vec8::set(load1(F32{}, scales + r * 4));
-      for (int t = 0; t < Tokens; ++t) sum[t] = fma(scale, sum[t], Vec8::load(acc + t * 8));
+    for (int t = 0; t < Tokens; ++t) {
+      for (int i = 1; i < sums; ++i) sum[t][0] = sum[t][0] + sum[t][i];
+      if (scales)
+        sum[t][0] = fma(Vec8::set(load1(F32{}, scales + r * 4)), sum[t][0], Vec8::load(acc + t * 8));
+      sum[t][0].store(acc + t * 8);
     }
-    for (int t = 0; t < Tokens; ++t) sum[t].store(acc + t * 8);
   }
 }
