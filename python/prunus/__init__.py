@@ -9,7 +9,7 @@ from prunus.patterns import NM, Block, Unstructured
 if TYPE_CHECKING:
     from prunus._compare import CompareReport, compare
     from prunus.accelerate import AccelerateReport, accelerate_
-    from prunus.allocation import Allocation
+    from prunus.allocation import OWL, Allocation, Sensitivity
     from prunus.calibration import Calibration, Stats
     from prunus.checkpoint import load, save
     from prunus.masks import apply_mask_, normalize, select, select_global
@@ -27,10 +27,12 @@ _LAZY = {
     "CompareReport": "prunus._compare",
     "Magnitude": "prunus.methods",
     "Method": "prunus.methods",
+    "OWL": "prunus.allocation",
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
     "Random": "prunus.methods",
     "SNIP": "prunus.methods",
+    "Sensitivity": "prunus.allocation",
     "SparseGPT": "prunus.methods",
     "SparseLinear": "prunus.nn",
     "Stats": "prunus.calibration",
@@ -52,6 +54,7 @@ _LAZY = {
 
 __all__ = [
     "NM",
+    "OWL",
     "SNIP",
     "AccelerateReport",
     "Allocation",
@@ -64,6 +67,7 @@ __all__ = [
     "PackedWeight",
     "PruneReport",
     "Random",
+    "Sensitivity",
     "SparseGPT",
     "SparseLinear",
     "Stats",

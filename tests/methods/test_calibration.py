@@ -295,7 +295,7 @@ def test_batches_of_every_kind(build):
         (3, TypeError, "calibration: expected an iterable of batches, got int"),
         ("text", TypeError, "calibration: expected an iterable of batches, got str"),
         (["text"], TypeError, "calibration: expected batches of tensors, mappings or tuples, got str"),
-        (None, ValueError, "calibration: expected batches of sample inputs for Wanda, got None"),
+        (None, ValueError, r"calibration: expected batches of sample inputs for Wanda\(\), got None"),
     ],
 )
 def test_wrong_batches_are_named(build, batches, error, sentence):

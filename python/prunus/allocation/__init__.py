@@ -1,5 +1,17 @@
 """Sharing a budget among layers."""
 
 from prunus.allocation.base import Allocation, Global, Key, Survey
+from prunus.allocation.choose import choose_levels
+from prunus.allocation.owl import OWL
+from prunus.allocation.sensitivity import Sensitivity, output_error
 
-__all__ = ["Allocation", "Global", "Key", "Survey"]
+__all__ = [
+    "OWL",
+    "Allocation",
+    "Global",
+    "Key",
+    "Sensitivity",
+    "Survey",
+    "choose_levels",
+    "output_error",
+]

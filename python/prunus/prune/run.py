@@ -72,7 +72,7 @@ class Run:
             # settled before the block: its cuts follow each other there.
             whole, within = (count, 1) if needs & GRADIENTS else (1, count)
             for outer in range(whole):
-                for targets, measure in self._groups(needs):
+                for targets, measure in self._groups(needs, self.method):
                     for inner in range(within):
                         stats = measure()
                         for target in targets:
@@ -99,7 +99,7 @@ class Run:
         survey = allocation.survey(self.method)
         needs = allocation.needs(self.method)
         with self._measuring(needs):
-            for targets, measure in self._groups(needs):
+            for targets, measure in self._groups(needs, type(allocation).__name__):
                 stats = measure()
                 for target in targets:
                     weight = self._values(target.weight)
@@ -121,14 +121,13 @@ class Run:
         with untouched(self.model), torch.no_grad():
             yield
 
-    def _groups(self, needs: frozenset[str]) -> Iterator[Group]:
+    def _groups(self, needs: frozenset[str], who: object) -> Iterator[Group]:
         """Targets that are measured together, and what measures them."""
         if not needs:
             yield list(self.targets.values()), lambda: {name: Stats(name) for name in self.targets}
             return
         if self.calibration is None:
-            name = type(self.method).__name__
-            raise ValueError(f"calibration: expected batches of sample inputs for {name}, got None")
+            raise ValueError(f"calibration: expected batches of sample inputs for {who}, got None")
         slopes = self._gradients(needs & GRADIENTS) if needs & GRADIENTS else {}
         inputs = needs - GRADIENTS
         if not inputs:
