@@ -38,13 +38,8 @@ class Chunks {
     const std::int64_t begin = (chunk - first_chunk_[part]) * kChunk;
     return {part, begin, std::min(kChunk, parts_[part]->size() - begin)};
   }
-  // Key of one entry, numbered through all parts.
-  Key key(std::int64_t entry) const {
-    const std::size_t part = part_of(first_entry_, entry);
-    Key key = 0;
-    parts_[part]->read(entry - first_entry_[part], 1, &key);
-    return key;
-  }
+  // Entries of all parts before this chunk.
+  std::int64_t entries_before(const Chunk& chunk) const { return first_entry_[chunk.part] + chunk.begin; }
 
  private:
   // The last part that starts at or before: parts without entries start where the next one does.

@@ -1,8 +1,10 @@
 // What can be selected from: a run of keys to read, and a run of keep flags to write.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
+#include "pruning/bracket.h"
 #include "pruning/keys.h"
 #include "pruning/plane.h"
 
@@ -20,8 +22,30 @@ class Scored {
 
   // Keys of entries [begin, begin + count); false when one has no order (NaN).
   virtual bool read(std::int64_t begin, std::int64_t count, Key* keys) const = 0;
+  // Their classes; false as above.
+  virtual bool classify(std::int64_t begin, std::int64_t count, Bracket<Key> bracket, Tally& tally,
+                        std::uint8_t* classes) const {
+    constexpr std::int64_t piece = 1024;
+    Key keys[piece];
+    bool ordered = true;
+    for (std::int64_t i = 0; i < count; i += piece) {
+      const std::int64_t n = std::min(piece, count - i);
+      ordered &= read(begin + i, n, keys);
+      classify_keys<Key>(n, bracket, tally, classes + i, [&](std::int64_t j) { return keys[j]; });
+    }
+    return ordered;
+  }
+  // Keys of a few of them.
+  virtual void pick(std::int64_t begin, const std::uint16_t* positions, std::int64_t count, Key* keys) const {
+    for (std::int64_t i = 0; i < count; ++i) read(begin + positions[i], 1, keys + i);
+  }
   // Their flags, 1 = keep.
   virtual void write(std::int64_t begin, std::int64_t count, const std::uint8_t* keep) const = 0;
+  // Flags of a few of them.
+  virtual void mark(std::int64_t begin, const std::uint16_t* positions, const std::uint8_t* keep,
+                    std::int64_t count) const {
+    for (std::int64_t i = 0; i < count; ++i) write(begin + positions[i], 1, keep + i);
+  }
 
   const std::int64_t rows, cols;
   const bool by_column;

@@ -40,6 +40,35 @@ class Elements final : public Scored<typename KeyOf<F>::Key> {
     return ordered;
   }
 
+  bool classify(std::int64_t begin, std::int64_t count, Bracket<Key> bracket, Tally& tally,
+                std::uint8_t* classes) const override {
+    if constexpr (!std::is_same_v<T, F>) {
+      return Scored<Key>::classify(begin, count, bracket, tally, classes);
+    } else {
+      bool ordered = true;
+      segments(begin, count, plane_.row_stride,
+               [&](std::int64_t row, std::int64_t col, std::int64_t offset, std::int64_t n) {
+                 ordered &= classify_elements<T>(plane_.at(row, col), n, bracket, tally, classes + offset);
+               });
+      return ordered;
+    }
+  }
+
+  void pick(std::int64_t begin, const std::uint16_t* positions, std::int64_t count,
+            Key* keys) const override {
+    if (!std::is_same_v<T, F> || plane_.row_stride != this->cols)
+      return Scored<Key>::pick(begin, positions, count, keys);
+    const std::uint8_t* p = plane_.at(0, begin);
+    for (std::int64_t i = 0; i < count; ++i) keys[i] = key_of_bits(load<Key>(p, positions[i]));
+  }
+
+  void mark(std::int64_t begin, const std::uint16_t* positions, const std::uint8_t* keep,
+            std::int64_t count) const override {
+    if (mask_.row_stride != this->cols) return Scored<Key>::mark(begin, positions, keep, count);
+    std::uint8_t* mask = mask_.at(0, begin);
+    for (std::int64_t i = 0; i < count; ++i) mask[positions[i]] = keep[i];
+  }
+
   void write(std::int64_t begin, std::int64_t count, const std::uint8_t* keep) const override {
     segments(begin, count, mask_.row_stride,
              [&](std::int64_t row, std::int64_t col, std::int64_t offset, std::int64_t n) {

@@ -93,7 +93,7 @@ def test_long_lines(pattern, shape, dtype, rng, naive):
 def test_a_sample_that_misleads_costs_time_not_exactness(naive):
     """Just the sampled positions are larger than the rest: every quantile that the sample sees is wrong."""
 
-    def scramble(x):  # the positions that find_cut.cpp draws
+    def scramble(x):  # the positions that sample.cpp draws
         x = (x + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
         x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
         x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
