@@ -6,13 +6,12 @@ library, registers the kernel and makes torch's thread pool the one of every pru
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 
 from prunus import _core
-from prunus.packed import PackedWeight
+from prunus.packed import PackedWeight, tensor_view
 
 __all__ = ["linear"]
 
@@ -85,22 +84,12 @@ def buffer_tensor(p: PackedWeight) -> torch.Tensor:
     >>> buffer_tensor(prunus.pack(np.eye(2, dtype=np.float32))).dtype
     torch.uint8
     """
-    if p.tensor is None:
-        tensor: torch.Tensor = _view_buffer(p)
+    if p.tensor is None:  # made before torch was imported
         if torch.compiler.is_compiling():
-            return tensor  # what tracing changes would spoil its own guards
-        p.tensor = tensor
-    cached: torch.Tensor = p.tensor
-    return cached
-
-
-# torch.compile runs it while tracing: the filter is nothing that it could trace.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _view_buffer(p: PackedWeight) -> torch.Tensor:
-    with warnings.catch_warnings():
-        # A read-only buffer (a memory map) is fine: nothing writes into a packed weight.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(p.buffer)
+            return torch.from_numpy(p.buffer)  # an input of the graph; what tracing changes spoils its guards
+        p.tensor = tensor_view(p.buffer)
+    tensor: torch.Tensor = p.tensor
+    return tensor
 
 
 def _out_features(packed: torch.Tensor) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +37,8 @@ class PackedWeight:
     def __init__(self, buffer: NDArray[np.uint8]) -> None:
         self.buffer = buffer
         self._info = _core.packed_info(buffer)
-        self.tensor: Any = None  # the buffer as a torch tensor, once ops_torch made it
+        # Made here where torch is loaded: torch.compile cannot trace the making of it under inference_mode.
+        self.tensor: Any = tensor_view(buffer) if sys.modules.get("torch") is not None else None
 
     @classmethod
     def from_buffer(cls, buffer: NDArray[np.uint8]) -> PackedWeight:
@@ -133,6 +136,23 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
             raise ValueError(f"mask: expected the shape of w {weight.array.shape}, got {keep.shape}")
         keep = _rows_contiguous(keep)
     return PackedWeight(_core.pack(_rows_contiguous(weight.array), weight.dtype, keep, stored, format))
+
+
+def tensor_view(buffer: NDArray[np.uint8]) -> torch.Tensor:
+    """The buffer as a torch tensor of the same memory; imports torch.
+
+    >>> tensor_view(np.zeros(3, np.uint8))
+    tensor([0, 0, 0], dtype=torch.uint8)
+    """
+    import torch
+
+    with torch.inference_mode(False):
+        if buffer.flags.writeable:
+            return torch.from_numpy(buffer)
+        with warnings.catch_warnings():
+            # torch warns that it could write into a read-only buffer (a memory map): nothing ever does.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.from_numpy(buffer)
 
 
 def _rows_contiguous(a: NDArray[Any]) -> NDArray[Any]:
