@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prunus.ops import linear
     from prunus.packed import PackedWeight, pack
     from prunus.prune import PruneReport, prune_
+    from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
 
 # Public name -> module, imported at first use: `import prunus` stays cheap and never imports torch.
 _LAZY = {
@@ -25,14 +26,18 @@ _LAZY = {
     "Allocation": "prunus.allocation",
     "Calibration": "prunus.calibration",
     "CompareReport": "prunus._compare",
+    "Heads": "prunus.shrink",
+    "Layers": "prunus.shrink",
     "Magnitude": "prunus.methods",
     "Method": "prunus.methods",
+    "Neurons": "prunus.shrink",
     "OWL": "prunus.allocation",
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
     "Random": "prunus.methods",
     "SNIP": "prunus.methods",
     "Sensitivity": "prunus.allocation",
+    "ShrinkReport": "prunus.shrink",
     "SparseGPT": "prunus.methods",
     "SparseLinear": "prunus.nn",
     "Stats": "prunus.calibration",
@@ -50,6 +55,7 @@ _LAZY = {
     "save": "prunus.checkpoint",
     "select": "prunus.masks",
     "select_global": "prunus.masks",
+    "shrink_": "prunus.shrink",
 }
 
 __all__ = [
@@ -62,12 +68,16 @@ __all__ = [
     "Calibration",
     "CompareReport",
     "FormatError",
+    "Heads",
+    "Layers",
     "Magnitude",
     "Method",
+    "Neurons",
     "PackedWeight",
     "PruneReport",
     "Random",
     "Sensitivity",
+    "ShrinkReport",
     "SparseGPT",
     "SparseLinear",
     "Stats",
@@ -87,6 +97,7 @@ __all__ = [
     "save",
     "select",
     "select_global",
+    "shrink_",
 ]
 
 

@@ -5,9 +5,9 @@ The object: version; entries, tensor name -> {"kind": "dense"} (stored under its
 "masked", "shape": [...]} (stored as NAME:mask, uint8, one bit per element in row-major order, lowest bit
 first, and NAME:values, the kept elements in the same order); ties, name -> the name it shares memory with;
 sparse, module path -> {"activation", "dtype"} of a SparseLinear, whose weight is the masked entry
-PATH.weight (n, k); resized, module paths whose shapes are not the architecture's; crc32, stored tensor ->
-checksum of its bytes. Everything a file says is looked up in a fixed table or compared with the tensors: it
-never names code.
+PATH.weight (n, k); resized, module paths whose shapes are not the architecture's; geometry, the shape of a
+shrunk model (`prunus.shrink.geometry`); crc32, stored tensor -> checksum of its bytes. Everything a file says
+is looked up in a fixed table or compared with the tensors: it never names code.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Saved:
     ties: dict[str, str] = field(default_factory=dict)
     sparse: dict[str, SparseEntry] = field(default_factory=dict)
     resized: list[str] = field(default_factory=list)
+    geometry: dict[str, Any] = field(default_factory=dict)
 
 
 def write(saved: Saved, path: str | os.PathLike[str]) -> None:
@@ -85,6 +86,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "ties": saved.ties,
             "sparse": {k: {"activation": v.activation, "dtype": v.dtype} for k, v in saved.sparse.items()},
             "resized": saved.resized,
+            "geometry": saved.geometry,
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
         }
     )
@@ -127,7 +129,8 @@ class _Reader:
             tensors[name] = self.stored[name] if kind == "dense" else self._masked(name, entry)
         extra = sorted(self.stored.keys() - used)
         _expect(not extra, "entries", "an entry for every tensor of the file", f"none for {extra[:3]}")
-        return Saved(tensors, self._ties(tensors), self._sparse(tensors), self._resized())
+        geometry = self._table("geometry")
+        return Saved(tensors, self._ties(tensors), self._sparse(tensors), self._resized(), geometry)
 
     def _check_sums(self) -> None:
         sums = self._table("crc32")

@@ -16,6 +16,7 @@ from prunus._running import check_model
 from prunus.families import weight_matrix
 from prunus.nn import SparseLinear, mark_resized, was_resized
 from prunus.packed import PackedWeight, pack
+from prunus.shrink.geometry import apply_geometry_, geometry
 
 __all__ = ["load", "save"]
 
@@ -63,6 +64,7 @@ def save(model: nn.Module, path: Path) -> None:
             # A copy where memory is shared in part: the file format knows no views.
             saved.tensors[name] = _alone(tensor.detach().cpu().contiguous())
     saved.resized = [path for path, module in modules.items() if was_resized(module)]
+    saved.geometry = geometry(model)
     write(saved, path)
 
 
@@ -70,8 +72,8 @@ def load(model: ModelT, path: Path) -> ModelT:
     """Turn a fresh dense model of the same architecture into the saved one, in place, and return it.
 
     Its weights do not matter (they may be on the meta device). Layers that were SparseLinear become so again,
-    packed for this machine; pruned dense layers stay dense; what was tied is tied; tensors get the dtype of
-    the file. Everything is checked before the model is touched.
+    packed for this machine; pruned dense layers stay dense; what `shrink_` removed goes here too; what was
+    tied is tied; tensors get the dtype of the file. With an error the model is as it was.
 
     Raises FormatError naming the field (the file is truncated, corrupt, foreign or of a newer version),
     ValueError (the model does not fit the file), TypeError, OSError.
@@ -86,8 +88,12 @@ def load(model: ModelT, path: Path) -> ModelT:
     """
     check_model(model)
     saved = read(path)
-    plan = _Plan(model, saved)
-    plan.apply()
+    undo = apply_geometry_(model, saved.geometry)
+    try:
+        _Plan(model, saved).apply()
+    except BaseException:
+        undo()
+        raise
     return model
 
 

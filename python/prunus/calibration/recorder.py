@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from prunus.calibration.stats import Stats
 
-__all__ = ["Recorder", "check_seen"]
+__all__ = ["Recorder", "check_seen", "token_rows"]
 
 
 class Recorder:
@@ -59,7 +59,7 @@ class Recorder:
 
     @torch.no_grad()
     def _add(self, stats: Stats, inputs: Tensor) -> None:
-        x = _rows(inputs.detach(), self.real).float()
+        x = token_rows(inputs.detach(), self.real).float()
         stats.tokens += len(x)
         # float32 squares would be exact enough; their sum over many tokens is not.
         squares = x.square().sum(0, dtype=torch.float64)
@@ -80,7 +80,7 @@ def check_seen(silent: Iterable[str]) -> None:
         )
 
 
-def _rows(inputs: Tensor, real: Tensor | None) -> Tensor:
+def token_rows(inputs: Tensor, real: Tensor | None) -> Tensor:
     """Inputs (..., k) as rows of real tokens. What does not have one row per token (pooled) counts whole."""
     if real is not None:
         real = real.to(inputs.device)

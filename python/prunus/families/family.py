@@ -32,7 +32,6 @@ HF_CONFIG: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "heads": ("num_attention_heads",),
         "kv_heads": ("num_key_value_heads",),
         "hidden": ("hidden_size",),
-        "head_size": ("head_dim",),
         "per_layer": ("layer_types", "mlp_layer_types"),
     }
 )
@@ -56,8 +55,10 @@ class Family:
     attention_numbers : attribute of `attention` -> "heads" | "kv_heads" | "width" (heads * head size).
     head_size : attributes of `attention` to look for the width of one head, before hidden size / heads.
     config : what a number is called in the model's config: "layers", "width" (of the MLP), "heads",
-        "kv_heads", "head_size", "hidden", and "per_layer" (lists with one entry per block). Of several names
-        the first found counts ("per_layer": all).
+        "kv_heads", "hidden", "head_size" (only where a model with fewer heads can be built from it), and
+        "per_layer" (lists with one entry per block). Of several names the first found counts (of the last:
+        all).
+    index_dependent : config flags under which a block computes something else at another position.
     even_heads : the forward pass reads head counts from the shared config: every block needs the same.
     """
 
@@ -79,6 +80,7 @@ class Family:
     attention_numbers: Mapping[str, str] = field(default_factory=lambda: ATTENTION_NUMBERS)
     head_size: tuple[str, ...] = ("head_dim", "attention_head_size")
     config: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: HF_CONFIG)
+    index_dependent: tuple[str, ...] = ()
     even_heads: bool = False
 
     def __post_init__(self) -> None:

@@ -55,6 +55,7 @@ _GPT2 = Family(
     attention="attn",
     norms=("ln_1", "ln_2"),
     out_bias="mlp.c_proj",
+    index_dependent=("scale_attn_by_inverse_layer_idx",),
     config={
         **HF_CONFIG,
         "layers": ("n_layer",),
@@ -94,6 +95,7 @@ _LLAMA = Family(
     attention="self_attn",
     norms=("input_layernorm", "post_attention_layernorm"),
     out_bias="mlp.down_proj",
+    config={**HF_CONFIG, "head_size": ("head_dim",)},
 )
 
 _PHI3 = Family(
@@ -107,6 +109,7 @@ _PHI3 = Family(
     attention="self_attn",
     norms=("input_layernorm", "post_attention_layernorm"),
     out_bias="mlp.down_proj",
+    config={**HF_CONFIG, "head_size": ("head_dim",)},
     even_heads=True,
 )
 

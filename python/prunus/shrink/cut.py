@@ -1,0 +1,144 @@
+"""Cutting groups and blocks out of a model, and keeping its numbers (head counts, config) true."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.families import Stack, weight_matrix
+from prunus.shrink.edits import Edits
+from prunus.shrink.groups import KINDS, Site, sites
+
+__all__ = [
+    "check_untied",
+    "cut_groups",
+    "cut_layers",
+    "kept_layers",
+    "note_kept",
+    "refresh_numbers",
+    "set_group_numbers",
+]
+
+# On the ModuleList: (number of blocks it once had, indices of those still there).
+_KEPT = "prunus_kept"
+
+
+def cut_groups(
+    edits: Edits, site: Site, keep: Tensor, means: Tensor | None = None, weight: Tensor | None = None
+) -> str:
+    """Plan to keep these groups of a site, with the values of `weight` (n, kept columns) if given.
+
+    `means` (columns,) of the activations go into the next bias, so that its mean output stays. Returns what
+    happens to the bias: "folded", "added" (there was none) or "" (nothing to fold).
+    """
+    columns, note = site.columns(keep), ""
+    if means is not None:
+        lost = weight_matrix(site.out).to("cpu", torch.float64, copy=True)
+        lost[:, columns] -= lost[:, columns] if weight is None else weight
+        delta = lost @ means
+        if bool(delta.any()):
+            note = "added" if edits.get(site.out, "bias") is None else "folded"
+            edits.add_to_bias(site.out, delta)
+    modules: dict[int, tuple[nn.Module, list[Tensor]]] = {}
+    for slot in site.slots:  # a fused projection is cut once, with the rows of all its parts
+        modules.setdefault(id(slot.module), (slot.module, []))[1].append(slot.rows(keep))
+    for module, rows in modules.values():
+        edits.keep_rows(module, torch.cat(rows))
+    edits.keep_columns(site.out, columns, weight)
+    return note
+
+
+def set_group_numbers(edits: Edits, found: Sequence[Site], counts: Sequence[int]) -> str:
+    """Plan the head counts of the attention modules and the config; `counts` groups stay at each site.
+
+    Returns the config's name of a number that cannot describe the model any more ("" if all is well): widths
+    that differ from block to block, or head counts where the config has no head size of its own.
+    """
+    stack, kind = found[0].stack, found[0].kind
+    if kind == "neurons":
+        return _set_config(edits, stack, {"width": set(counts)})
+    sizes = {site.slots[2].per for site in found}
+    numbers: dict[str, set[int]] = {"heads": set(), "kv_heads": set(), "head_size": sizes}
+    for site, count in zip(found, counts, strict=True):
+        size = site.slots[2].per
+        own = {"heads": count * site.per // size, "kv_heads": count, "width": count * site.per}
+        attention = site.block.get_submodule(stack.family.attention)
+        for attribute, word in stack.family.attention_numbers.items():
+            if hasattr(attention, attribute):
+                edits.set(attention, attribute, own[word])
+        numbers["heads"].add(own["heads"])
+        numbers["kv_heads"].add(count)
+    if "head_size" not in stack.family.config:
+        changed = stack.number("heads") not in (None, *numbers["heads"]) or len(numbers["heads"]) > 1
+        return stack.config_name("heads") if changed else ""
+    return _set_config(edits, stack, numbers)
+
+
+def cut_layers(edits: Edits, stack: Stack, keep: Sequence[int]) -> None:
+    """Plan to keep these blocks; renumbers the key/value cache slots and the config's per-layer lists."""
+    layers = [stack.layers[index] for index in keep]
+    edits.set(stack.layers, "_modules", {str(position): layer for position, layer in enumerate(layers)})
+    for position, (index, layer) in enumerate(zip(keep, layers, strict=True)):
+        for module in layer.modules():
+            if getattr(module, "layer_idx", None) == index:
+                edits.set(module, "layer_idx", position)
+    total, kept = kept_layers(stack)
+    edits.set(stack.layers, _KEPT, (total, tuple(kept[index] for index in keep)))
+    _set_config(edits, stack, {"layers": {len(keep)}})
+    for attribute in stack.family.config.get("per_layer", ()):
+        entries = getattr(stack.config, attribute, None)
+        if isinstance(entries, (list, tuple)) and len(entries) == len(stack.layers):
+            edits.set(stack.config, attribute, type(entries)(entries[index] for index in keep))
+
+
+def refresh_numbers(edits: Edits, stack: Stack, keep: Sequence[int]) -> None:
+    """Plan the config numbers of the blocks that stay: widths that differed may be equal among them."""
+    for kind in KINDS:
+        try:
+            everywhere = sites(stack, kind)
+        except (TypeError, ValueError):
+            continue  # packed or repeated blocks: nobody can cut groups out of them, the numbers stay
+        found = [everywhere[index] for index in keep]
+        set_group_numbers(edits, found, [site.count for site in found])
+
+
+def kept_layers(stack: Stack) -> tuple[int, tuple[int, ...]]:
+    """(number of blocks before the first cut, original indices of the blocks still there)."""
+    count = len(stack.layers)
+    total, kept = getattr(stack.layers, _KEPT, (count, tuple(range(count))))
+    # Somebody else changed the list: what is there now is the new beginning.
+    return (total, kept) if len(kept) == count else (count, tuple(range(count)))
+
+
+def note_kept(edits: Edits, stack: Stack, total: int, kept: Sequence[int]) -> None:
+    """Plan to remember that the blocks are `kept` out of `total`, without cutting any."""
+    edits.set(stack.layers, _KEPT, (total, tuple(kept)))
+
+
+def check_untied(model: nn.Module, found: Sequence[Site]) -> None:
+    """ValueError when a weight that would be cut is also used somewhere else."""
+    uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    for site in found:
+        for module in (site.out, *{id(s.module): s.module for s in site.slots}.values()):
+            for name, parameter in module.named_parameters(recurse=False):
+                if uses[id(parameter)] > 1:
+                    raise ValueError(f"{site.name}: expected weights of its own, got a shared {name}")
+
+
+def _set_config(edits: Edits, stack: Stack, numbers: dict[str, set[int]]) -> str:
+    """Plan the config numbers of one value each; the name of the first that has several."""
+    if stack.config is None:
+        return ""
+    names = {word: stack.config_name(word) for word in numbers}
+    uneven = [names[word] or word for word, values in numbers.items() if len(values) > 1]
+    if uneven:
+        return uneven[0]
+    for word, values in numbers.items():
+        name: Any = names[word] or (stack.family.config.get(word, ("",))[0] if word == "head_size" else "")
+        if name:
+            edits.set(stack.config, name, next(iter(values)))
+    return ""

@@ -1,0 +1,145 @@
+"""The shape of a shrunk model as plain data, so that a fresh dense model can be given the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+import torch
+from torch import nn
+
+from prunus._core import FormatError
+from prunus.families import Stack, stacks, weight_matrix
+from prunus.shrink.cut import check_untied, cut_groups, cut_layers, kept_layers, note_kept, set_group_numbers
+from prunus.shrink.edits import Edits
+from prunus.shrink.groups import Kind, Site, sites
+
+__all__ = ["apply_geometry_", "geometry"]
+
+_OUT: dict[Kind, str] = {"neurons": "down", "heads": "o"}
+
+
+def geometry(model: nn.Module) -> dict[str, Any]:
+    """Blocks, widths and biases of every stack of a known family, as JSON-ready data; {} without any.
+
+    Per stack: its name and family, `total` blocks once and which of them are `kept`, and per kept block the
+    inputs of the two output projections ("neurons": down, "heads": o) and whether those have a bias.
+
+    >>> geometry(nn.Linear(2, 2))
+    {}
+    """
+    found = [_describe(stack) for stack in stacks(model)]
+    return {"version": 1, "stacks": found} if found else {}
+
+
+def apply_geometry_(model: nn.Module, shape: Mapping[str, Any]) -> Callable[[], None]:
+    """Give a dense model the shape that `geometry` described; the weights that stay are arbitrary.
+
+    For loading: the saved weights are written over them afterwards. A model that has the shape already is
+    left as it is; the blocks may be all `total` or just the kept ones. Raises FormatError for data that does
+    not describe this model; the model is then unchanged. Returns a function that takes everything back.
+
+    >>> undo = apply_geometry_(nn.Linear(2, 2), {})
+    """
+    edits = Edits()
+    if shape == {}:
+        return edits.apply()
+    entries = shape.get("stacks") if isinstance(shape, Mapping) and shape.get("version") == 1 else None
+    if not isinstance(entries, list):
+        raise FormatError("geometry: expected version 1 with a list of stacks")
+    present = {stack.name: stack for stack in stacks(model)}
+    for entry in entries:
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        stack = present.get(name) if isinstance(name, str) else None
+        if stack is None:
+            raise FormatError(
+                f"geometry: expected a stack of blocks at {', '.join(present) or '-'}, got {name!r}"
+            )
+        _plan(edits, model, stack, entry)
+    return edits.apply()
+
+
+def _describe(stack: Stack) -> dict[str, Any]:
+    total, kept = kept_layers(stack)
+    blocks = []
+    for block in stack.layers:
+        entry: dict[str, Any] = {}
+        for kind, part in _OUT.items():
+            out = block.get_submodule(getattr(stack.family, part))
+            entry[kind] = _inputs(out)
+            entry[f"{kind}_bias"] = getattr(out, "bias", None) is not None
+        blocks.append(entry)
+    return {
+        "name": stack.name,
+        "family": stack.family.name,
+        "total": total,
+        "kept": list(kept),
+        "blocks": blocks,
+    }
+
+
+def _plan(edits: Edits, model: nn.Module, stack: Stack, entry: Mapping[str, Any]) -> None:
+    total, kept, blocks = _read(stack, entry)
+    count = len(stack.layers)
+    if count == total:
+        keep = kept
+    elif count == len(kept):
+        keep = list(range(count))
+    else:
+        raise FormatError(f"geometry: expected {total} or {len(kept)} blocks in {stack.name}, got {count}")
+    for kind, part in _OUT.items():
+        outs = [stack.layers[index].get_submodule(getattr(stack.family, part)) for index in keep]
+        if [_inputs(out) for out in outs] != [block[kind] for block in blocks]:
+            everywhere = sites(stack, kind)
+            found = [everywhere[index] for index in keep]
+            counts = [_groups(site, block[kind]) for site, block in zip(found, blocks, strict=True)]
+            check_untied(model, found)
+            for site, groups in zip(found, counts, strict=True):
+                if groups < site.count:
+                    cut_groups(edits, site, torch.arange(groups), None)
+            set_group_numbers(edits, found, counts)
+        for out, block in zip(outs, blocks, strict=True):
+            if block[f"{kind}_bias"] and getattr(out, "bias", None) is None:
+                edits.add_to_bias(out, torch.zeros(weight_matrix(out).shape[0], dtype=torch.float64))
+    if len(keep) < count:
+        cut_layers(edits, stack, keep)
+    if kept_layers(stack) != (total, tuple(kept)):
+        note_kept(edits, stack, total, kept)
+
+
+def _groups(site: Site, columns: int) -> int:
+    groups, rest = divmod(columns, site.per)
+    if rest or not 1 <= groups <= site.count:
+        raise FormatError(
+            f"geometry: expected at most {site.count * site.per} inputs of {site.name}, in groups of "
+            f"{site.per}, got {columns}"
+        )
+    return groups
+
+
+def _read(stack: Stack, entry: Mapping[str, Any]) -> tuple[int, list[int], list[Mapping[str, Any]]]:
+    """The checked fields of one stack's description."""
+    total, kept, blocks = entry.get("total"), entry.get("kept"), entry.get("blocks")
+    if not _is_count(total) or not isinstance(kept, list) or not all(_is_count(index, 0) for index in kept):
+        raise FormatError(f"geometry: expected total and kept of {stack.name} as block numbers, got {kept!r}")
+    if kept != sorted(set(kept)) or not kept or kept[-1] >= total:
+        raise FormatError(f"geometry: expected ascending indices below {total} in {stack.name}, got {kept}")
+    if not isinstance(blocks, list) or len(blocks) != len(kept):
+        raise FormatError(f"geometry: expected a description of each of {len(kept)} blocks in {stack.name}")
+    for block in blocks:
+        for kind in _OUT:
+            if not isinstance(block, Mapping) or not _is_count(block.get(kind)):
+                raise FormatError(f"geometry: expected a width of {kind} in every block of {stack.name}")
+            if not isinstance(block.get(f"{kind}_bias"), bool):
+                raise FormatError(f"geometry: expected {kind}_bias in every block of {stack.name}")
+    return total, kept, blocks
+
+
+def _is_count(value: Any, least: int = 1) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _inputs(module: nn.Module) -> int:
+    """in_features of a Linear, a SparseLinear or a Conv1D."""
+    features = getattr(module, "in_features", None)
+    return int(features) if features is not None else weight_matrix(module).shape[1]

@@ -1,0 +1,110 @@
+"""Importance of every group of a site, and the choice of the groups that stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from prunus.families import weight_matrix
+from prunus.masks import select, select_global
+from prunus.patterns import Unstructured
+from prunus.shrink.groups import VALUE_PARTS, Site, Slot
+from prunus.shrink.measure import Moments
+
+__all__ = ["choose", "constants", "lowest", "reconstruction", "weight_norms"]
+
+
+def weight_norms(site: Site) -> Tensor:
+    """(groups,) fp64: product of the Frobenius norms of the output columns and the rows carrying values."""
+    score = _columns(site).square().sum((0, 2)).sqrt()
+    for slot in site.slots:
+        if slot.part in VALUE_PARTS:
+            score = score * _rows(site, slot).double().square().sum(1).sqrt()
+    return score
+
+
+def reconstruction(site: Site, moments: Moments) -> Tensor:
+    """(groups,) fp64: sum over the group's columns of variance * |w|^2, its part in the output's variance."""
+    energy = _columns(site).square().sum(0)
+    return (energy * moments.variance.reshape(site.count, site.per)).sum(1)
+
+
+def constants(site: Site) -> Tensor:
+    """(columns,) fp64: what groups without input weights emit whatever the input; zero for all others.
+
+    act(bias) for neurons, times the up bias when gated; the value bias for heads, because attention averages.
+    For live groups act(bias) is no guess at the mean: folding it too made MiniLM worse (cosine 0.77 instead
+    of 0.81 at 25 % of the neurons).
+    """
+    dead = torch.ones(site.count, dtype=torch.bool)
+    for slot in site.slots:
+        if slot.part in VALUE_PARTS:
+            dead &= ~_rows(site, slot).any(1)
+    return torch.where(dead.repeat_interleave(site.per), _emitted(site), 0.0)
+
+
+def _emitted(site: Site) -> Tensor:
+    """(columns,) fp64: the input of `out` if all weights before it were zero."""
+
+    biases = {slot.part: _bias(site, slot) for slot in site.slots}
+    if site.kind == "heads":
+        per_value = biases["v"].reshape(site.count, 1, -1)
+        repeats = site.per // per_value.shape[2]  # query heads that read the same value head
+        return per_value.expand(-1, repeats, -1).flatten()
+    act: Callable[[Tensor], Tensor] = site.activation()
+    with torch.no_grad():
+        if "gate" in biases:
+            return act(biases["gate"]) * biases["up"]
+        return act(biases["up"])
+
+
+def _rows(site: Site, slot: Slot) -> Tensor:
+    """(groups, numbers) input weights of every group in one slot."""
+    rows = weight_matrix(slot.module)[slot.start : slot.start + site.count * slot.per]
+    return rows.cpu().reshape(site.count, -1)
+
+
+def _bias(site: Site, slot: Slot) -> Tensor:
+    rows = site.count * slot.per
+    bias = slot.module.bias
+    if not isinstance(bias, Tensor):
+        return torch.zeros(rows, dtype=torch.float64)
+    return bias.detach()[slot.start : slot.start + rows].double().cpu()
+
+
+def choose(
+    found: Sequence[Site], scores: Sequence[Tensor], sparsity: float, scope: str, round_to: int
+) -> list[Tensor]:
+    """Indices of the groups that stay, per site, ascending.
+
+    The number that stays is rounded up until the width is a multiple of `round_to` (never beyond the present
+    width), and is at least one group. "model" first cuts all sites by one budget, then rounds each.
+    """
+    if scope == "model":
+        masks = select_global([score.reshape(1, -1) for score in scores], sparsity)
+        stays = [int(mask.sum()) for mask in masks]
+    else:
+        stays = [site.count - math.floor(sparsity * site.count + 0.5) for site in found]
+    keeps = [_round_up(site, stay, round_to) for site, stay in zip(found, stays, strict=True)]
+    return [
+        lowest(score, site.count - keep)[1] for site, score, keep in zip(found, scores, keeps, strict=True)
+    ]
+
+
+def lowest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(indices of the `count` lowest scores, of the others), ascending; exact, ties keep the first."""
+    keep = select(scores.reshape(1, -1), Unstructured(count / scores.numel())).reshape(-1)
+    return torch.nonzero(~keep).flatten(), torch.nonzero(keep).flatten()
+
+
+def _round_up(site: Site, stay: int, round_to: int) -> int:
+    unit = round_to // math.gcd(round_to, site.per)
+    return min(site.count, max(1, -(-stay // unit)) * unit)
+
+
+def _columns(site: Site) -> Tensor:
+    """(n, groups, per) fp64 view of the output projection."""
+    return weight_matrix(site.out).double().cpu().reshape(-1, site.count, site.per)

@@ -1,0 +1,141 @@
+"""In fp64 a model without a group gives what it gave with the group silenced: every family and kind."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from shrink_models import FAMILY_OF, batches, make, output
+
+from prunus.families import find_stack, weight_matrix
+from prunus.shrink import Heads, Neurons, shrink_
+from prunus.shrink.groups import sites
+
+KINDS = {"neurons": Neurons, "heads": Heads}
+
+
+def gone_groups(site, shrunk_site):
+    """Which groups of `site` the shrunk model lacks, found by their columns of the output weight."""
+    before = weight_matrix(site.out).reshape(-1, site.count, site.per)
+    after = weight_matrix(shrunk_site.out).reshape(-1, shrunk_site.count, site.per)
+    return [
+        g
+        for g in range(site.count)
+        if not any(torch.equal(before[:, g], after[:, h]) for h in range(after.shape[1]))
+    ]
+
+
+def silence_weights(site, groups):
+    """The masked model: the weights (not the biases) of these groups' values are zero."""
+    for slot in site.slots:
+        if slot.part in ("up", "gate", "v"):
+            weight_matrix(slot.module)[slot.rows(torch.tensor(groups))] = 0
+
+
+def replace_inputs(site, groups, means):
+    """The masked model with its mean left in place: these groups' activations are constant."""
+    columns = site.columns(torch.tensor(groups))
+
+    def hook(_, args):
+        x = args[0].clone()
+        x[..., columns] = means[columns]
+        return (x, *args[1:])
+
+    site.out.register_forward_pre_hook(hook)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FAMILY_OF)
+def test_groups_without_input_weights_cost_nothing(name, kind):
+    """They still emit act(bias), or the value bias: it must be in the next bias afterwards."""
+    masked = make(name)
+    for site in sites(find_stack(masked), kind):
+        silence_weights(site, list(range(1, site.count, 2)))
+    shrunk = copy.deepcopy(masked)
+    report = shrink_(shrunk, KINDS[kind](0.5))
+    assert report.summary["importance"] == "weight"
+    assert all(row["after"] == row["before"] // 2 for row in report.rows)
+    emits = name not in ("mistral", "phi3", "llama") and (name, kind) != ("qwen2", "neurons")
+    assert all(bool(row["bias"]) == emits for row in report.rows)
+    for batch in batches():
+        torch.testing.assert_close(output(shrunk, batch), output(masked, batch), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FAMILY_OF)
+def test_with_calibration_mean_activations_equal_removed_groups(name, kind):
+    masked, shrunk = make(name), make(name)
+    calibration = batches(3, seed=1)
+    shrink_(shrunk, KINDS[kind](0.5), calibration)
+    found = sites(find_stack(masked), kind)
+    means = [inputs_of(masked, site, calibration).mean(0) for site in found]
+    for site, after, mean in zip(found, sites(find_stack(shrunk), kind), means, strict=True):
+        replace_inputs(site, gone_groups(site, after), mean)
+    for batch in batches(seed=2):
+        torch.testing.assert_close(output(shrunk, batch), output(masked, batch), rtol=0, atol=1e-10)
+
+
+def inputs_of(model, site, calibration):
+    """Inputs of the output projection at the tokens that are no padding, one by one."""
+    seen = []
+    handle = site.out.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        rows = []
+        for batch in calibration:
+            seen.clear()
+            with torch.no_grad():
+                model(**batch)
+            flat = seen[0].reshape(-1, seen[0].shape[-1])
+            rows.append(flat[batch["attention_mask"].bool().flatten()])
+        return torch.cat(rows)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_compensation_silenced_activations_equal_removed_groups(kind):
+    masked, shrunk = make("bert"), make("bert")
+    report = shrink_(shrunk, KINDS[kind](0.5, compensate="none"), batches())
+    assert {row["bias"] for row in report.rows} == {""}
+    for before, after in zip(sites(find_stack(masked), kind), sites(find_stack(shrunk), kind), strict=True):
+        weight_matrix(before.out)[:, before.columns(torch.tensor(gone_groups(before, after)))] = 0
+    batch = batches(seed=3)[0]
+    torch.testing.assert_close(output(shrunk, batch), output(masked, batch), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_live_groups_have_no_known_constant(kind):
+    model = make("bert")
+    assert {row["bias"] for row in shrink_(model, KINDS[kind](0.5)).rows} == {""}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+def test_weight_compensation_is_the_least_squares_answer(name, kind):
+    model, shrunk = make(name), make(name)
+    calibration = batches(8, seed=1)
+    shrink_(shrunk, KINDS[kind](0.5, compensate="weight"), calibration)
+    for site, after in zip(sites(find_stack(model), kind), sites(find_stack(shrunk), kind), strict=True):
+        rows = inputs_of(model, site, calibration)
+        slot, shrunk_slot = (s.slot("v" if kind == "heads" else "up") for s in (site, after))
+        kept = site.columns(kept_groups(slot, shrunk_slot, site.count, after.count))
+        centred = rows - rows.mean(0)
+        design = torch.cat([centred[:, kept], torch.zeros(kept.numel(), kept.numel())])
+        ridge = (0.01 * centred[:, kept].square().sum(0)).sqrt()
+        design[len(rows) :] = torch.diag(ridge)
+        old = weight_matrix(site.out)
+        target = torch.cat([centred @ old.T, ridge[:, None] * old[:, kept].T])
+        best = torch.linalg.lstsq(design, target).solution.T
+        torch.testing.assert_close(weight_matrix(after.out), best, rtol=0, atol=1e-3 * old.abs().max())
+        bias = 0 if site.out.bias is None else site.out.bias
+        expected = (rows @ old.T + bias).mean(0)
+        got = (rows[:, kept] @ weight_matrix(after.out).T + after.out.bias).mean(0)
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
+
+
+def kept_groups(slot, shrunk_slot, before, after):
+    """Which groups stay, found by their input weights."""
+    old = weight_matrix(slot.module)[slot.start : slot.start + before * slot.per].reshape(before, -1)
+    new = weight_matrix(shrunk_slot.module)[shrunk_slot.start : shrunk_slot.start + after * slot.per]
+    return torch.tensor([g for g in range(before) if (old[g] == new.reshape(after, -1)).all(1).any()])
