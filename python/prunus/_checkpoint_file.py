@@ -1,13 +1,14 @@
 """The file of `save` and `load`: safetensors with bit mask + values, described by JSON metadata.
 
 The metadata has two strings: "prunus", a JSON object, and "prunus_crc32", the checksum of that string (hex).
-The object: version; entries, tensor name -> {"kind": "dense"} (stored under its own name) or {"kind":
-"masked", "shape": [...]} (stored as NAME:mask, uint8, one bit per element in row-major order, lowest bit
-first, and NAME:values, the kept elements in the same order); ties, name -> the name it shares memory with;
-sparse, module path -> {"activation", "dtype"} of a SparseLinear, whose weight is the masked entry
-PATH.weight (n, k); resized, module paths whose shapes are not the architecture's; geometry, the shape of a
-shrunk model (`prunus.shrink.geometry`); crc32, stored tensor -> checksum of its bytes. Everything a file says
-is looked up in a fixed table or compared with the tensors: it never names code.
+The object: version; entries, tensor name -> {"kind", "shape"}; ties, name -> the name it shares memory with;
+sparse, module path -> {"activation", "dtype"} of a SparseLinear, whose weight is the entry PATH.weight
+(n, k); resized, module paths whose shapes are not the architecture's; geometry, the shape of a shrunk model
+(`prunus.shrink.geometry`); crc32, stored tensor -> checksum of its bytes.
+Kinds: "dense", stored under its own name. "masked": NAME:mask, uint8, one bit per element in row-major order,
+lowest bit first, and NAME:values, the kept elements in the same order. "scaled": values are int8, and
+NAME:scales holds one float32 factor per row.
+Everything a file says is looked up in a fixed table or compared with the tensors: it never names code.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ from prunus.ops import ACTIVATIONS
 __all__ = ["Saved", "SparseEntry", "read", "write"]
 
 VERSION = 1
+# dtype of a SparseLinear's values -> of its weight while it is unpacked
 DTYPES = {
     "float32": torch.float32,
-    "float64": torch.float64,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
+    "int8": torch.float32,
 }
+# kind of an entry -> what is behind its name in the names of the stored tensors
+PARTS = {"dense": ("",), "masked": (":mask", ":values"), "scaled": (":mask", ":values", ":scales")}
 # Below this share of zeros the mask costs as much as it saves, or is not worth the detour.
 MIN_ZEROS = 1 / 16
 
@@ -66,16 +70,12 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
 
     stored: dict[str, Tensor] = {}
     entries: dict[str, Any] = {}
-    always = {_weight_name(path) for path in saved.sparse}
+    packed = {_weight_name(path): entry.dtype for path, entry in saved.sparse.items()}
     for name, tensor in saved.tensors.items():
-        kept = _kept(tensor)
-        if kept is None or (name not in always and int(kept.sum()) > (1 - MIN_ZEROS) * tensor.numel()):
-            parts, entries[name] = {name: tensor}, {"kind": "dense"}
-        else:
-            bits = np.packbits(kept.numpy(), bitorder="little")
-            parts = {name + ":mask": torch.from_numpy(bits), name + ":values": tensor.reshape(-1)[kept]}
-            entries[name] = {"kind": "masked", "shape": list(tensor.shape)}
-        for key, part in parts.items():
+        kind, parts = _encode(tensor, packed.get(name))
+        entries[name] = {"kind": kind, "shape": list(tensor.shape)}
+        for suffix, part in zip(PARTS[kind], parts, strict=True):
+            key = name + suffix
             if key in stored:
                 raise ValueError(f"model: expected tensor names without ':mask' and ':values', got {key!r}")
             stored[key] = part
@@ -120,13 +120,15 @@ class _Reader:
         used: set[str] = set()
         tensors = {}
         for name, entry in self._table("entries").items():
-            kind = entry.get("kind") if isinstance(entry, dict) else entry
-            _expect(kind in ("dense", "masked"), f"entries[{name!r}].kind", "'dense' or 'masked'", kind)
-            keys = [name] if kind == "dense" else [name + ":mask", name + ":values"]
+            given = entry.get("kind") if isinstance(entry, dict) else entry
+            kind = given if isinstance(given, str) else ""
+            _expect(kind in PARTS, f"entries[{name!r}].kind", f"one of {', '.join(PARTS)}", given)
+            keys = [name + suffix for suffix in PARTS[kind]]
             missing = [key for key in keys if key not in self.stored]
             _expect(not missing, f"entries[{name!r}]", f"tensors {keys} in the file", f"no {missing}")
             used.update(keys)
-            tensors[name] = self.stored[name] if kind == "dense" else self._masked(name, entry)
+            sizes = self._sizes(name, entry)
+            tensors[name] = self._dense(name, sizes) if kind == "dense" else self._masked(name, sizes, kind)
         extra = sorted(self.stored.keys() - used)
         _expect(not extra, "entries", "an entry for every tensor of the file", f"none for {extra[:3]}")
         geometry = self._table("geometry")
@@ -141,19 +143,28 @@ class _Reader:
             got = _crc32(tensor)
             _expect(sums[key] == got, f"tensor {key!r}", f"checksum {sums[key]!r}", str(got))
 
-    def _masked(self, name: str, entry: dict[str, Any]) -> Tensor:
-        shape, where = entry.get("shape"), f"entries[{name!r}].shape"
-        ok = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-        _expect(ok and isinstance(shape, list), where, "a list of sizes", shape)
-        sizes: list[int] = shape if isinstance(shape, list) else []
+    def _sizes(self, name: str, entry: dict[str, Any]) -> list[int]:
+        shape = entry.get("shape")
+        good = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+        _expect(good, f"entries[{name!r}].shape", "a list of sizes", shape)
+        return shape if isinstance(shape, list) else []
+
+    def _dense(self, name: str, sizes: list[int]) -> Tensor:
+        tensor = self.stored[name]
+        _expect(list(tensor.shape) == sizes, f"tensor {name!r}", f"shape {sizes}", _describe(tensor))
+        return tensor
+
+    def _masked(self, name: str, sizes: list[int], kind: str) -> Tensor:
         bits, values = self.stored[name + ":mask"], self.stored[name + ":values"]
         count = math.prod(sizes)
         good = bits.dtype == torch.uint8 and bits.dim() == 1 and bits.numel() == -(-count // 8)
         _expect(
             good, f"tensor {name + ':mask'!r}", f"{-(-count // 8)} bytes for shape {sizes}", _describe(bits)
         )
-        good = values.dim() == 1 and values.is_floating_point()
-        _expect(good, f"tensor {name + ':values'!r}", "a 1-D floating-point tensor", _describe(values))
+        right = values.dtype == torch.int8 if kind == "scaled" else values.is_floating_point()
+        what = "1-D int8" if kind == "scaled" else "1-D floating-point"
+        good = right and values.dim() == 1
+        _expect(good, f"tensor {name + ':values'!r}", f"a {what} tensor", _describe(values))
         kept = np.unpackbits(bits.numpy(), bitorder="little")
         _expect(
             not kept[count:].any(), f"tensor {name + ':mask'!r}", "zero bits after the last element", "ones"
@@ -165,7 +176,13 @@ class _Reader:
         )
         dense = torch.zeros(count, dtype=values.dtype)
         dense[mask] = values
-        return dense.reshape(sizes)
+        dense = dense.reshape(sizes)
+        if kind == "masked":
+            return dense
+        scales = self.stored[name + ":scales"]
+        good = len(sizes) == 2 and scales.dtype == torch.float32 and list(scales.shape) == sizes[:1]
+        _expect(good, f"tensor {name + ':scales'!r}", f"float32 of shape {sizes[:1]}", _describe(scales))
+        return dense * scales[:, None]
 
     def _ties(self, tensors: dict[str, Tensor]) -> dict[str, str]:
         ties = self._table("ties")
@@ -231,10 +248,25 @@ def _expect(ok: bool, name: str, expected: str, got: Any) -> None:
         raise FormatError(f"{name}: expected {expected}, got {text[:200]}")
 
 
+def _encode(tensor: Tensor, packed: str | None) -> tuple[str, list[Tensor]]:
+    """Kind and stored parts of a tensor; packed: the dtype of the values if it is a SparseLinear's weight."""
+    kept = _kept(tensor)
+    if kept is None or (packed is None and int(kept.sum()) > (1 - MIN_ZEROS) * tensor.numel()):
+        return "dense", [tensor]
+    mask = torch.from_numpy(np.packbits(kept.numpy(), bitorder="little"))
+    if packed != "int8":
+        return "masked", [mask, tensor.reshape(-1)[kept]]
+    # As pack does it: the largest value of a row becomes 127. Exact up to the last bit of the scale.
+    largest = tensor.abs().amax(1) if tensor.numel() else torch.zeros(tensor.shape[0])
+    scales = largest / 127
+    values = torch.round(tensor / torch.where(scales > 0, scales, 1.0)[:, None]).to(torch.int8)
+    return "scaled", [mask, values.reshape(-1)[kept], scales]
+
+
 def _kept(tensor: Tensor) -> Tensor | None:
     """Flat bool mask of the elements that are not +0.0 in bits (a -0.0 is kept: the file is exact); None
     where a mask makes no sense."""
-    if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.dtype not in DTYPES.values():
+    if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.element_size() == 1:
         return None
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     return tensor.reshape(-1).view(bits) != 0

@@ -146,6 +146,27 @@ def test_ties_are_made_and_undone(path):
     assert untied.head.weight is untied.embed.weight
 
 
+@pytest.mark.parametrize("format", ["col8", "bitmap"])
+@pytest.mark.parametrize(
+    ("dtype", "bytes_per_value"), [("float32", 4), ("bfloat16", 2), ("float16", 2), ("int8", 1)]
+)
+def test_value_types(path, dtype, format, bytes_per_value):
+    """The file holds values of the packed type; only a scale of int8 may move by its last bit."""
+    linear = sparse_(nn.Linear(60, 40), 0.8)
+    linear.weight.data[5] = 0.0
+    layer = SparseLinear.from_linear(linear, dtype=dtype, format=format)
+    save(nn.Sequential(layer), path)
+    assert (
+        path.stat().st_size < 300 + 40 * 60 / 8 + bytes_per_value * layer.packed_weight.nnz + 160 + 160 + 600
+    )
+    fresh = load(nn.Sequential(nn.Linear(60, 40)), path)
+    assert fresh[0].packed_weight.dtype == dtype
+    got, expected = (torch.from_numpy(m.packed_weight.to_dense()) for m in (fresh[0], layer))
+    torch.testing.assert_close(got, expected, rtol=3e-7 if dtype == "int8" else 0, atol=0)
+    save(fresh, path)
+    assert same_state(load(nn.Sequential(nn.Linear(60, 40)), path), fresh)
+
+
 def test_conv1d_of_gpt2(path):
     config = GPT2Config(vocab_size=30, n_embd=32, n_layer=1, n_head=2, n_positions=16)
     model = GPT2LMHeadModel(config).eval()
@@ -300,9 +321,16 @@ def set_mask_bit(about, tensors):
             lambda a, _: a["entries"].pop("norm.bias"),
             r"entries: expected an entry for every tensor.*norm\.bias",
         ),
+        (
+            lambda a, _: a["entries"]["norm.bias"].update(shape=[8, 8]),
+            r"tensor 'norm.bias': expected shape \[8, 8\]",
+        ),
         (lambda a, _: a["entries"].update(x={"kind": "dense"}), r"entries\['x'\]: expected tensors \['x'\]"),
-        (lambda a, _: a["entries"].update(x={"kind": "pickle"}), r"entries\['x'\].kind: expected 'dense' or"),
-        (lambda a, _: a["entries"].update(x=3), r"entries\['x'\].kind: expected 'dense' or 'masked', got 3"),
+        (
+            lambda a, _: a["entries"].update(x={"kind": "pickle"}),
+            r"entries\['x'\].kind: expected one of dense, masked, scaled, got pickle",
+        ),
+        (lambda a, _: a["entries"].update(x=3), r"entries\['x'\].kind: expected one of dense, .*, got 3"),
         (lambda a, _: a["entries"]["up.weight"].update(shape=[-1, 3]), "shape: expected a list of sizes"),
         (lambda a, _: a["entries"]["up.weight"].update(shape=[128, True]), "shape: expected a list of sizes"),
         (

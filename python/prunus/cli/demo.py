@@ -43,14 +43,14 @@ class DemoReport(Report):
 
     columns = (
         Column("label", "zeros"),
-        Column("ms", "ms per batch", ".1f"),
+        Column("ms", "ms per\nbatch", ".1f"),
         Column("spread_ms", "+-", ".1f"),
-        Column("linear_speedup", "Linear layers", ".2f", "x"),
-        Column("speedup", "whole model", ".2f", "x"),
-        Column("layers_sparse", "run sparse"),
+        Column("linear_speedup", "Linear\nlayers", ".2f", "x"),
+        Column("speedup", "whole\nmodel", ".2f", "x"),
+        Column("layers_sparse", "run\nsparse"),
         Column("megabytes", "MB", ".1f"),
         Column("cosine", spec=".3f"),
-        Column("overlap", f"same top-{NEIGHBOURS}", ".0%"),
+        Column("overlap", f"same\ntop-{NEIGHBOURS}", ".0%"),
     )
 
     def summary_line(self) -> str:
@@ -115,15 +115,16 @@ def run(options: argparse.Namespace) -> int:
         print(report.to_json())
         return 0
     console = Console()
+    # A pipe or a file gets the whole width; a terminal folds what is wider.
+    show = console.print if console.is_terminal else print
     if options.detail:
         from prunus.accelerate import AccelerateReport
 
         for row in report.rows[1:]:
-            console.print(
-                AccelerateReport(row["layers"], row["linear"], title=f"{row['label']}: every Linear layer")
-            )
-            console.print()
-    console.print(report)
+            title = f"{row['label']}: every Linear layer"
+            show(AccelerateReport(row["layers"], row["linear"], title=title))
+            show()
+    show(report)
     return 0
 
 
@@ -229,7 +230,7 @@ def _row(label: str, report: AccelerateReport | None, quality: tuple[float, floa
     return row | {
         "linear_speedup": linear["linear_speedup"],
         "converted": linear["converted"],
-        "layers_sparse": f"{linear['converted']} of {linear['layers']}",
+        "layers_sparse": f"{linear['converted']}/{linear['layers']}",
         "linear": linear,
         "layers": report.rows,
     }

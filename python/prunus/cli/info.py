@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in facts.items():
-        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_text(value)))
+        shown = _grouped(value) if name == "kernels" else value
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(_text(shown)))
     console = Console()
     console.print(table)
     if len(facts["openmp_runtimes"]) > 1:
@@ -100,6 +101,17 @@ def _cpu_name() -> str:
     file = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", file.read_text(), re.MULTILINE) if file.exists() else None
     return found[1] if found else platform.processor() or "unknown cpu"
+
+
+def _grouped(kernels: list[str]) -> list[str]:
+    """format_valuetype_tokens names as one phrase per format."""
+    parts = [name.rsplit("_", 2) for name in kernels]
+    phrases = []
+    for form in dict.fromkeys(part[0] for part in parts):
+        values = dict.fromkeys(part[1] for part in parts if part[0] == form)
+        tokens = dict.fromkeys(part[2] for part in parts if part[0] == form)
+        phrases.append(f"{form} ({' '.join(values)}; {' '.join(tokens)} tokens)")
+    return phrases
 
 
 def _text(value: Any) -> str:
