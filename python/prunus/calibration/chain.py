@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 __all__ = ["Chain"]
+
+
+class _AtFirstBlockError(Exception):
+    """Nothing went wrong: the first block was reached and the rest of the model is not needed."""
+
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -21,6 +27,9 @@ class Chain:
     Only the hidden states of one block are kept; the other arguments (masks, positions) are references to
     what the model made for all blocks. `intact` says whether the model does nothing else between two blocks:
     every block ran once per batch, in order, on exactly the output of the one before.
+
+    Where the first batch shows that, and that all blocks get the same other arguments, the model runs no
+    further than its first block for the other batches: their hidden states are made block by block anyway.
     """
 
     def __init__(self, blocks: Mapping[str, nn.Module]) -> None:
@@ -28,13 +37,23 @@ class Chain:
         self.intact = True
         self.started = False  # whether a block has been called in this pass
         self._modules = list(blocks.values())
+        self._only_start = False
         self._hidden: list[Tensor] = []
         self._calls: list[list[Call]] = []
         self._last: Tensor | None = None
 
+    @property
+    def uniform(self) -> bool:
+        """Whether a whole batch was recorded and its blocks differ in nothing but the hidden states."""
+        if not (self.intact and self._calls and len(self._calls[0]) == len(self._modules) > 0):
+            return False
+        first = _flat(self._calls[0][0])
+        flats = [_flat(call) for call in self._calls[0]]
+        return all(len(f) == len(first) and all(map(operator.is_, f, first)) for f in flats)
+
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Forget what was recorded; call `next_batch` before every batch run inside."""
+        """Forget what was recorded; run every batch inside with `next_batch`."""
         self._hidden, self._calls = [], []
         handles: list[RemovableHandle] = []
         try:
@@ -49,10 +68,15 @@ class Chain:
         complete = all(len(calls) == len(self._modules) for calls in self._calls)
         self.intact = self.intact and complete and len(self._hidden) == len(self._calls)
 
-    def next_batch(self) -> None:
-        """The next calls belong to another batch."""
+    def next_batch(self, run: Callable[[], object], only_start: bool = False) -> None:
+        """Run the model on another batch; `only_start` (when `uniform`) leaves it at the first block."""
         self._calls.append([])
+        self._only_start = only_start
         self._last, self.started = None, False
+        try:
+            run()
+        except _AtFirstBlockError:
+            self._calls[-1] *= len(self._modules)
 
     def run(self, index: int) -> Iterator[Tensor]:
         """Run block `index` on every batch; yields its outputs one by one."""
@@ -80,12 +104,19 @@ class Chain:
                 self._hidden.append(hidden)
             elif self._last is None or not torch.equal(self._last, hidden):
                 self.intact = False
-            calls.append((args[1:], kwargs))
+            calls.append((args[1:], {**kwargs, "hidden_states": None} if not args else kwargs))
+            if self._only_start:
+                raise _AtFirstBlockError
 
         return hook
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._last = _first(output)
+
+
+def _flat(call: Call) -> list[Any]:
+    args, kwargs = call
+    return [*args, *kwargs, *kwargs.values()]
 
 
 def _first(output: Any) -> Any:

@@ -117,8 +117,9 @@ class _Walk:
         try:
             with self.chain.recording():
                 for batch in self.calibration.batches:
-                    self.chain.next_batch()
-                    run_batch(self.model, batch, self.calibration)
+                    run = partial(run_batch, self.model, batch, self.calibration)
+                    only_start = self.chain.uniform and len(order) == len(self.layers)
+                    self.chain.next_batch(run, only_start)
         finally:
             for handle in handles:
                 handle.remove()

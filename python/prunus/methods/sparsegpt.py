@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SparseGPT"]
 
+PANEL = 16
+
 
 @dataclass(frozen=True)
 class SparseGPT(Method):
@@ -61,32 +63,33 @@ class SparseGPT(Method):
 
         assert stats.gram is not None
         factor = inverse_factor(stats, self.damping).to(weight.dtype)
-        live = stats.gram.diagonal()
-        new = weight.clone()
-        scores = torch.empty_like(weight)
-        mask = torch.ones_like(weight, dtype=torch.bool)
+        diagonal, live = factor.diagonal(), stats.gram.diagonal()
+        # Transposed: a column of the weight is a contiguous row here.
+        new = weight.t().clone(memory_format=torch.contiguous_format)
+        scores = torch.empty_like(new)
+        keep = torch.ones_like(new, dtype=torch.bool)
 
         def decide(start: int, stop: int) -> None:
             """Fix the mask of these columns from the weights as they are now."""
             columns = slice(start, stop)
             if _is_local(pattern):
-                now = self._scores(new[:, columns], factor.diagonal()[columns], live[columns])
-                mask[:, columns] = choose(now, pattern)
+                now = self._scores(new[columns].t(), diagonal[columns], live[columns])
+                keep[columns] = choose(now, pattern).t()
                 return
-            scores[:, start:] = self._scores(new[:, start:], factor.diagonal()[start:], live[start:])
-            mask[:, columns] = choose(scores, pattern)[:, columns]
-            scores[:, columns] = torch.where(mask[:, columns], torch.inf, -torch.inf)
+            scores[start:] = self._scores(new[start:].t(), diagonal[start:], live[start:]).t()
+            keep[columns] = choose(scores.t(), pattern).t()[columns]
+            scores[columns] = torch.where(keep[columns], torch.inf, -torch.inf)
 
-        _sweep(new, mask, factor, decide, self._sizes(pattern))
-        return mask, new
+        _sweep(new, keep, factor, decide, self._sizes(pattern))
+        return keep.t().contiguous(), new.t().contiguous()
 
-    def _sizes(self, pattern: Pattern) -> tuple[int, int]:
-        """Columns per lazy update, columns per decision."""
+    def _sizes(self, pattern: Pattern) -> tuple[int, int, int]:
+        """Columns per lazy update of what lies behind, per update of the rest of those, per decision."""
         if isinstance(pattern, Unstructured):
-            return self.block, 1 if pattern.scope == "column" else self.block
+            return self.block, PANEL, 1 if pattern.scope == "column" else self.block
         unit = pattern.m if isinstance(pattern, NM) else pattern.shape[1]
-        block = -(-self.block // unit) * unit
-        return block, unit if isinstance(pattern, NM) else block
+        block, panel = (-(-size // unit) * unit for size in (self.block, PANEL))
+        return block, panel, unit if isinstance(pattern, NM) else block
 
     @staticmethod
     def _scores(weight: Tensor, diagonal: Tensor, live: Tensor) -> Tensor:
@@ -100,34 +103,36 @@ def _is_local(pattern: Pattern) -> bool:
 
 
 def _sweep(
-    weight: Tensor,
-    mask: Tensor,
+    new: Tensor,
+    keep: Tensor,
     factor: Tensor,
     decide: Callable[[int, int], None],
-    sizes: tuple[int, int],
+    sizes: tuple[int, int, int],
 ) -> None:
-    """Zero the pruned columns from left to right, in place; later columns take over what they can.
+    """Zero the pruned columns (rows of `new` (k, n)) from left to right; later ones take over what they can.
 
-    Inside a block of columns every removal updates the block; the columns behind it are updated once per
-    block by one matrix product.
+    Column by column only inside a panel; the rest of the block and what lies behind it follow in matrix
+    products (a column at a time over a block of 128 was half of the run: 2 ms per column of 3072 rows).
     """
     import torch
 
-    k, (block, step) = weight.shape[1], sizes
+    k, (block, panel, step) = len(new), sizes
+    nothing = new.new_zeros(())
     for start in range(0, k, block):
         stop = min(start + block, k)
-        errors = torch.zeros(stop - start, len(weight), dtype=weight.dtype, device=weight.device)
-        for j in range(start, stop):
-            if (j - start) % step == 0:
-                decide(j, min(j + step, stop))
-            column = weight[:, j]
-            error = torch.where(mask[:, j], 0.0, column).div_(factor[j, j])
-            # Starts at j itself: u_jj times the error is the pruned weight, which becomes zero.
-            weight[:, j:stop].addr_(error, factor[j, j:stop], alpha=-1.0)
-            column.masked_fill_(~mask[:, j], 0.0)
-            errors[j - start] = error
-        if stop < k:
-            weight[:, stop:].addmm_(errors.t(), factor[start:stop, stop:], alpha=-1.0)
+        errors = new.new_empty(stop - start, new.shape[1])
+        for left in range(start, stop, panel):
+            right = min(left + panel, stop)
+            for j in range(left, right):
+                if (j - start) % step == 0:
+                    decide(j, min(j + step, stop))
+                error = torch.where(keep[j], nothing, new[j], out=errors[j - start])
+                new[j].sub_(error)
+                error.div_(factor[j, j])
+                new[j + 1 : right].addcmul_(factor[j, j + 1 : right, None], error[None], value=-1.0)
+            done = slice(left - start, right - start)
+            new[right:stop].addmm_(factor[left:right, right:stop].t(), errors[done], alpha=-1.0)
+        new[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1.0)
 
 
 def inverse_factor(stats: Stats, damping: float) -> Tensor:
