@@ -3,8 +3,8 @@
 The metadata has two strings: "prunus", a JSON object, and "prunus_crc32", the checksum of that string (hex).
 The object: version; entries, tensor name -> {"kind", "shape"}; ties, name -> the name it shares memory with;
 sparse, module path -> {"activation", "dtype"} of a SparseLinear, whose weight is the entry PATH.weight
-(n, k); resized, module paths whose shapes are not the architecture's; geometry, the shape of a shrunk model
-(`prunus.shrink.geometry`); crc32, stored tensor -> checksum of its bytes.
+(n, k); geometry, the shape of a shrunk model (`prunus.shrink.geometry`); crc32, stored tensor -> checksum of
+its bytes.
 Kinds: "dense", stored under its own name. "masked": NAME:mask, uint8, one bit per element in row-major order,
 lowest bit first, and NAME:values, the kept elements in the same order. "scaled": values are int8, and
 NAME:scales holds one float32 factor per row.
@@ -60,7 +60,6 @@ class Saved:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
     sparse: dict[str, SparseEntry] = field(default_factory=dict)
-    resized: list[str] = field(default_factory=list)
     geometry: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,7 +84,6 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "entries": entries,
             "ties": saved.ties,
             "sparse": {k: {"activation": v.activation, "dtype": v.dtype} for k, v in saved.sparse.items()},
-            "resized": saved.resized,
             "geometry": saved.geometry,
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
         }
@@ -132,7 +130,7 @@ class _Reader:
         extra = sorted(self.stored.keys() - used)
         _expect(not extra, "entries", "an entry for every tensor of the file", f"none for {extra[:3]}")
         geometry = self._table("geometry")
-        return Saved(tensors, self._ties(tensors), self._sparse(tensors), self._resized(), geometry)
+        return Saved(tensors, self._ties(tensors), self._sparse(tensors), geometry)
 
     def _check_sums(self) -> None:
         sums = self._table("crc32")
@@ -208,12 +206,6 @@ class _Reader:
             _expect(good, where, f"a 2-D {dtype} tensor {name!r}", _describe(weight))
             found[path] = SparseEntry(activation, dtype)
         return found
-
-    def _resized(self) -> list[str]:
-        resized = self.about.get("resized")
-        good = isinstance(resized, list) and all(isinstance(path, str) for path in resized)
-        _expect(good, "resized", "a list of module paths", resized)
-        return resized if isinstance(resized, list) else []
 
     def _table(self, key: str) -> dict[str, Any]:
         value = self.about.get(key)

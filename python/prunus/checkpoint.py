@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prunus._checkpoint_file import DTYPES, Saved, SparseEntry, read, write
 from prunus._running import check_model
 from prunus.families import weight_matrix
-from prunus.nn import SparseLinear, mark_resized, was_resized
+from prunus.nn import SparseLinear
 from prunus.packed import PackedWeight, pack
 from prunus.shrink.geometry import apply_geometry_, geometry
 
@@ -63,7 +63,6 @@ def save(model: nn.Module, path: Path) -> None:
         else:
             # A copy where memory is shared in part: the file format knows no views.
             saved.tensors[name] = _alone(tensor.detach().cpu().contiguous())
-    saved.resized = [path for path, module in modules.items() if was_resized(module)]
     saved.geometry = geometry(model)
     write(saved, path)
 
@@ -103,16 +102,11 @@ class _Plan:
     def __init__(self, model: nn.Module, saved: Saved) -> None:
         self.model, self.saved = model, saved
         self.modules = dict(model.named_modules(remove_duplicate=False))
-        self.resized = set(saved.resized)
         self.steps: list[Callable[[], object]] = []
         self.sparse: dict[str, SparseLinear] = {}
         self._plan_sparse()
         names = self._match_names()
         self._plan_tensors(names)
-        for path in saved.resized:
-            if path not in self.modules:
-                raise ValueError(f"model: expected a module {path!r}, got none")
-            self.steps.append(partial(self._note_size, path))
 
     def apply(self) -> None:
         for step in self.steps:
@@ -150,7 +144,7 @@ class _Plan:
         if module is None or not found:
             got = "no such module" if module is None else type(module).__name__
             raise ValueError(f"model: expected a Linear at {path!r}, got {got}")
-        if found != shape and path not in self.resized:
+        if found != shape:
             raise ValueError(f"model: expected {path}.weight of shape {shape} as in the file, got {found}")
         return module
 
@@ -197,7 +191,7 @@ class _Plan:
                 raise ValueError(f"model: expected a tensor {name!r}, got None")
             original = self.saved.ties.get(name, name)
             value = self.saved.tensors[original]
-            if present.shape != value.shape and path not in self.resized:
+            if present.shape != value.shape:
                 want, got = tuple(value.shape), tuple(present.shape)
                 raise ValueError(f"model: expected {name} of shape {want} as in the file, got {got}")
             if original not in targets:
@@ -221,23 +215,6 @@ class _Plan:
             replacement = value.clone().to(present.device)
             self.steps.append(partial(setattr, present, "data", replacement))
         return present
-
-    def _note_size(self, path: str) -> None:
-        module = self.sparse.get(path) or self.modules[path]
-        mark_resized(module)
-        weight = module._parameters.get("weight")
-        for attribute, size in _SIZES.get(type(module).__name__, {}).items():
-            if weight is not None:
-                setattr(module, attribute, size(weight))
-
-
-# Attributes that repeat a shape, per kind of module.
-_SIZES: dict[str, dict[str, Callable[[Tensor], Any]]] = {
-    "Linear": {"out_features": lambda w: w.shape[0], "in_features": lambda w: w.shape[1]},
-    "Conv1D": {"nx": lambda w: w.shape[0], "nf": lambda w: w.shape[1]},
-    "Embedding": {"num_embeddings": lambda w: w.shape[0], "embedding_dim": lambda w: w.shape[1]},
-    "LayerNorm": {"normalized_shape": lambda w: tuple(w.shape)},
-}
 
 
 def _sparse_like(

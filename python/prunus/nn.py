@@ -18,7 +18,7 @@ from prunus.packed import PackedWeight, pack
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SparseLinear", "mark_resized", "was_resized"]
+__all__ = ["SparseLinear"]
 
 
 class SparseLinear(nn.Module):
@@ -98,8 +98,6 @@ class SparseLinear(nn.Module):
         packed = pack(weight_matrix(linear), mask, dtype, format)
         layer = cls.from_packed(packed, linear._parameters.get("bias"), activation)
         layer.train(linear.training)
-        if was_resized(linear):
-            mark_resized(layer)
         return layer
 
     @property
@@ -124,8 +122,6 @@ class SparseLinear(nn.Module):
         linear.weight = nn.Parameter(torch.from_numpy(self.packed_weight.to_dense()).to(self.packed.device))
         if self.bias is not None:
             linear.bias = self.bias
-        if was_resized(self):
-            mark_resized(linear)
         return linear.train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,19 +173,3 @@ def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__
-
-
-def mark_resized(module: nn.Module) -> None:
-    """Note on a module that its shapes are no longer those of the architecture, so that `save` stores them.
-
-    >>> layer = nn.Linear(2, 2)
-    >>> mark_resized(layer)
-    >>> was_resized(layer)
-    True
-    """
-    module._prunus_resized = True  # type: ignore[assignment]
-
-
-def was_resized(module: nn.Module) -> bool:
-    """True after `mark_resized`; survives deepcopy and pickle."""
-    return bool(getattr(module, "_prunus_resized", False))

@@ -18,7 +18,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from prunus import FormatError, SparseLinear, accelerate_, load, save
 from prunus import _accelerate_race as race_module
-from prunus.nn import mark_resized, was_resized
 
 
 @pytest.fixture(autouse=True)
@@ -194,34 +193,6 @@ def test_activation_and_a_sparse_layer_as_the_model(path):
         load(nn.Linear(20, 10), path)
 
 
-def test_other_sizes_only_where_the_file_says_so(path):
-    small = nn.Sequential(nn.Linear(20, 10), nn.LayerNorm(10), nn.Linear(10, 20))
-    save(small, path)
-    big = nn.Sequential(nn.Linear(20, 16), nn.LayerNorm(16), nn.Linear(16, 20))
-    before = copy.deepcopy(big.state_dict())
-    with pytest.raises(
-        ValueError, match=r"expected 0.weight of shape \(10, 20\) as in the file, got \(16, 20\)"
-    ):
-        load(big, path)
-    assert all(torch.equal(big.state_dict()[name], before[name]) for name in before)
-    for layer in small:
-        mark_resized(layer)
-    sparse_(small)
-    accelerate_(small, torch.randn(4, 20), min_speedup=0)
-    small[0] = small[0].to_linear()
-    mark_resized(small[0])
-    save(small, path)
-    load(big, path)
-    assert same_state(big, small)
-    assert (big[0].in_features, big[0].out_features) == (20, 10)
-    assert big[1].normalized_shape == (10,)
-    assert isinstance(big[2], SparseLinear)
-    assert was_resized(big[2])
-    x = torch.randn(3, 20)
-    with torch.no_grad():
-        assert torch.equal(big(x), small(x))
-
-
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -365,7 +336,7 @@ def set_mask_bit(about, tensors):
             lambda a, _: a["sparse"].update(norm=a["sparse"]["up"]),
             r"sparse\['norm'\]: expected a 2-D float32",
         ),
-        (lambda a, _: a.update(resized="up"), "resized: expected a list of module paths, got up"),
+        (lambda a, _: a.update(geometry=3), "geometry: expected an object, got 3"),
     ],
 )
 def test_every_field_is_checked(path, change, sentence):
