@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prunus._compare import CompareReport, compare
     from prunus.accelerate import AccelerateReport, accelerate_
     from prunus.allocation import OWL, Allocation, Sensitivity
+    from prunus.balance import BalanceReport, Target, balance_
     from prunus.calibration import Calibration, Stats
     from prunus.checkpoint import load, save
     from prunus.masks import apply_mask_, normalize, select, select_global
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "AccelerateReport": "prunus.accelerate",
     "Allocation": "prunus.allocation",
+    "BalanceReport": "prunus.balance",
     "Calibration": "prunus.calibration",
     "CompareReport": "prunus._compare",
     "Heads": "prunus.shrink",
@@ -41,10 +43,12 @@ _LAZY = {
     "SparseGPT": "prunus.methods",
     "SparseLinear": "prunus.nn",
     "Stats": "prunus.calibration",
+    "Target": "prunus.balance",
     "Taylor": "prunus.methods",
     "Wanda": "prunus.methods",
     "accelerate_": "prunus.accelerate",
     "apply_mask_": "prunus.masks",
+    "balance_": "prunus.balance",
     "compare": "prunus._compare",
     "least_squares": "prunus.methods",
     "linear": "prunus.ops",
@@ -64,6 +68,7 @@ __all__ = [
     "SNIP",
     "AccelerateReport",
     "Allocation",
+    "BalanceReport",
     "Block",
     "Calibration",
     "CompareReport",
@@ -81,12 +86,14 @@ __all__ = [
     "SparseGPT",
     "SparseLinear",
     "Stats",
+    "Target",
     "Taylor",
     "Unstructured",
     "Wanda",
     "__version__",
     "accelerate_",
     "apply_mask_",
+    "balance_",
     "compare",
     "least_squares",
     "linear",

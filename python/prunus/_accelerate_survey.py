@@ -42,8 +42,10 @@ class Site:
         return list(dict.fromkeys(math.prod(shape[:-1]) for shape in self.inputs))
 
 
-def survey(model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None) -> list[Site]:
-    """Every Linear-like module of the model, with a reason where it cannot be converted."""
+def survey(
+    model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None, at_least: float = MIN_SPARSITY
+) -> list[Site]:
+    """Every Linear-like module of the model, with a reason where it cannot be converted; at_least: zeros."""
     sites: dict[int, Site] = {}
     readers = [name for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, READERS)]
     for name, module in model.named_modules(remove_duplicate=False):
@@ -65,7 +67,7 @@ def survey(model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None)
         site.reason = site.reason or fixed
         if not site.reason and filter_fn is not None and not filter_fn(site.module, site.name):
             site.reason = "left out by filter_fn"
-        if not site.reason and site.sparsity is not None and site.sparsity < MIN_SPARSITY:
+        if not site.reason and site.sparsity is not None and site.sparsity < at_least:
             site.reason = f"{site.sparsity:.0%} zeros: too few"
     return list(sites.values())
 

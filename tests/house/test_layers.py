@@ -28,7 +28,7 @@ LEVELS = [
     {"masks", "packed", "calibration"},
     {"ops", "methods", "allocation"},
     {"nn", "prune", "shrink"},
-    {"accelerate", "compare", "checkpoint"},
+    {"accelerate", "compare", "checkpoint", "balance"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -58,8 +58,14 @@ class Journal:
         """The values `weight` had before the run."""
         return self._old.get(weight.data_ptr(), weight)
 
-    def commit(self) -> None:
-        """Apply what was staged and keep everything."""
+    def commit(self, then: Callable[[], object] | None = None) -> None:
+        """Apply what was staged and keep everything, unless `then`, called in between, fails."""
+        if then is not None:
+            for weight, bits in self._staged:
+                self.write(weight, _mask(weight, bits), None)
+            then()
+            self._undo.clear()
+            return
         try:
             self._apply_staged()
         except KeyboardInterrupt:  # half of the masks are in; applying is idempotent: finish, then stop
@@ -70,8 +76,12 @@ class Journal:
 
     def _apply_staged(self) -> None:
         for weight, bits in self._staged:
-            flat = np.unpackbits(bits.numpy(), count=weight.numel()).view(np.bool_)
-            _apply(weight, torch.from_numpy(flat).reshape(weight.shape))
+            _apply(weight, _mask(weight, bits))
+
+
+def _mask(weight: Tensor, bits: Tensor) -> Tensor:
+    flat = np.unpackbits(bits.numpy(), count=weight.numel()).view(np.bool_)
+    return torch.from_numpy(flat).reshape(weight.shape)
 
 
 def _apply(weight: Tensor, mask: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from prunus.prune.report import PruneReport
 from prunus.prune.run import Run
 from prunus.prune.targets import FilterFn, Target, find_targets
 
-__all__ = ["prune_"]
+__all__ = ["prune_", "prune_and"]
 
 _MAGNITUDE = Magnitude()
 
@@ -50,7 +50,19 @@ def prune_(
     >>> report.summary["zeros"], report.pruned
     (30, ['0', '2'])
     """
+    return prune_and(model, pattern, method, (calibration, filter_fn))
+
+
+def prune_and(
+    model: nn.Module,
+    pattern: Pattern | Mapping[str, Pattern] | Allocation,
+    method: Method,
+    inputs: tuple[Any, FilterFn | None],
+    then: Callable[[], object] | None = None,
+) -> PruneReport:
+    """`prune_` that calls `then` while everything can still be undone; inputs: calibration, filter_fn."""
     _check(model, pattern, method)
+    calibration, filter_fn = inputs
     started = time.perf_counter()
     targets, rows = find_targets(model, filter_fn)
     targets = _fitting(targets, pattern, rows)
@@ -67,7 +79,7 @@ def prune_(
         given = None if calibration is None else as_calibration(calibration)
         run = Run(model, targets, method, given)
         run.prune(run.plan(pattern), journal)
-        journal.commit()
+        journal.commit(then)
     return _report(targets, before, rows, (method, pattern, time.perf_counter() - started))
 
 

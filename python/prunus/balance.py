@@ -1,0 +1,282 @@
+"""balance_: as fast as asked for, at the least loss that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prunus._accelerate_survey import Site, recording, survey
+from prunus._balance_table import AT_LEAST, SECONDS, Table, measure, swapped
+from prunus._running import Batch, as_batches, check_model, evaluating
+from prunus._timing import Times, rounds
+from prunus.accelerate import AccelerateReport, accelerate_
+from prunus.allocation import Allocation, Key, Survey, choose_levels, output_error
+from prunus.calibration import Calibration, Stats, as_calibration
+from prunus.methods import Method, Wanda
+from prunus.patterns import Block, Pattern, Unstructured
+from prunus.prune import PruneReport, prune_and
+from prunus.prune.targets import find_targets
+from prunus.report import Column, Report
+
+__all__ = ["BalanceReport", "Target", "balance_"]
+
+LEVELS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+_WANDA, _UNSTRUCTURED = Wanda(), Unstructured(0.5)
+
+
+@dataclass(frozen=True)
+class Target:
+    """How fast the model shall be: `speedup` over its dense self, or `ms` for all example inputs together.
+
+    pattern: its kind is used, its sparsity replaced by each of `levels`; level 0 (dense) is always tried.
+
+    Raises ValueError unless exactly one of speedup (>= 1) and ms (> 0) is given, TypeError for a pattern that
+    is not Unstructured or Block.
+
+    >>> Target(speedup=1.5).candidates()[1]
+    Unstructured(sparsity=0.5, scope='tensor')
+    """
+
+    speedup: float | None = None
+    ms: float | None = None
+    pattern: Unstructured | Block = _UNSTRUCTURED
+    levels: tuple[float, ...] = LEVELS
+
+    def __post_init__(self) -> None:
+        if (self.speedup is None) == (self.ms is None):
+            got = "neither" if self.ms is None else "both"
+            raise ValueError(f"target: expected either speedup or ms, got {got}")
+        if self.speedup is not None and not self.speedup >= 1:
+            raise ValueError(f"speedup: expected >= 1, got {self.speedup}")
+        if self.ms is not None and not self.ms > 0:
+            raise ValueError(f"ms: expected > 0, got {self.ms}")
+        if not isinstance(self.pattern, (Unstructured, Block)):
+            raise TypeError(f"pattern: expected Unstructured or Block, got {type(self.pattern).__name__}")
+        if isinstance(self.pattern, Unstructured) and self.pattern.scope == "model":
+            raise ValueError("pattern: expected scope tensor, row or column, got model")
+
+    def candidates(self) -> list[Pattern]:
+        """Dense first, then one pattern per level."""
+        return [replace(self.pattern, sparsity=s) for s in (0.0, *self.levels)]
+
+    def wanted_ms(self, dense_ms: float) -> float:
+        """The time to reach for a model that takes `dense_ms` now."""
+        return self.ms if self.ms is not None else dense_ms / (self.speedup or 1.0)
+
+
+class BalanceReport(Report):
+    """What `balance_` chose; one row per layer, summary for the model.
+
+    Row: name, shape (n, k), sparsity, error (relative, of its outputs), dense_ms, predicted_ms (of the
+    table), runs. Summary: dense_ms and measured_ms (medians, taking turns at the end, all example inputs
+    together), target_ms, predicted_ms (of the table, made at the start), predicted_speedup,
+    measured_speedup, off (measured over predicted time, minus 1, both as shares of the dense time of their
+    moment), sparsity, layers, converted, threads. `pruned` and `accelerated`: the reports of the two verbs.
+    """
+
+    title = "Balance: sparsity by layer for the time asked for"
+    columns = (
+        Column("name", "layer"),
+        Column("shape", "n x k"),
+        Column("sparsity", spec=".1%"),
+        Column("error", "output error", ".4f"),
+        Column("dense_ms", "dense ms", ".3f"),
+        Column("predicted_ms", "predicted ms", ".3f"),
+        Column("runs"),
+    )
+    dim_when: ClassVar[tuple[str, Any] | None] = ("runs", "dense")
+    pruned: PruneReport
+    accelerated: AccelerateReport
+
+    def summary_line(self) -> str:
+        s = self.summary
+        return (
+            f"{s['measured_speedup']:.2f}x measured, {s['predicted_speedup']:.2f}x predicted; "
+            f"{s['dense_ms']:.2f} ms -> {s['measured_ms']:.2f} ms (predicted {s['predicted_ms']:.2f} ms, "
+            f"off by {s['off']:+.1%}); {s['sparsity']:.1%} of {s['layers']} layers zero; "
+            f"{s['threads']} thread{'s' * (s['threads'] != 1)}."
+        )
+
+
+def balance_(
+    model: nn.Module,
+    example_inputs: Any,
+    target: Target,
+    method: Method = _WANDA,
+    calibration: Any = None,
+    filter_fn: Callable[[nn.Module, str], bool] | None = None,
+) -> BalanceReport:
+    """Prune and accelerate, in place, so that the whole model meets a time at the least loss.
+
+    Measures a table layer x sparsity -> milliseconds (our kernels, this machine, torch's current threads) and
+    layer x sparsity -> output error (trial runs of `method` on the calibration inputs), chooses a level per
+    layer by dynamic programming, prunes, converts what is faster, and measures the model again.
+    example_inputs: as for `accelerate_`; the time is that of all batches together. calibration: as for
+    `prune_`, default the example inputs. filter_fn: as for `prune_`. An error leaves the model as it was.
+
+    Raises what `prune_` and `accelerate_` raise, and ValueError when the target is out of reach.
+    Source: the formulation of SPDY, arXiv:2201.13096.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512))
+    >>> report = balance_(model, torch.randn(64, 512), Target(speedup=1.0, levels=(0.9,)))
+    >>> sorted(report.summary)[:3]
+    ['converted', 'dense_ms', 'layers']
+    """
+    check_model(model)
+    if not isinstance(target, Target):
+        raise TypeError(f"target: expected a Target such as Target(speedup=1.5), got {type(target).__name__}")
+    batches = as_batches(example_inputs, "example_inputs")
+    given = _calibration(calibration, batches)
+    sites = _called(model, batches, filter_fn)
+    with evaluating(model):
+        table = measure(model, sites, batches, target.candidates()[1:])
+    _check_reach(table, target)
+    rule = _Balance(target, table)
+    accelerated: list[AccelerateReport] = []
+
+    def convert() -> None:
+        accelerated.append(accelerate_(model, example_inputs, min_speedup=1.0))
+
+    dense = [site.module for site in sites]
+    pruned = prune_and(model, rule, method, (given, filter_fn), convert)
+    with evaluating(model):
+        times = _dense_and_now(model, sites, dense, batches)
+    return _report(rule, pruned, accelerated[0], times)
+
+
+class _Balance(Allocation):
+    """Levels by measured milliseconds and measured output errors."""
+
+    def __init__(self, target: Target, table: Table) -> None:
+        self.target, self.table = target, table
+        self.errors: dict[Key, list[float]] = {}
+        self.chosen: dict[str, int] = {}
+
+    def needs(self, method: Method) -> frozenset[str]:
+        return method.needs | {"gram"}
+
+    def survey(self, method: Method) -> Survey:
+        return _Trials(self, method)
+
+    def predicted(self, name: str) -> float | None:
+        """Milliseconds of a layer at its level."""
+        if name not in self.table.dense:
+            return None
+        return self.table.dense[name] - self.gains(name)[self.chosen[name]]
+
+    def gains(self, name: str) -> list[float]:
+        return [0.0, *(self.table.gains(name) or [0.0] * len(self.target.levels))]
+
+
+class _Trials(Survey):
+    def __init__(self, rule: _Balance, method: Method) -> None:
+        self.rule, self.method = rule, method
+        self.candidates = rule.target.candidates()
+
+    def see(self, key: Key, weight: Tensor, stats: Stats) -> None:
+        errors = [0.0]
+        for pattern in self.candidates[1:]:
+            mask, new = self.method.prune(weight, stats, pattern)
+            errors.append(output_error(weight, (weight if new is None else new) * mask, stats))
+        self.rule.errors[key] = errors
+
+    def patterns(self) -> dict[Key, Pattern]:
+        """One level per layer: the parts of a fused one are one call and have one time."""
+        rule = self.rule
+        layers: dict[str, list[list[float]]] = {}
+        for (name, _), errors in rule.errors.items():
+            layers.setdefault(name, []).append(errors)
+        means = [[sum(e) / len(e) for e in zip(*parts, strict=True)] for parts in layers.values()]
+        wanted = rule.table.model_ms - rule.target.wanted_ms(rule.table.model_ms)
+        levels = choose_levels(means, [rule.gains(name) for name in layers], wanted)
+        rule.chosen = dict(zip(layers, levels, strict=True))
+        return {key: self.candidates[rule.chosen[key[0]]] for key in rule.errors}
+
+
+def _calibration(given: Any, batches: list[Batch]) -> Calibration:
+    if given is not None:
+        return as_calibration(given)
+    return Calibration([batch.kwargs or batch.args for batch in batches])
+
+
+def _called(
+    model: nn.Module, batches: list[Batch], filter_fn: Callable[[nn.Module, str], bool] | None
+) -> list[Site]:
+    """The layers that will be pruned, can be converted, and are reached by the inputs."""
+    targets, _ = find_targets(model, filter_fn)
+    modules = {id(module) for target in targets for module in target.modules.values()}
+    sites = [site for site in survey(model, None, at_least=0.0) if id(site.module) in modules]
+    with evaluating(model), recording(sites):
+        for batch in batches:
+            batch.run(model)
+    found = [site for site in sites if not site.reason and site.inputs]
+    if not found:
+        raise ValueError("model: expected a Linear layer that can be pruned and converted, got none")
+    return found
+
+
+def _check_reach(table: Table, target: Target) -> None:
+    best = table.model_ms - sum(max(table.gains(name)) for name in table.sparse)
+    wanted = target.wanted_ms(table.model_ms)
+    if best > wanted:
+        raise ValueError(
+            f"target: expected at least {best:.2f} ms ({table.model_ms / best:.2f}x), the fastest this model "
+            f"gets here at these levels, got {wanted:.2f} ms ({table.model_ms / wanted:.2f}x)"
+        )
+
+
+def _dense_and_now(
+    model: nn.Module, sites: list[Site], dense: list[nn.Module], batches: list[Batch]
+) -> tuple[float, float]:
+    """Milliseconds of the model with its old layers and as it is, taking turns."""
+    old, new = Times(), Times()
+    for i in rounds(SECONDS, AT_LEAST + 1, 60):
+        with swapped(sites, dense):
+            before = Times()
+            before.add(lambda: [batch.run(model) for batch in batches])
+        after = Times()
+        after.add(lambda: [batch.run(model) for batch in batches])
+        if i:  # the first round finds cold caches
+            old.seconds += before.seconds
+            new.seconds += after.seconds
+    return old.ms, new.ms
+
+
+def _report(
+    rule: _Balance, pruned: PruneReport, accelerated: AccelerateReport, times: tuple[float, float]
+) -> BalanceReport:
+    runs = {row["name"]: row["runs"] for row in accelerated.rows}
+    rows = []
+    for row in pruned.rows:
+        name = row["name"]
+        if name not in rule.chosen:
+            continue
+        errors = [every[rule.chosen[name]] for key, every in rule.errors.items() if key[0] == name]
+        figures = {"error": sum(errors) / len(errors), "dense_ms": rule.table.dense.get(name)}
+        rows.append(
+            {"name": name, "shape": row["shape"], "sparsity": row["sparsity"], **figures}
+            | {"predicted_ms": rule.predicted(name), "runs": runs.get(name, "dense")}
+        )
+    saved = sum(rule.gains(name)[level] for name, level in rule.chosen.items())
+    predicted, (dense, now) = rule.table.model_ms - saved, times
+    summary = {
+        "dense_ms": dense,
+        "target_ms": rule.target.wanted_ms(rule.table.model_ms),
+        "predicted_ms": predicted,
+        "measured_ms": now,
+        "predicted_speedup": rule.table.model_ms / predicted,
+        "measured_speedup": dense / now,
+        "off": rule.table.model_ms / predicted / (dense / now) - 1.0,
+        "sparsity": pruned.summary["sparsity"],
+        "layers": len(rows),
+        "converted": accelerated.summary["converted"],
+        "threads": torch.get_num_threads(),
+    }
+    report = BalanceReport(rows, summary)
+    report.pruned, report.accelerated = pruned, accelerated
+    return report

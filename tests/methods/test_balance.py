@@ -1,0 +1,179 @@
+"""balance_: levels by measured time and error; what it promises without a clock."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from prunus import balance
+from prunus import nn as prunus_nn
+from prunus._balance_table import Table
+from prunus.balance import Target, balance_
+from prunus.methods import Magnitude, Method, SparseGPT, Wanda
+from prunus.patterns import NM, Block, Unstructured
+
+
+def stack() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64), nn.ReLU(), nn.Linear(64, 32))
+
+
+X = torch.randn(40, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def fixed_times(monkeypatch):
+    """A machine where a dense layer takes 10 ms and a share s of zeros saves the share s of it."""
+
+    def measure(model, sites, batches, levels):
+        names = [site.name for site in sites]
+        ms = [10.0 * (1.0 - level.sparsity) for level in levels]
+        return Table(10.0 * len(names) + 5.0, dict.fromkeys(names, 10.0), {name: list(ms) for name in names})
+
+    monkeypatch.setattr(balance, "measure", measure)
+
+
+@pytest.mark.parametrize("method", [Wanda(), Magnitude(), SparseGPT()], ids=str)
+@pytest.mark.parametrize(
+    "pattern", [Unstructured(0.1), Unstructured(0.1, scope="row"), Block((4, 4), 0.1)], ids=str
+)
+def test_the_predicted_time_meets_the_target(fixed_times, method, pattern):
+    model = stack()
+    report = balance_(model, X, Target(speedup=1.75, pattern=pattern, levels=(0.5, 0.75, 0.9)), method)
+    s = report.summary
+    assert s["target_ms"] == pytest.approx(20.0)
+    assert s["predicted_ms"] <= s["target_ms"] + 1e-9
+    assert s["predicted_ms"] == pytest.approx(35.0 - sum(10.0 - row["predicted_ms"] for row in report.rows))
+    for row in report.rows:
+        assert row["predicted_ms"] == pytest.approx(10.0 * (1.0 - round(row["sparsity"], 1)), abs=0.6)
+    assert sum(10.0 * level for level in (0.5, 0.5, 0.5)) >= 15.0  # the cheapest answer: half of each
+    assert s["predicted_ms"] > 17.0
+    assert s["off"] == pytest.approx(s["predicted_speedup"] / s["measured_speedup"] - 1.0)
+    assert json.loads(report.to_json())["summary"]["layers"] == 3
+    assert "measured" in str(report)
+    assert set(report.pruned.pruned) == {"0", "2", "4"}
+    assert {row["name"] for row in report.accelerated.rows} == {"0", "2", "4"}
+
+
+def test_the_layer_that_minds_least_pays(fixed_times):
+    """Layer 2 sees inputs of rank one: SparseGPT prunes it nearly for free."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.hard, self.easy = nn.Linear(64, 64), nn.Linear(64, 64)
+
+        def forward(self, x):
+            return self.hard(x) + self.easy(x[:, :1].expand_as(x))
+
+    target = Target(ms=25.0 - 9.0, levels=(0.3, 0.6, 0.9))
+    report = balance_(Two(), X, target, SparseGPT())
+    sparsity = {row["name"]: row["sparsity"] for row in report.rows}
+    assert sparsity["easy"] > sparsity["hard"] + 0.25
+    assert report.summary["predicted_ms"] <= 16.0
+
+
+def test_fused_parts_share_one_level(fixed_times, build):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_head": 2, "n_layer": 1, "n_positions": 16, "vocab_size": 60}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    ids = torch.arange(12)[None]
+    report = balance_(model, {"input_ids": ids}, Target(speedup=1.5))
+    assert [row["name"] for row in report.rows] == report.pruned.pruned
+    with torch.no_grad():
+        assert model(ids).logits.shape == (1, 12, 60)
+
+
+class Breaks(Method):
+    def __init__(self):
+        object.__setattr__(self, "steps", 1)
+        object.__setattr__(self, "repair", False)
+        object.__setattr__(self, "left", [7])
+
+    def prune(self, weight, stats, pattern):
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise RuntimeError("broke")
+        return Magnitude().prune(weight, stats, pattern)
+
+
+@pytest.mark.parametrize("where", ["method", "accelerate"])
+@pytest.mark.parametrize("method", [Wanda(), Magnitude()], ids=str)
+def test_an_error_leaves_the_model_as_it_was(fixed_times, monkeypatch, where, method):
+    model = stack().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if where == "accelerate":
+
+        def fails(*args, **kwargs):
+            raise RuntimeError("broke")
+
+        monkeypatch.setattr(balance, "accelerate_", fails)
+    else:
+        method = Breaks()
+    with pytest.raises(RuntimeError, match="broke"):
+        balance_(model, X, Target(speedup=1.5, levels=(0.5, 0.9)), method)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert list(model.state_dict()) == list(before)
+    assert all(type(module) is not prunus_nn.SparseLinear for module in model)
+    assert model.training
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_target_out_of_reach_is_an_error_and_changes_nothing(fixed_times):
+    model = stack()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sentence = r"target: expected at least 6.50 ms \(5.38x\), the fastest .*, got 3.50 ms \(10.00x\)"
+    with pytest.raises(ValueError, match=sentence):
+        balance_(model, X, Target(speedup=10.0))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_table_is_measured_in_the_running_model():
+    model = stack()
+    report = balance_(model, X, Target(speedup=1.0, levels=(0.5, 0.9)))
+    assert all(row["dense_ms"] > 0 for row in report.rows)
+    assert all(row["sparsity"] == 0 for row in report.rows)  # nothing to gain was asked for
+    assert report.summary["dense_ms"] > 0
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_a_slower_form_saves_nothing():
+    table = Table(30.0, {"a": 10.0}, {"a": [12.0, 8.0]})
+    assert table.gains("a") == [0.0, 2.0]
+    assert table.gains("b") == []
+
+
+def test_filter_fn_and_calibration_are_those_of_prune(fixed_times):
+    report = balance_(
+        stack(), X, Target(speedup=1.1), Wanda(), [X[:8]], filter_fn=lambda module, name: name == "2"
+    )
+    assert [row["name"] for row in report.rows] == ["2"]
+    with pytest.raises(ValueError, match="model: expected a Linear layer that can be pruned and converted"):
+        balance_(stack(), X, Target(speedup=1.1), filter_fn=lambda module, name: False)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (lambda: Target(), ValueError, "target: expected either speedup or ms, got neither"),
+        (lambda: Target(speedup=2, ms=3), ValueError, "target: expected either speedup or ms, got both"),
+        (lambda: Target(speedup=0.5), ValueError, "speedup: expected >= 1, got 0.5"),
+        (lambda: Target(ms=0), ValueError, "ms: expected > 0, got 0"),
+        (
+            lambda: Target(ms=1, pattern=NM(2, 4)),
+            TypeError,
+            "expected Unstructured or Block, got NM",
+        ),
+        (lambda: Target(ms=1, pattern=Unstructured(0.5, "model")), ValueError, "expected scope .* got model"),
+        (lambda: balance_(stack(), X, 1.5), TypeError, r"target: expected a Target such as .*, got float"),
+        (lambda: balance_(3, X, Target(ms=1)), TypeError, "model: expected a torch.nn.Module, got int"),
+    ],
+)
+def test_wrong_arguments_are_named(make, error, sentence):
+    with pytest.raises(error, match=sentence):
+        make()
