@@ -17,11 +17,11 @@ struct Chunk {
 template <class Key>
 class Chunks {
  public:
-  explicit Chunks(const Parts<Key>& parts) : parts_(parts) {
+  explicit Chunks(const Parts<Key>& parts, std::int64_t length = kChunk) : parts_(parts), length_(length) {
     for (const auto* part : parts) {
       first_chunk_.push_back(chunks_);
       first_entry_.push_back(entries_);
-      chunks_ += ceil_div(part->size(), kChunk);
+      chunks_ += ceil_div(part->size(), length_);
       entries_ += part->size();
     }
   }
@@ -35,8 +35,8 @@ class Chunks {
 
   Chunk at(std::int64_t chunk) const {
     const std::size_t part = part_of(first_chunk_, chunk);
-    const std::int64_t begin = (chunk - first_chunk_[part]) * kChunk;
-    return {part, begin, std::min(kChunk, parts_[part]->size() - begin)};
+    const std::int64_t begin = (chunk - first_chunk_[part]) * length_;
+    return {part, begin, std::min(length_, parts_[part]->size() - begin)};
   }
   // Entries of all parts before this chunk.
   std::int64_t entries_before(const Chunk& chunk) const { return first_entry_[chunk.part] + chunk.begin; }
@@ -49,6 +49,7 @@ class Chunks {
   }
 
   const Parts<Key>& parts_;
+  const std::int64_t length_;
   std::vector<std::int64_t> first_chunk_, first_entry_;
   std::int64_t chunks_ = 0, entries_ = 0;
 };

@@ -11,6 +11,7 @@
 namespace prunus {
 namespace {
 
+constexpr std::int64_t kPanel = 64;          // columns gathered together: whole cache lines even of bytes
 constexpr std::int64_t kLongLine = 1 << 17;  // a longer line has threads enough to do by itself
 
 // Entries [begin, begin + rows * cols) of a part, as a part of their own.
@@ -48,18 +49,27 @@ struct Panel {
 template <class T>
 bool prune_panel(const Plane& plane, const MaskPlane& mask, std::int64_t col, std::int64_t width,
                  std::int64_t prune, Panel<T>& p) {
-  typename Panel<T>::Key row_keys[64];
-  std::uint8_t row_keep[64];
+  using Key = typename Panel<T>::Key;
+  constexpr std::int64_t height = 16;  // rows at a time: columns are then written a cache line at a time
+  Key row_keys[height][kPanel];
+  std::uint8_t row_keep[height][kPanel];
   bool ordered = true;
-  for (std::int64_t i = 0; i < plane.rows; ++i) {
-    ordered &= keys_of<T>(plane.at(i, col), width, row_keys);
-    for (std::int64_t j = 0; j < width; ++j) p.keys[static_cast<std::size_t>(j * p.stride + i)] = row_keys[j];
+  for (std::int64_t i = 0; i < plane.rows; i += height) {
+    const std::int64_t rows = std::min(height, plane.rows - i);
+    for (std::int64_t r = 0; r < rows; ++r) ordered &= keys_of<T>(plane.at(i + r, col), width, row_keys[r]);
+    for (std::int64_t j = 0; j < width; ++j)
+      for (std::int64_t r = 0; r < rows; ++r)
+        p.keys[p.size(j) + static_cast<std::size_t>(i + r)] = row_keys[r][j];
   }
   for (std::int64_t j = 0; j < width; ++j)
     flag_lowest(&p.keys[p.size(j)], plane.rows, prune, p.scratch.data(), &p.keep[p.size(j)]);
-  for (std::int64_t i = 0; i < plane.rows; ++i) {
-    for (std::int64_t j = 0; j < width; ++j) row_keep[j] = p.keep[static_cast<std::size_t>(j * p.stride + i)];
-    std::memcpy(mask.at(i, col), row_keep, static_cast<std::size_t>(width));
+  for (std::int64_t i = 0; i < plane.rows; i += height) {
+    const std::int64_t rows = std::min(height, plane.rows - i);
+    for (std::int64_t j = 0; j < width; ++j)
+      for (std::int64_t r = 0; r < rows; ++r)
+        row_keep[r][j] = p.keep[p.size(j) + static_cast<std::size_t>(i + r)];
+    for (std::int64_t r = 0; r < rows; ++r)
+      std::memcpy(mask.at(i + r, col), row_keep[r], static_cast<std::size_t>(width));
   }
   return ordered;
 }
@@ -110,7 +120,7 @@ void prune_columns(const Plane& plane, const MaskPlane& mask, std::int64_t prune
   const int workers = num_threads();
   const std::int64_t budget = std::max<std::int64_t>((1 << 20) / static_cast<std::int64_t>(sizeof(Key)),
                                                      plane.size() / (16 * workers));
-  const std::int64_t fits = budget / plane.rows, width = std::min<std::int64_t>({64, fits, plane.cols});
+  const std::int64_t fits = budget / plane.rows, width = std::min<std::int64_t>({kPanel, fits, plane.cols});
   if (width == 0) {
     for (std::int64_t j = 0; j < plane.cols; ++j) {
       const auto line =

@@ -39,12 +39,13 @@ class Blocks final : public Scored<std::int64_t> {
   void write(std::int64_t begin, std::int64_t count, const std::uint8_t* keep) const override {
     segments(begin, count,
              [&](std::int64_t block_row, std::int64_t block_col, std::int64_t offset, std::int64_t n) {
-               for (std::int64_t row = block_row * height_; row < row_end(block_row); ++row)
-                 for (std::int64_t b = 0; b < n; ++b) {
-                   const std::int64_t col = (block_col + b) * width_;
-                   std::fill(mask_.at(row, col), mask_.at(row, std::min(plane_.cols, col + width_)),
-                             keep[offset + b]);
-                 }
+               const std::int64_t row = block_row * height_, col = block_col * width_;
+               const std::int64_t end = std::min(plane_.cols, col + n * width_);
+               std::uint8_t* first = mask_.at(row, col);
+               for (std::int64_t j = 0, b = offset; j < end - col; j += width_, ++b)
+                 for (std::int64_t i = j; i < std::min(j + width_, end - col); ++i) first[i] = keep[b];
+               for (std::int64_t other = row + 1; other < row_end(block_row); ++other)
+                 std::copy(first, first + (end - col), mask_.at(other, col));
              });
   }
 
@@ -64,16 +65,32 @@ class Blocks final : public Scored<std::int64_t> {
     }
   }
 
+  // sums[b] += the row's entries of block b; W: the width if known, 0 if not.
+  template <int W>
+  static void add_row(const std::uint8_t* __restrict p, std::int64_t blocks, std::int64_t runtime_width,
+                      double* __restrict sums) {
+    const std::int64_t width = W > 0 ? W : runtime_width;
+    const auto at = [&](std::int64_t i) { return to_double(load<T>(p, i)); };
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      const std::int64_t i = b * width;
+      double sum = W >= 4 ? (at(i) + at(i + 1)) + (at(i + 2) + at(i + 3)) : at(i);
+      for (std::int64_t j = W >= 4 ? 4 : 1; j < width; ++j) sum += at(i + j);
+      sums[b] += sum;
+    }
+  }
+
   void sum(std::int64_t block_row, std::int64_t block_col, std::int64_t n, double* sums) const {
     std::fill(sums, sums + n, 0.0);
     const std::int64_t whole = std::min(n, plane_.cols / width_ - block_col);  // the last may be narrower
     const std::int64_t rest = plane_.cols % width_;
+    const auto add = width_ == 1   ? add_row<1>
+                     : width_ == 4 ? add_row<4>
+                     : width_ == 8 ? add_row<8>
+                                   : add_row<0>;
     for (std::int64_t row = block_row * height_; row < row_end(block_row); ++row) {
       const std::uint8_t* p = plane_.at(row, block_col * width_);
-      for (std::int64_t b = 0; b < whole; ++b)
-        for (std::int64_t j = 0; j < width_; ++j) sums[b] += to_double(load<T>(p, b * width_ + j));
-      if (whole < n)
-        for (std::int64_t j = 0; j < rest; ++j) sums[whole] += to_double(load<T>(p, whole * width_ + j));
+      add(p, whole, width_, sums);
+      if (whole < n) add_row<0>(plane_.at(row, plane_.cols - rest), 1, rest, sums + whole);
     }
     const std::int64_t height = row_end(block_row) - block_row * height_;
     if (height < height_)

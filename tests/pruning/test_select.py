@@ -70,6 +70,17 @@ def test_edge_blocks_count_as_whole_ones():
     np.testing.assert_array_equal(mask, scores > 1)
 
 
+@pytest.mark.parametrize(("shape", "size"), [((2, 2), (1030, 1030)), ((8, 4), (2104, 4000))])
+@pytest.mark.parametrize("turn", [np.asarray, np.transpose], ids=["rows", "columns"])
+def test_many_blocks_follow_their_sums(shape, size, turn, rng):
+    """More blocks than are selected in one buffer: sums made anew at each read (2 x 2), and kept (8 x 4)."""
+    scores = turn(rng.integers(0, 100, size).astype(np.float32))
+    rows, cols = (length // side for length, side in zip(scores.shape, shape, strict=True))
+    sums = scores.reshape(rows, shape[0], cols, shape[1]).astype(np.float64).sum((1, 3))
+    expected = select(sums, Unstructured(0.7)).repeat(shape[0], 0).repeat(shape[1], 1)
+    np.testing.assert_array_equal(select(scores, Block(shape, 0.7)), expected)
+
+
 def test_large_tensors_at_every_thread_count(dtype, threads, rng, naive):
     """Large enough for the sampled bracket; ties across chunk borders."""
     for kind, sparsity in itertools.product(KINDS, [0.0, 0.003, 0.5, 0.9, 1.0]):
