@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prunus.nn import SparseLinear
     from prunus.ops import linear
     from prunus.packed import PackedWeight, pack
+    from prunus.pretrained import load_pretrained
     from prunus.prune import PruneReport, prune_
     from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
 
@@ -53,6 +54,7 @@ _LAZY = {
     "least_squares": "prunus.methods",
     "linear": "prunus.ops",
     "load": "prunus.checkpoint",
+    "load_pretrained": "prunus.pretrained",
     "normalize": "prunus.masks",
     "pack": "prunus.packed",
     "prune_": "prunus.prune",
@@ -98,6 +100,7 @@ __all__ = [
     "least_squares",
     "linear",
     "load",
+    "load_pretrained",
     "normalize",
     "pack",
     "prune_",

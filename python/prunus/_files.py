@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replacing", "write_atomic"]
+__all__ = ["creating", "replacing", "write_atomic"]
 
 
 @contextmanager
@@ -35,6 +36,32 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(target.parent)
 
 
+@contextmanager
+def creating(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends well it becomes `path` in one step.
+
+    Nobody ever sees half of it, and after an error nothing of it is left. Raises FileExistsError when `path`
+    is there already, OSError.
+    """
+    target = Path(path)
+    if os.path.lexists(target):
+        raise FileExistsError(f"{os.fspath(path)}: expected nothing there yet, got a file or folder")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:64]}.", suffix=".tmp", dir=target.parent))
+    try:
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        os.chmod(temporary, 0o777 & ~_umask())
+        os.rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    with suppress(OSError):
+        _sync(target.parent)
+
+
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write bytes to `path` in one step: see `replacing`."""
     with replacing(path) as temporary:
@@ -53,6 +80,10 @@ def _mode_for(target: Path) -> int:
     try:
         return target.stat().st_mode & 0o777
     except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+        return 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

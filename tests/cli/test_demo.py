@@ -62,7 +62,7 @@ def test_table_and_detail(capsys):
 
 def test_threads_come_back():
     before = torch.get_num_threads()
-    with demo._threads(3):
+    with demo.threads(3):
         assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == before
 

@@ -129,7 +129,7 @@ def test_weights_that_are_not_linear_are_named():
 
 
 def test_zero_targets_is_an_error():
-    with pytest.raises(ValueError, match=r"^filter_fn: expected at least one Linear or Conv1D.*got none$"):
+    with pytest.raises(ValueError, match=r"^model: expected at least one Linear or Conv1D.*got none$"):
         prune_(nn.ReLU(), Unstructured(0.5))
     with pytest.raises(ValueError, match=r"0: left out by filter_fn"):
         prune_(nn.Sequential(nn.Linear(2, 2)), Unstructured(0.5), filter_fn=lambda module, name: False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prunus.accelerate import AccelerateReport
 
-__all__ = ["DemoReport", "add_parser", "parse_patterns"]
+__all__ = ["DemoReport", "add_parser", "parse_patterns", "threads"]
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
 GOOD_COSINE = 0.95
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     with Console(stderr=True).status("loading the encoder and the texts"):
         encoder = Encoder()
         data = _Data.make(encoder, options)
-    with _threads(options.threads):
+    with threads(options.threads):
         report = measure(encoder, patterns, data)
     if options.json:
         print(report.to_json())
@@ -262,7 +262,7 @@ def _check_counts(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()

@@ -69,7 +69,8 @@ def prune_and(
     if not targets:
         reasons = "; ".join(f"{row['name']}: {row['note']}" for row in rows[:5])
         raise ValueError(
-            "filter_fn: expected at least one Linear or Conv1D to prune, got none"
+            f"{'model' if filter_fn is None else 'filter_fn'}: "
+            "expected at least one Linear or Conv1D to prune, got none"
             + (f" ({reasons}{', ...' if len(rows) > 5 else ''})" if rows else "")
         )
     with Journal() as journal:

@@ -1,0 +1,244 @@
+"""`prunus prune`: a local transformers model in, a pruned and accelerated one out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from prunus.cli.demo import parse_patterns, threads
+from prunus.cli.inputs import (
+    Inputs,
+    SampleSize,
+    make_inputs,
+    quiet_transformers,
+    random_inputs,
+    read_texts,
+)
+from prunus.patterns import Pattern, Scope
+
+if TYPE_CHECKING:
+    from prunus.allocation import Allocation
+    from prunus.methods import Method
+    from prunus.report import Report
+
+__all__ = ["add_parser"]
+
+# method -> whether it looks at activations or gradients, and so needs --calibration
+METHODS = {
+    "magnitude": False,
+    "magnitude-row": False,
+    "magnitude-column": False,
+    "random": False,
+    "wanda": True,
+    "sparsegpt": True,
+    "taylor": True,
+    "snip": True,
+}
+ALLOCATIONS = ("uniform", "owl", "sensitivity")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+SPARSITY = 0.5
+
+
+def add_parser(commands: Any) -> None:
+    """Add the `prune` command to the command line."""
+    parser = commands.add_parser(
+        "prune",
+        help="prune a local transformers model directory and make it fast here",
+        description="Reads a transformers model directory (config.json, safetensors, tokenizer), prunes the "
+        "Linear layers of its blocks, packs those that are measured faster on this machine, and writes a new "
+        "directory: config and tokenizer files, prunus.safetensors, and the reports as JSON. "
+        "prunus.load_pretrained(DIR) reads it back. Everything is offline.",
+    )
+    parser.add_argument("model", metavar="MODEL_DIR", help="transformers model directory with safetensors")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory to write; must not exist yet")
+    what = parser.add_argument_group("what to prune")
+    what.add_argument(
+        "--method", choices=METHODS, default="magnitude", help="how weights are chosen (magnitude)"
+    )
+    what.add_argument("--sparsity", type=float, metavar="S", help=f"share of zeros, 0..1 ({SPARSITY})")
+    what.add_argument("--pattern", default="unstructured", help="unstructured, N:M (2:4) or blocks RxC (4x4)")
+    what.add_argument(
+        "--scope",
+        choices=get_args(Scope),
+        help="what shares one budget of zeros (row for wanda and sparsegpt, else tensor)",
+    )
+    what.add_argument(
+        "--allocation", choices=ALLOCATIONS, default="uniform", help="how layers share the budget (uniform)"
+    )
+    what.add_argument(
+        "--target-speedup",
+        type=float,
+        metavar="X",
+        help="choose the sparsity of every layer so that the whole model gets X times as fast here",
+    )
+    what.add_argument(
+        "--steps", type=int, default=1, help="cuts, with statistics measured again before each (1)"
+    )
+    what.add_argument("--repair", action="store_true", help="refit the kept weights by least squares")
+    data = parser.add_argument_group("calibration")
+    data.add_argument("--calibration", metavar="FILE", help="UTF-8 text, one passage per line")
+    data.add_argument("--samples", type=int, default=128, help="passages, or blocks of tokens (128)")
+    data.add_argument("--batch", type=int, default=8, help="per batch, also when timing (8)")
+    data.add_argument("--length", type=int, default=128, help="tokens in each (128)")
+    data.add_argument(
+        "--seed", type=int, default=0, help="of the choice of samples and of --method random (0)"
+    )
+    run_ = parser.add_argument_group("run")
+    run_.add_argument("--no-accelerate", action="store_true", help="only write zeros: layers stay ordinary")
+    run_.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="cast the model first (auto: as stored)"
+    )
+    run_.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    run_.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prune, accelerate, write; then print the tables or JSON."""
+    size = SampleSize(options.samples, options.batch, options.length, options.seed)
+    pattern = _check(options, size)
+    texts = read_texts(options.calibration, "--calibration") if options.calibration else []
+    with quiet_transformers("prune"), threads(options.threads):
+        model, inputs = _load(options, size, texts)
+        reports, note = _work(model, inputs, pattern, options)
+        from prunus.pretrained import weight_bytes, write_pretrained
+
+        write_pretrained(model, options.model, options.out, {f"prunus_{k}": v for k, v in reports.items()})
+        sizes = weight_bytes(options.model), weight_bytes(options.out)
+    _print(options, reports, sizes, note)
+    return 0
+
+
+def _check(options: argparse.Namespace, size: SampleSize) -> Pattern:
+    """Everything that can be refused before the model is read; the pattern."""
+    size.check()
+    out = Path(options.out)
+    if os.path.lexists(out):
+        raise ValueError(f"--out: expected a directory that does not exist yet, got {options.out!r}")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out: expected a directory in an existing one, got {options.out!r}")
+    if options.threads is not None and options.threads < 1:
+        raise ValueError(f"--threads: expected at least 1, got {options.threads}")
+    needs = METHODS[options.method] or options.repair or options.allocation != "uniform"
+    if needs and not options.calibration:
+        why = f"--method {options.method}" if METHODS[options.method] else "--repair and --allocation"
+        raise ValueError(f"--calibration: expected a text file for {why}, got none")
+    if options.target_speedup is not None:
+        wrong = [
+            f"--{name}"
+            for name, given in (
+                ("sparsity", options.sparsity is not None),
+                ("allocation", options.allocation != "uniform"),
+                ("no-accelerate", options.no_accelerate),
+            )
+            if given
+        ]
+        if wrong:
+            raise ValueError(f"--target-speedup: expected no {wrong[0]} beside it, which it decides itself")
+    scope = options.scope or ("row" if options.method in ("wanda", "sparsegpt") else "tensor")
+    given = [options.sparsity] if options.sparsity is not None else None
+    is_nm = ":" in options.pattern
+    return parse_patterns(options.pattern, given if given or is_nm else [SPARSITY], scope)[0][1]
+
+
+def _load(options: argparse.Namespace, size: SampleSize, texts: list[str]) -> tuple[Any, Inputs]:
+    import torch
+    from rich.console import Console
+
+    from prunus.pretrained import load_pretrained
+
+    torch.manual_seed(options.seed)
+    with Console(stderr=True).status("loading the model"):
+        model = load_pretrained(options.model)
+        if options.dtype != "auto":
+            model.to(getattr(torch, options.dtype))
+    if texts:
+        return model, make_inputs(model, options.model, texts, size, "--calibration")
+    return model, random_inputs(model, size)
+
+
+def _work(
+    model: Any, inputs: Inputs, pattern: Pattern, options: argparse.Namespace
+) -> tuple[dict[str, Report], str]:
+    """Reports by name, and a sentence on what was not done."""
+    from prunus.accelerate import accelerate_
+    from prunus.balance import Target, balance_
+    from prunus.prune import prune_
+
+    method = _method(options, inputs)
+    given = inputs.batches if options.calibration else None
+    # The batch with most tokens: those of encoders differ in length.
+    example = max(inputs.batches, key=lambda batch: batch["input_ids"].numel(), default=None)
+    if options.target_speedup is not None:
+        if example is None:
+            raise ValueError("--target-speedup: expected a model that reads tokens, got none to time it on")
+        target = Target(speedup=options.target_speedup, pattern=pattern)  # type: ignore[arg-type]
+        balance = balance_(model, example, target, method, given)
+        return {"prune": balance.pruned, "accelerate": balance.accelerated, "balance": balance}, ""
+    reports: dict[str, Report] = {"prune": prune_(model, _shared(pattern, options), method, given)}
+    if options.no_accelerate:
+        return reports, "All layers are ordinary ones with zeros (--no-accelerate)."
+    if example is None:
+        return reports, "All layers are ordinary ones with zeros: no tokens to time this kind of model on."
+    return reports | {"accelerate": accelerate_(model, example)}, ""
+
+
+def _shared(pattern: Pattern, options: argparse.Namespace) -> Pattern | Allocation:
+    from prunus.allocation import OWL, Sensitivity
+
+    if options.allocation == "owl":
+        return OWL(pattern)  # type: ignore[arg-type]
+    return Sensitivity(pattern) if options.allocation == "sensitivity" else pattern
+
+
+def _method(options: argparse.Namespace, inputs: Inputs) -> Method:
+    from prunus.methods import SNIP, Magnitude, Random, SparseGPT, Taylor, Wanda
+
+    if options.method in ("taylor", "snip") and not inputs.causal:
+        raise ValueError(
+            f"--method: {options.method} needs a loss: expected a model that predicts the next token, "
+            "got another kind; prunus.prune_ takes a loss of your own"
+        )
+    make: dict[str, Callable[..., Method]] = {
+        "magnitude": Magnitude,
+        "magnitude-row": lambda **common: Magnitude("row", **common),
+        "magnitude-column": lambda **common: Magnitude("column", **common),
+        "random": lambda **common: Random(options.seed, **common),
+        "wanda": Wanda,
+        "sparsegpt": SparseGPT,
+        "taylor": lambda **common: Taylor(_next_token_loss, **common),
+        "snip": lambda **common: SNIP(_next_token_loss, **common),
+    }
+    return make[options.method](steps=options.steps, repair=options.repair)
+
+
+def _next_token_loss(model: Any, batch: dict[str, Any]) -> Any:
+    return model(**batch, labels=batch["input_ids"]).loss
+
+
+def _print(
+    options: argparse.Namespace, reports: dict[str, Report], sizes: tuple[int, int], note: str
+) -> None:
+    if options.json:
+        facts = {"out": options.out, "bytes_before": sizes[0], "bytes_after": sizes[1]}
+        print(json.dumps(facts | {k: v.to_dict() for k, v in reports.items()}, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console()
+    # A pipe or a file gets the whole width; a terminal folds what is wider.
+    show: Callable[..., object] = console.print if console.is_terminal else print
+    for report in reports.values():
+        show(report)
+        show()
+    if note:
+        print(note)
+    before, after = (size / 1e6 for size in sizes)
+    print(f"Wrote {options.out}: {after:.2f} MB of weights, {before:.2f} MB before.")
+    print(f"Compare:  prunus report {shlex.quote(options.model)} {shlex.quote(options.out)}")
+    print(f"Load:     prunus.load_pretrained({options.out!r})")
