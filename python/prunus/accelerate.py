@@ -15,6 +15,7 @@ from prunus._accelerate_survey import Site, recording, survey
 from prunus._progress import progress
 from prunus._running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
 from prunus.nn import SparseLinear
+from prunus.prune.fold import folded
 from prunus.report import Column, Report
 
 __all__ = ["AccelerateReport", "accelerate_"]
@@ -67,7 +68,8 @@ def accelerate_(
     example_inputs: a tensor, tuple, dict or BatchEncoding, or a list of such batches; use the shapes of
     production, because what is faster depends on the number of tokens. min_speedup: a layer is converted when
     dense ms / sparse ms, medians of alternating runs with torch's current threads, reaches it.
-    filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear.
+    filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear,
+    and so does a layer masked by `torch.nn.utils.prune` or `torch.ao.pruning`.
     Layers that share a weight, have hooks, are unused by the inputs, or whose weight the model reads
     directly stay dense, and the report says so. An error leaves the model as it was.
 
@@ -84,6 +86,14 @@ def accelerate_(
     batches = as_batches(example_inputs, "example_inputs")
     if not isinstance(min_speedup, (int, float)) or not (min_speedup >= 0 and math.isfinite(min_speedup)):
         raise ValueError(f"min_speedup: expected a finite number >= 0, got {min_speedup!r}")
+    # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
+    with folded(model):
+        return _accelerate(model, batches, float(min_speedup), filter_fn)
+
+
+def _accelerate(
+    model: nn.Module, batches: list[Batch], min_speedup: float, filter_fn: FilterFn | None
+) -> AccelerateReport:
     sites = survey(model, filter_fn)
     if not sites:
         raise ValueError("model: expected at least one Linear layer, got none")
@@ -96,7 +106,7 @@ def accelerate_(
                 site.reason = site.reason or "not called by example_inputs"
         candidates = _pack([site for site in sites if not site.reason])
         times = race(sites, candidates)
-        chosen = _choose(sites, candidates, times, float(min_speedup))
+        chosen = _choose(sites, candidates, times, min_speedup)
         error = _commit(model, sites, chosen, batches, expected)
     for site in sites:
         if id(site) in chosen:

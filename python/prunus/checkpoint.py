@@ -16,6 +16,7 @@ from prunus._running import check_model
 from prunus.families import weight_matrix
 from prunus.nn import SparseLinear
 from prunus.packed import PackedWeight, pack
+from prunus.prune.fold import folded
 from prunus.shrink.geometry import apply_geometry_, geometry
 
 __all__ = ["load", "save"]
@@ -27,7 +28,8 @@ Path = str | os.PathLike[str]
 def save(model: nn.Module, path: Path) -> None:
     """Write a model to a safetensors file: pruned weights as bit mask + kept values, the rest as it is.
 
-    Takes SparseLinear layers and pruned but dense weights alike; tied tensors are stored once. The packed
+    Takes SparseLinear layers and pruned but dense weights alike; masks of `torch.nn.utils.prune` and
+    `torch.ao.pruning` are stored as zeros of the weight; tied tensors are stored once. The packed
     form is not in the file: `load` makes it for the machine it runs on. The file is replaced in one step.
 
     Raises TypeError (not a model, state that is not an ordinary tensor), ValueError (tensors on the meta
@@ -39,31 +41,8 @@ def save(model: nn.Module, path: Path) -> None:
     >>> prunus.save(model, path)
     """
     check_model(model)
-    saved = Saved()
-    first: dict[Any, str] = {}
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-            raise TypeError(
-                f"model: expected ordinary tensors in its state, got {type(tensor).__name__} {name!r}"
-            )
-        if tensor.device.type == "meta":
-            raise ValueError(f"model: expected tensors with data, got {name!r} on the meta device")
-        owner_path, _, leaf = name.rpartition(".")
-        owner = modules.get(owner_path)
-        if isinstance(owner, SparseLinear) and leaf == "packed":
-            name = f"{owner_path}.weight" if owner_path else "weight"
-            saved.sparse[owner_path] = SparseEntry(owner.activation, owner.packed_weight.dtype)
-        original = first.setdefault(_memory(tensor, name), name)
-        if original != name:
-            saved.ties[name] = original
-        elif isinstance(owner, SparseLinear) and leaf == "packed":
-            weight = owner.packed_weight
-            saved.tensors[name] = torch.from_numpy(weight.to_dense()).to(DTYPES[weight.dtype])
-        else:
-            # A copy where memory is shared in part: the file format knows no views.
-            saved.tensors[name] = _alone(tensor.detach().cpu().contiguous())
-    saved.geometry = geometry(model)
+    with folded(model):
+        saved = _gather(model)
     write(saved, path)
 
 
@@ -94,6 +73,36 @@ def load(model: ModelT, path: Path) -> ModelT:
         undo()
         raise
     return model
+
+
+def _gather(model: nn.Module) -> Saved:
+    """What the file will hold."""
+    saved = Saved()
+    first: dict[Any, str] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+            raise TypeError(
+                f"model: expected ordinary tensors in its state, got {type(tensor).__name__} {name!r}"
+            )
+        if tensor.device.type == "meta":
+            raise ValueError(f"model: expected tensors with data, got {name!r} on the meta device")
+        owner_path, _, leaf = name.rpartition(".")
+        owner = modules.get(owner_path)
+        if isinstance(owner, SparseLinear) and leaf == "packed":
+            name = f"{owner_path}.weight" if owner_path else "weight"
+            saved.sparse[owner_path] = SparseEntry(owner.activation, owner.packed_weight.dtype)
+        original = first.setdefault(_memory(tensor, name), name)
+        if original != name:
+            saved.ties[name] = original
+        elif isinstance(owner, SparseLinear) and leaf == "packed":
+            weight = owner.packed_weight
+            saved.tensors[name] = torch.from_numpy(weight.to_dense()).to(DTYPES[weight.dtype])
+        else:
+            # A copy where memory is shared in part: the file format knows no views.
+            saved.tensors[name] = _alone(tensor.detach().cpu().contiguous())
+    saved.geometry = geometry(model)
+    return saved
 
 
 class _Plan:

@@ -96,7 +96,8 @@ class SparseLinear(nn.Module):
         True
         """
         packed = pack(weight_matrix(linear), mask, dtype, format)
-        layer = cls.from_packed(packed, linear._parameters.get("bias"), activation)
+        # An attribute, not only a parameter: a bias under a mask or a parametrization is computed.
+        layer = cls.from_packed(packed, getattr(linear, "bias", None), activation)
         layer.train(linear.training)
         return layer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_zoo import IDS, Tiny, sparse_, tiny
 from torch import nn
-from torch.nn.utils import parametrize, prune
+from torch.nn.utils import parametrize
 
 from prunus import SparseLinear, accelerate_, pack
 from prunus import _accelerate_race as race_module
@@ -120,8 +120,7 @@ class Odd(nn.Module):
         self.plain = nn.Linear(16, 16)
         self.hooked = nn.Linear(16, 16)
         self.hooked.register_forward_hook(lambda *_: None)
-        self.pruned = nn.Linear(16, 16)
-        prune.l1_unstructured(self.pruned, "weight", 0.9)
+        self.normed = torch.nn.utils.spectral_norm(nn.Linear(16, 16))
         self.parametrised = nn.Linear(16, 16)
         parametrize.register_parametrization(self.parametrised, "weight", nn.Identity())
         self.wide = nn.Linear(16, 16).double()
@@ -136,7 +135,7 @@ class Odd(nn.Module):
         self.sharing.weight = self.shared.weight
 
     def forward(self, x):
-        for layer in (self.plain, self.hooked, self.pruned, self.parametrised, self.derived, self.packed):
+        for layer in (self.plain, self.hooked, self.normed, self.parametrised, self.derived, self.packed):
             x = layer(x)
         x = self.sharing(self.shared(self.replaced(x)))
         return self.attention(x, x, x)[0] + self.wide(x.double()).sum()
@@ -152,7 +151,7 @@ def test_odd_layers_stay_with_a_reason():
     assert reasons.pop("plain") == ""
     assert reasons == {
         "hooked": "has hooks that a conversion would lose",
-        "pruned": "has no ordinary weight",
+        "normed": "has no ordinary weight",
         "parametrised": "parametrised",
         "wide": "weight is float64 on cpu: only float32 on cpu is packed",
         "attention.out_proj": "inside MultiheadAttention, which reads its weight",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
-__all__ = ["fold"]
+__all__ = ["fold", "folded"]
 
 Undo = Callable[[], None]
 
@@ -35,6 +36,41 @@ def fold(module: Any) -> tuple[str, Undo] | None:
             kind.weight = attribute
         return f"folded parametrization {names}", undo
     return None
+
+
+@contextmanager
+def folded(model: nn.Module) -> Iterator[None]:
+    """While active, weights that carry a mask of torch (not weight norm and the like) are ordinary ones.
+
+    Afterwards the masks are back on every module, also on those that left the model meanwhile.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(2, 2))
+    >>> _ = torch_prune.l1_unstructured(model[0], "weight", 0.5)
+    >>> with folded(model):
+    ...     print(sorted(model.state_dict()))
+    ['0.bias', '0.weight']
+    """
+    undos: list[Undo] = []
+    try:
+        for module in list(model.modules()):
+            made = fold(module) if _is_masked(module) else None
+            if made is not None:
+                undos.append(made[1])
+        yield
+    finally:
+        while undos:
+            undos.pop()()
+
+
+def _is_masked(module: nn.Module) -> bool:
+    """Whether the weight is masked: by torch.nn.utils.prune, torch.ao.pruning, or a rule with a mask."""
+    if "weight_orig" in module._parameters and "weight_mask" in module._buffers:
+        return True
+    if not parametrize.is_parametrized(module, "weight"):
+        return False
+    rules: Any = module.parametrizations
+    return all(isinstance(getattr(rule, "mask", None), Tensor) for rule in rules.weight)
 
 
 def _snapshot(module: Any, original: Tensor | None) -> Undo:
