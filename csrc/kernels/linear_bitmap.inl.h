@@ -19,7 +19,7 @@ void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int,
     V sum[vectors];
     for (int j = 0; j < vectors; ++j) sum[j] = V::load(acc + j * V::lanes);
     for (std::uint64_t bits = bits_of_row(tile, r); bits != 0; bits &= bits - 1, value += Value::size) {
-      const float* x = panel + __builtin_ctzll(bits) * Width;
+      const float* x = panel + static_cast<std::size_t>(__builtin_ctzll(bits)) * Width;
       const V w = V::set(Value::size == 1 ? load1(Value{}, value) * scale : load1(Value{}, value));
 #pragma GCC unroll 16
       for (int j = 0; j < vectors; ++j) sum[j] = fma(w, V::load(x + j * V::lanes), sum[j]);
@@ -37,15 +37,17 @@ void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows,
   constexpr int sums = Tokens == 1 ? 4 : Tokens < 4 ? 2 : 1;
   const std::uint8_t* value = tile + rows * 8;
   for (int r = 0; r < rows; ++r, acc += Tokens * 8) {
-    std::uint64_t bits = bits_of_row(tile, r);
+    const std::uint64_t bits = bits_of_row(tile, r);
+    __builtin_prefetch(tile + r * 8 + kPrefetch);
+    __builtin_prefetch(value + kPrefetch);
+    if (Value::size >= 2) __builtin_prefetch(value + kPrefetch + 64);
+    if (Value::size >= 4) __builtin_prefetch(value + kPrefetch + 128);
     Vec8 sum[Tokens][sums];
     for (int t = 0; t < Tokens; ++t)
       for (int i = 0; i < sums; ++i) sum[t][i] = i || scales ? Vec8::set(0.0f) : Vec8::load(acc + t * 8);
 #pragma GCC unroll 8
-    for (int c = 0; c < 8; ++c, bits >>= 8) {
-      const std::size_t eight = bits & 255;
-      const Vec8 w = expand8(Value{}, value, static_cast<unsigned>(eight));
-      value += static_cast<std::size_t>(__builtin_popcountll(eight)) * Value::size;
+    for (int c = 0; c < 8; ++c) {
+      const Vec8 w = expand8(Value{}, value, bits, c);
       for (int t = 0; t < Tokens; ++t)
         sum[t][c % sums] = fma(w, Vec8::load(panel + t * 64 + c * 8), sum[t][c % sums]);
     }

@@ -51,7 +51,7 @@ inline void walk_rows(const std::uint8_t* order, const std::uint8_t* values, con
     for (int q = 0; q < steps; ++q, value += 32, column += 8) {
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
-        const float* x = panel + column[i] * width;
+        const float* x = panel + std::size_t{column[i]} * width;
         const V w = V::set(load1(F32{}, value + 4 * i));
 #pragma GCC unroll 16
         for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(w, V::load(x + j * V::lanes), sum[i][j]);
@@ -82,6 +82,8 @@ void col8(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, c
     const int steps = t.steps[g];
     const std::uint8_t* order = t.order + g * 8;
     const std::uint8_t* columns = values + steps * 8 * Value::size;
+    if (Width <= 32)
+      for (int b = 0; b < steps * 8 * (Value::size + 1); b += 64) __builtin_prefetch(values + b + kPrefetch);
     const std::uint8_t* floats = group_floats<Value>(values, steps, scales, order, rows, room);
     walk_rows<V, vectors, rows_for(vectors)>(order, floats, columns, steps, panel, acc);
     values = columns + steps * 8;
@@ -103,6 +105,7 @@ void col8_one(const std::uint8_t* tile, const std::uint8_t* scales, int rows, in
     Vec8 sum = lookup8(acc, order);
 #pragma GCC unroll 2
     for (int q = 0; q < steps; ++q) {
+      __builtin_prefetch(values + q * 8 * (Value::size + 1) + kPrefetch);
       const Vec8 v = load8(Value{}, values + q * 8 * Value::size);
       sum = fma(Value::size == 1 ? v * scale : v, lookup8(panel, columns + q * 8), sum);
     }

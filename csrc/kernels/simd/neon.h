@@ -74,11 +74,12 @@ inline Vec8 load8(Value value, const std::uint8_t* p) {
 
 // The next popcount(bits) stored values in the lanes of the set bits, zero elsewhere.
 template <typename Value>
-inline Vec8 expand8(Value value, const std::uint8_t* p, unsigned bits) {
+inline Vec8 expand8(Value value, const std::uint8_t*& p, std::uint64_t bits, int i) {
   float v[8];
-  for (int i = 0; i < 8; ++i) {
-    v[i] = bits >> i & 1 ? load1(value, p) : 0.0f;
-    p += (bits >> i & 1) * Value::size;
+  for (int lane = 0; lane < 8; ++lane) {
+    const bool kept = bits >> (8 * i + lane) & 1;
+    v[lane] = kept ? load1(value, p) : 0.0f;
+    p += kept * Value::size;
   }
   return Vec8::load(v);
 }
