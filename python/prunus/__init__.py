@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prunus.pretrained import load_pretrained
     from prunus.prune import PruneReport, prune_
     from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
+    from prunus.training import ZeroKeeper, keep_zeros
 
 # Public name -> module, imported at first use: `import prunus` stays cheap and never imports torch.
 _LAZY = {
@@ -47,10 +48,12 @@ _LAZY = {
     "Target": "prunus.balance",
     "Taylor": "prunus.methods",
     "Wanda": "prunus.methods",
+    "ZeroKeeper": "prunus.training",
     "accelerate_": "prunus.accelerate",
     "apply_mask_": "prunus.masks",
     "balance_": "prunus.balance",
     "compare": "prunus._compare",
+    "keep_zeros": "prunus.training",
     "least_squares": "prunus.methods",
     "linear": "prunus.ops",
     "load": "prunus.checkpoint",
@@ -92,11 +95,13 @@ __all__ = [
     "Taylor",
     "Unstructured",
     "Wanda",
+    "ZeroKeeper",
     "__version__",
     "accelerate_",
     "apply_mask_",
     "balance_",
     "compare",
+    "keep_zeros",
     "least_squares",
     "linear",
     "load",

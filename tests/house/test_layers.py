@@ -28,7 +28,7 @@ LEVELS = [
     {"masks", "packed", "calibration"},
     {"ops", "methods", "allocation"},
     {"nn", "prune", "shrink"},
-    {"accelerate", "compare", "checkpoint", "balance", "pretrained"},
+    {"accelerate", "compare", "checkpoint", "balance", "pretrained", "training"},
     {"__init__"},
     {"cli"},
     {"__main__"},
