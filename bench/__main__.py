@@ -1,4 +1,4 @@
-"""`python -m bench run|table|plot|compare|list`."""
+"""`python -m bench run|quality|table|plot|compare|list`."""
 
 import argparse
 import sys
@@ -32,6 +32,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--rounds", type=int, help="samples per case")
     run.add_argument("--out", type=Path, default=Path("bench/results/run.jsonl"))
 
+    quality = commands.add_parser("quality", help="what pruning costs in quality, and what it pays")
+    quality.add_argument("--quick", action="store_true", help="two minutes: the encoder, few cells")
+    quality.add_argument("--full", action="store_true", help="every method with every pattern: hours")
+    quality.add_argument("--part", nargs="+", choices=("minilm", "gpt", "times", "speed", "plots"))
+    quality.add_argument("--threads", type=int, help="torch's threads (default: torch's)")
+    quality.add_argument("--out", type=Path, default=Path("bench/results/quality.jsonl"), help="gone on with")
+
     table = commands.add_parser("table", help="the tables of a result file")
     table.add_argument("file", type=Path)
     table.add_argument("--markdown", action="store_true")
@@ -56,12 +63,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def show(file: Path, markdown: bool) -> int:
+    from bench.quality.tables import quality_tables
     from bench.records import read
     from bench.tables import all_tables, machine_text
 
     records = read(file)
     print(machine_text(records))
-    for table in all_tables(records):
+    for table in [*all_tables(records), *quality_tables(records)]:
         print()
         print(table.markdown()) if markdown else table.print()
     return 0
@@ -91,6 +99,10 @@ def main() -> int:
             from bench.run import run
 
             return run(args, unset)
+        if args.command == "quality":
+            from bench.quality.run import run as run_quality
+
+            return run_quality(args, unset)
         if args.command == "list":
             from bench.run import show_list
 

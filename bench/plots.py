@@ -27,10 +27,15 @@ def figure(title: str, x: str, y: str) -> tuple[Any, Any]:
 
 
 def save(fig: Any, ax: Any, records: list[Record], path: Path) -> Path:
+    ax.legend(frameon=False, fontsize=8)
+    return finish(fig, records, path)
+
+
+def finish(fig: Any, records: list[Record], path: Path) -> Path:
+    """Write the picture with the machine and the commit in its corner."""
     import matplotlib.pyplot as plt
 
     head = header(records)
-    ax.legend(frameon=False, fontsize=8)
     machine = f"{head.get('cpu', '')}, {head.get('isa', '')}, commit {head.get('commit', '')}"
     fig.text(0.995, 0.002, machine, ha="right", va="bottom", fontsize=6, color="#666666")
     fig.savefig(path, metadata={"Date": None})
@@ -167,5 +172,8 @@ def plot_file(file: Path, folder: Path) -> int:
         for name, draw in GROUP_PICTURES.items():
             path = draw(records, group, folder / f"{name}-{case}.svg")
             paths += [path] if path else []
+    from bench.quality.plots import draw  # it uses this module
+
+    paths += draw(records, folder)
     print(*paths, sep="\n")
     return 0 if paths else 2

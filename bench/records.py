@@ -19,12 +19,16 @@ KEYS = {
 
 
 class Writer:
-    """Appends every record as it is measured: an interrupted run keeps what it has."""
+    """Appends every record as it is measured: an interrupted run keeps what it has. resume: go on with a file
+    that exists; its records are in `records`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, resume: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("w", encoding="utf-8")
         self.records: list[Record] = []
+        if resume and path.exists():
+            _drop_broken_end(path)
+            self.records = read(path)
+        self.file = path.open("a" if resume else "w", encoding="utf-8")
 
     def write(self, record: Record) -> None:
         self.records.append(record)
@@ -47,6 +51,13 @@ def read(path: Path) -> list[Record]:
             raise ValueError(f"{path}, line {number}: expected an object with the key 'record'")
         records.append(record)
     return records
+
+
+def _drop_broken_end(path: Path) -> None:
+    """An interrupted run may have left half a line."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        path.write_text("".join(lines[:-1]), encoding="utf-8")
 
 
 def key(record: Record) -> tuple[Any, ...]:

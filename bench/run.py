@@ -97,6 +97,9 @@ def show_list() -> int:
         print(f"{name:10} {suite.text}")
     for name, text in OTHER_SUITES.items():
         print(f"{name:10} {text}")
+    print(
+        "\nquality    (a command of its own) methods, patterns, structure: quality, and measured milliseconds"
+    )
     print()
     for peer in PEERS:
         pattern = ", ".join(peer.patterns) or "dense"

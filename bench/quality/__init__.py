@@ -1,0 +1,1 @@
+"""What pruning costs in quality and what it pays in milliseconds: `python -m bench quality`."""

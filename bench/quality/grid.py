@@ -1,0 +1,162 @@
+"""Which models are made: cells of words, and the words as methods and patterns."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+from prunus import (
+    NM,
+    OWL,
+    Block,
+    Heads,
+    Layers,
+    Magnitude,
+    Method,
+    Neurons,
+    Random,
+    Sensitivity,
+    SparseGPT,
+    Taylor,
+    Unstructured,
+    Wanda,
+)
+
+SPARSITIES = (0.5, 0.6, 0.7, 0.8)
+SEEDS = (0, 1, 2)
+# Without the seed: the calibration does not matter to them.
+FIXED = ("magnitude", "magnitude/column")
+METHODS = (*FIXED, "random", "wanda", "sparsegpt", "taylor")
+OPTIONS = ("magnitude+repair", "wanda+repair", "wanda x4", "sparsegpt x4", "taylor x4", "magnitude+repair x4")
+PATTERNS = ("row", "tensor", "2:4", "4:8", "4x4", "16x1")
+ALLOCATIONS = ("global", "owl", "sensitivity")
+STRUCTURES = ("neurons", "heads", "layers")
+COMPENSATIONS = ("none", "bias", "weight")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pruned model. sparsity: asked for; N:M fixes it; "layers": share of the blocks dropped."""
+
+    method: str
+    pattern: str
+    sparsity: float
+    seed: int = 0
+
+    def key(self) -> tuple[Any, ...]:
+        return self.method, self.pattern, self.sparsity, self.seed
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def quick_cells() -> Iterator[Cell]:
+    """Two minutes on the encoder."""
+    for method, sparsity in product(("magnitude", "magnitude/column", "wanda", "sparsegpt"), (0.5, 0.7)):
+        yield Cell(method, "row", sparsity)
+    yield Cell("sparsegpt", "2:4", 0.5)
+    yield Cell("weight", "neurons", 0.25)
+
+
+def cells() -> Iterator[Cell]:
+    """The usual grid: everything with one seed, the methods within rows with three; what tells most first."""
+    yield from _within_rows(0)
+    yield from structured()
+    for method, allocation, sparsity in product(("wanda", "sparsegpt"), ALLOCATIONS, (0.6, 0.7)):
+        yield Cell(method, allocation, sparsity)
+    for method in ("magnitude", "magnitude/row", "wanda", "sparsegpt"):
+        if method != "magnitude/row":  # within a row, scaling rows changes nothing
+            yield from (Cell(method, nm, 0.5) for nm in ("2:4", "4:8"))
+        yield from (Cell(method, block, s) for block, s in product(("4x4", "16x1"), (0.5, 0.7)))
+    for method, sparsity in product(OPTIONS, (0.6, 0.8)):
+        yield Cell(method, "row", sparsity)
+    for seed in SEEDS[1:]:
+        yield from _within_rows(seed)
+    for method, sparsity in product(("magnitude", "magnitude/row", "wanda", "sparsegpt"), SPARSITIES):
+        yield Cell(method, "tensor", sparsity)
+
+
+def _within_rows(seed: int) -> Iterator[Cell]:
+    for sparsity, method in product(SPARSITIES, METHODS):
+        if seed == 0 or method not in FIXED:
+            yield Cell(method, "row", sparsity, seed)
+
+
+def structured() -> Iterator[Cell]:
+    for what, how, sparsity in product(("neurons", "heads"), COMPENSATIONS, (0.25, 0.5)):
+        yield Cell(how, what, sparsity)
+    for share in (0.25, 0.5):
+        yield Cell("bias", "layers", share)
+
+
+def full_cells() -> Iterator[Cell]:
+    """Everything with everything: hours."""
+    seen = dict.fromkeys(cells())
+    for method, pattern, sparsity, seed in product(
+        (*METHODS, *OPTIONS), (*PATTERNS, *ALLOCATIONS), SPARSITIES, SEEDS
+    ):
+        fixed = ":" in pattern and sparsity != 0.5
+        if not fixed and (seed == 0 or method not in FIXED):
+            seen[Cell(method, pattern, sparsity, seed)] = None
+    yield from seen
+
+
+def timed_cells(quick: bool) -> Iterator[Cell]:
+    """What the pictures of quality against milliseconds show."""
+    if quick:
+        yield from (Cell(m, "row", s) for m, s in product(("magnitude", "sparsegpt"), (0.5, 0.7)))
+        yield Cell("weight", "neurons", 0.25)
+        return
+    for method, sparsity in product(("magnitude", "wanda", "sparsegpt"), (*SPARSITIES, 0.9)):
+        yield Cell(method, "row", sparsity)
+    yield from (Cell("sparsegpt", "2:4", 0.5), Cell("sparsegpt", "4:8", 0.5))
+    yield from (Cell("sparsegpt", "16x1", s) for s in SPARSITIES)
+    yield from (Cell("weight", what, s) for what, s in product(("neurons", "heads"), (0.25, 0.5, 0.75)))
+    yield from (Cell("bias", "layers", s) for s in (0.17, 0.34, 0.5))
+
+
+def method_of(word: str, seed: int, loss: Any) -> Method:
+    """`name[/normalize][+repair][ xSTEPS]`."""
+    found = re.fullmatch(r"(\w+)(?:/(\w+))?(\+repair)?(?: x(\d+))?", word)
+    if not found:
+        raise ValueError(f"method: expected words such as 'wanda+repair x4', got {word!r}")
+    name, normalize, repair, steps = found.groups()
+    options: dict[str, Any] = {"repair": bool(repair), "steps": int(steps or 1)}
+    kinds = {
+        "magnitude": lambda: Magnitude(normalize, **options),
+        "random": lambda: Random(seed, **options),
+        "wanda": lambda: Wanda(**options),
+        "sparsegpt": lambda: SparseGPT(**options),
+        "taylor": lambda: Taylor(loss, **options),
+    }
+    if name not in kinds:
+        raise ValueError(f"method: expected {', '.join(kinds)}, got {name!r}")
+    return kinds[name]()
+
+
+def pattern_of(word: str, sparsity: float) -> Any:
+    """A pattern or an allocation, for `prune_`."""
+    if nm := re.fullmatch(r"(\d+):(\d+)", word):
+        return NM(int(nm[1]), int(nm[2]))
+    if block := re.fullmatch(r"(\d+)x(\d+)", word):
+        return Block((int(block[1]), int(block[2])), sparsity)
+    row = Unstructured(sparsity, scope="row")
+    kinds = {
+        "row": row,
+        "tensor": Unstructured(sparsity),
+        "global": Unstructured(sparsity, scope="model"),
+        "owl": OWL(row),
+        "sensitivity": Sensitivity(row),
+    }
+    if word not in kinds:
+        raise ValueError(f"pattern: expected {', '.join(kinds)}, N:M or RxC, got {word!r}")
+    return kinds[word]
+
+
+def structure_of(cell: Cell, blocks: int) -> Any:
+    """What `shrink_` removes."""
+    if cell.pattern == "layers":
+        return Layers(max(1, round(cell.sparsity * blocks)), compensate=cell.method)
+    kind = {"neurons": Neurons, "heads": Heads}[cell.pattern]
+    return kind(cell.sparsity, compensate=cell.method)
