@@ -14,7 +14,7 @@ from prunus._balance_table import AT_LEAST, SECONDS, Table, measure, swapped
 from prunus._running import Batch, as_batches, check_model, evaluating
 from prunus._timing import Times, rounds
 from prunus.accelerate import AccelerateReport, accelerate_
-from prunus.allocation import Allocation, Key, Survey, choose_levels, output_error
+from prunus.allocation import Allocation, Key, Survey, choose_levels, output_error, weigh
 from prunus.calibration import Calibration, Stats, as_calibration
 from prunus.methods import Method, Wanda
 from prunus.patterns import Block, Pattern, Unstructured
@@ -113,8 +113,8 @@ def balance_(
     """Prune and accelerate, in place, so that the whole model meets a time at the least loss.
 
     Measures a table layer x sparsity -> milliseconds (our kernels, this machine, torch's current threads) and
-    layer x sparsity -> output error (trial runs of `method` on the calibration inputs), chooses a level per
-    layer by dynamic programming, prunes, converts what is faster, and measures the model again.
+    layer x sparsity -> error (like `Sensitivity`, by trial runs of `method` on the calibration inputs),
+    chooses a level per layer by dynamic programming, prunes, converts what is faster, and measures again.
     example_inputs: as for `accelerate_`; the time is that of all batches together. calibration: as for
     `prune_`, default the example inputs. filter_fn: as for `prune_`. An error leaves the model as it was.
 
@@ -155,6 +155,7 @@ class _Balance(Allocation):
     def __init__(self, target: Target, table: Table) -> None:
         self.target, self.table = target, table
         self.errors: dict[Key, list[float]] = {}
+        self.influence: dict[Key, float] = {}
         self.chosen: dict[str, int] = {}
 
     def needs(self, method: Method) -> frozenset[str]:
@@ -177,23 +178,30 @@ class _Trials(Survey):
     def __init__(self, rule: _Balance, method: Method) -> None:
         self.rule, self.method = rule, method
         self.candidates = rule.target.candidates()
+        self.tried = len(self.candidates) // 2
 
-    def see(self, key: Key, weight: Tensor, stats: Stats) -> None:
-        errors = [0.0]
-        for pattern in self.candidates[1:]:
+    def see(self, key: Key, weight: Tensor, stats: Stats) -> Tensor | None:
+        errors, trial = [0.0], None
+        for level, pattern in enumerate(self.candidates[1:], 1):
             mask, new = self.method.prune(weight, stats, pattern)
-            errors.append(output_error(weight, (weight if new is None else new) * mask, stats))
+            values = (weight if new is None else new) * mask
+            errors.append(output_error(weight, values, stats))
+            trial = values if level == self.tried else trial
         self.rule.errors[key] = errors
+        return trial
+
+    def felt(self, key: Key, error: float) -> None:
+        self.rule.influence[key] = error
 
     def patterns(self) -> dict[Key, Pattern]:
         """One level per layer: the parts of a fused one are one call and have one time."""
         rule = self.rule
         layers: dict[str, list[list[float]]] = {}
-        for (name, _), errors in rule.errors.items():
+        for (name, _), errors in weigh(rule.errors, rule.influence, self.tried).items():
             layers.setdefault(name, []).append(errors)
-        means = [[sum(e) / len(e) for e in zip(*parts, strict=True)] for parts in layers.values()]
+        sums = [[sum(e) for e in zip(*parts, strict=True)] for parts in layers.values()]
         wanted = rule.table.model_ms - rule.target.wanted_ms(rule.table.model_ms)
-        levels = choose_levels(means, [rule.gains(name) for name in layers], wanted)
+        levels = choose_levels(sums, [rule.gains(name) for name in layers], wanted)
         rule.chosen = dict(zip(layers, levels, strict=True))
         return {key: self.candidates[rule.chosen[key[0]]] for key in rule.errors}
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from prunus.allocation import OWL, Allocation, Sensitivity, Survey, choose_levels, output_error
-from prunus.calibration import Stats
+from prunus.allocation import OWL, Allocation, Sensitivity, Survey, choose_levels, output_error, weigh
+from prunus.calibration import Calibration, Stats
 from prunus.methods import Magnitude, SparseGPT, Wanda
 from prunus.patterns import NM, Block, Unstructured
 from prunus.prune import prune_
+from prunus.prune.influence import Influence
 
 LEVEL = st.tuples(st.integers(0, 50), st.integers(0, 20))  # error, gain
 
@@ -126,6 +127,56 @@ def test_output_error_is_that_of_the_outputs():
     expected = (x @ (v - w).t()).square().sum() / (x @ w.t()).square().sum()
     assert output_error(w, v, Stats("fc", 50, gram=x.t() @ x)) == pytest.approx(float(expected), rel=1e-4)
     assert output_error(w * 0, v, Stats("fc", 50, gram=x.t() @ x)) == 0.0
+
+
+class Loud(nn.Module):
+    """Twins with outputs that count a thousand to one."""
+
+    def __init__(self):
+        super().__init__()
+        self.loud, self.quiet = nn.Linear(50, 40, bias=False), nn.Linear(50, 40, bias=False)
+
+    def forward(self, x):
+        return self.loud(x) + 1e-3 * self.quiet(x)
+
+
+def test_sensitivity_spares_what_the_model_feels():
+    torch.manual_seed(0)
+    model = Loud()
+    report = prune_(
+        model, Sensitivity(Unstructured(0.5), (0.0, 0.25, 0.5, 0.75)), Wanda(), [torch.randn(99, 50)]
+    )
+    assert rows(report) == {"loud": pytest.approx(0.25, abs=0.01), "quiet": pytest.approx(0.75, abs=0.01)}
+
+
+def test_influence_asks_without_a_trace_and_without_padding():
+    torch.manual_seed(0)
+    model, x = Loud(), torch.randn(3, 4, 50)
+    real = torch.tensor([[True] * 4, [True, False, True, False], [True] * 4])
+    calibration = Calibration(x, real=lambda batch: real)
+    weight, trial = model.loud.weight.detach(), torch.randn(40, 50)
+    old = weight.clone()
+    with torch.no_grad():
+        before = model(x)[real]
+        felt = Influence(model, calibration).of(weight, trial)
+        assert torch.equal(model.loud.weight, old)
+        weight.copy_(trial)
+        expected = (model(x)[real] - before).square().sum() / before.square().sum()
+    assert felt == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_influence_is_unknown_without_outputs():
+    model, x = Loud(), torch.randn(3, 50)
+    calibration = Calibration(x, forward=lambda model, batch: [model(batch), None][1])
+    assert Influence(model, calibration).of(model.loud.weight.detach(), torch.zeros(40, 50)) is None
+    prune_(model, Sensitivity(Unstructured(0.5)), Wanda(), calibration)
+
+
+def test_what_is_not_felt_counts_like_the_median():
+    errors = {(name, ""): [0.0, 0.5] for name in "abcd"} | {("e", ""): [0.0, 0.0]}
+    felt = {("a", ""): 0.1, ("b", ""): 0.2, ("c", ""): 1.0, ("d", ""): 0.0, ("e", ""): 3.0}
+    found = weigh(errors, felt, tried=1)
+    assert [every[1] for every in found.values()] == pytest.approx([0.1, 0.2, 1.0, 0.2, 0.0])
 
 
 def test_an_allocation_of_ones_own(build):

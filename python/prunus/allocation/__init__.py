@@ -3,7 +3,7 @@
 from prunus.allocation.base import Allocation, Global, Key, Survey
 from prunus.allocation.choose import choose_levels
 from prunus.allocation.owl import OWL
-from prunus.allocation.sensitivity import Sensitivity, output_error
+from prunus.allocation.sensitivity import Sensitivity, nearest, output_error, weigh
 
 __all__ = [
     "OWL",
@@ -13,5 +13,7 @@ __all__ = [
     "Sensitivity",
     "Survey",
     "choose_levels",
+    "nearest",
     "output_error",
+    "weigh",
 ]

