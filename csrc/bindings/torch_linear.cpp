@@ -69,8 +69,10 @@ Tensor linear_torch(Tensor x, const Tensor& packed, Tensor bias, std::int64_t ou
 }  // namespace
 
 std::string gradient_sentence(const char* argument) {
-  return expected_got(argument, "a tensor without gradient (prunus.linear has no backward)",
-                      "requires_grad=True") +
+  return expected_got(
+             argument,
+             "a tensor without gradient (this op has no backward; prunus.linear and SparseLinear have)",
+             "requires_grad=True") +
          ": run under torch.no_grad() or torch.inference_mode(), or turn the layer back with to_linear() to "
          "train";
 }

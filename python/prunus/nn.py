@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 
 from prunus._core import FormatError
 from prunus.families import weight_matrix
 from prunus.ops import activation_number
-from prunus.ops_torch import buffer_tensor
+from prunus.ops_autograd import linear_with_gradient
+from prunus.ops_torch import buffer_tensor, linear_op
 from prunus.packed import PackedWeight, pack
 
 if TYPE_CHECKING:
@@ -28,13 +29,12 @@ class SparseLinear(nn.Module):
     weight, `bias` an ordinary parameter or None, `activation` None, "relu", "gelu", "gelu_tanh" or "silu".
     state_dict, deepcopy, pickle, torch.compile and export work as for nn.Linear; casts of the model change
     the bias, never the packed bytes. The constructor makes a layer of zeros to load a state_dict into: most
-    layers come from `from_linear`. Forward raises on inputs that are not float32, and on ones that require
-    grad.
+    layers come from `from_linear`. Gradients go to x and to the bias; the packed weight is frozen (to train
+    it, go back with `to_linear`). Forward raises on inputs that are not float32.
 
     >>> import torch, prunus
     >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(8, 4))
-    >>> with torch.no_grad():
-    ...     layer(torch.ones(2, 8)).shape
+    >>> layer(torch.ones(2, 8)).shape
     torch.Size([2, 4])
     """
 
@@ -127,7 +127,10 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         number = activation_number(self.activation)
-        y: Tensor = torch.ops.prunus.linear.default(x, self.packed, self.bias, self.out_features, number)
+        packed, bias = self.packed, self.bias
+        if is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+            return linear_with_gradient(x, packed, bias, self.out_features, number)
+        y: Tensor = linear_op(x, packed, bias, self.out_features, number)
         return y
 
     def extra_repr(self) -> str:

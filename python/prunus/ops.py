@@ -53,8 +53,10 @@ def linear(x: Any, p: Any, bias: Any = None, activation: str | None = None) -> A
     Returns float32 (..., n), contiguous, the same kind as x, the same bits for any thread count.
     A weight that is zero does not spread NaN or infinity of its input.
 
+    Autograd follows tensors to x and bias, once (no second derivative); the weight is frozen.
+
     Raises ``ValueError`` (shape, dtype, device, activation), ``TypeError`` (kind), ``FormatError`` (p is no
-    packed weight) and ``RuntimeError`` when autograd would record the call: there is no backward.
+    packed weight) and ``RuntimeError`` inside a torch.func transform.
 
     >>> import numpy as np, prunus
     >>> p = prunus.pack(np.array([[0.0, 2.0], [1.0, 0.0]], dtype=np.float32))

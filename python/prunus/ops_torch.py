@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import is_grad_enabled
 
 from prunus import _core
+from prunus.ops_autograd import linear_with_gradient
 from prunus.packed import PackedWeight, tensor_view
 
-__all__ = ["linear"]
+__all__ = ["buffer_tensor", "linear", "linear_op"]
 
 SCHEMA = "linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor"
 
@@ -21,8 +23,8 @@ SCHEMA = "linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int ac
 _library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
 _core.join_torch(torch.__version__)
-# No derivative exists, so autograd has nothing to do: its fallback costs time in every call and turns a
-# missing derivative into a silent None. The kernel and the fake kernel refuse gradients instead.
+# The derivative is outside (ops_autograd), so autograd has nothing to do here: its fallback costs time in
+# every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
 _library.impl("linear", torch.library.fallthrough_kernel, "Autograd")
 
 
@@ -43,14 +45,14 @@ def _linear_fake(
 
 def _refuse_transform(*arguments: object) -> torch.Tensor:
     raise RuntimeError(
-        "x: expected a plain tensor, got one inside a torch.func transform (grad, jvp, vmap): prunus.linear "
-        "has no derivative, and takes any leading dimensions without vmap"
+        "x: expected a plain tensor, got one inside a torch.func transform (grad, jvp, vmap): use backward() "
+        "instead; prunus.linear takes any leading dimensions without vmap"
     )
 
 
 torch.library.register_fake("prunus::linear", _linear_fake, lib=_library)
 _library.impl("linear", _refuse_transform, "FuncTorchDynamicLayerFrontMode")
-_linear_op: Any = torch.ops.prunus.linear.default
+linear_op: Any = torch.ops.prunus.linear.default
 
 
 def linear(x: torch.Tensor, p: Any, bias: torch.Tensor | None, activation: int) -> torch.Tensor:
@@ -73,7 +75,9 @@ def linear(x: torch.Tensor, p: Any, bias: torch.Tensor | None, activation: int) 
         packed, out_features = p, _out_features(p)
     else:
         raise TypeError(f"p: expected a PackedWeight or its buffer as a torch tensor, got {type(p).__name__}")
-    y: torch.Tensor = _linear_op(x, packed, bias, out_features, activation)
+    if is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+        return linear_with_gradient(x, packed, bias, out_features, activation)
+    y: torch.Tensor = linear_op(x, packed, bias, out_features, activation)
     return y
 
 
