@@ -88,6 +88,23 @@ def test_fused_projections_have_a_budget_per_part(build):
     assert [zeros(part) for part in parts] == [128, 128, 128]
 
 
+def test_gate_and_up_in_one_weight_have_a_budget_each():
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
+    model = Phi3ForCausalLM(Phi3Config(**sizes, num_hidden_layers=1, vocab_size=60, pad_token_id=0))
+    layer = model.model.layers[0]
+    with torch.no_grad():
+        layer.mlp.gate_up_proj.weight[:32] *= 100.0
+        layer.self_attn.qkv_proj.weight[:16] *= 100.0
+    prune_(model, Unstructured(0.5))
+    assert [zeros(part) for part in layer.mlp.gate_up_proj.weight.split(32)] == [256, 256]
+    queries_keys_values = layer.self_attn.qkv_proj.weight.split(
+        [16, 8, 8]
+    )  # grouped: fewer keys than queries
+    assert [zeros(part) for part in queries_keys_values] == [128, 64, 64]
+
+
 def test_a_tied_head_is_left_alone_and_stays_tied(build):
     model = build("gpt2")
     report = prune_(model, Unstructured(0.5))

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from prunus import methods
+from prunus.allocation import OWL, Sensitivity
 from prunus.families import weight_matrix
 from prunus.methods import SNIP, Magnitude, SparseGPT, Taylor, Wanda
 from prunus.patterns import NM, Block, Unstructured
@@ -84,6 +86,28 @@ def test_masks_do_not_see_the_scale(build, batches, kind, method, pattern):
     expected = masks(plain, pattern, method, batches)
     found = masks(scaled, pattern, method, batches)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("method", [Wanda(), SparseGPT()], ids=str)
+@pytest.mark.parametrize(
+    "allocation", [OWL(Unstructured(0.6)), Sensitivity(Unstructured(0.6), levels=(0.3, 0.6, 0.9))], ids=str
+)
+@pytest.mark.parametrize("kind", list(FEEDS))
+def test_shares_of_layers_do_not_see_the_scale(build, batches, kind, allocation, method):
+    plain, scaled = build(kind), build(kind)
+    rescale_(scaled, kind)
+    expected = masks(plain, allocation, method, batches)
+    found = masks(scaled, allocation, method, batches)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert len({int(mask.sum()) / mask.numel() for mask in expected.values()}) > 1
+
+
+def test_every_method_that_measures_is_here():
+    """A new method has to join, or to say here why the law does not bind it."""
+    every = {method for method in vars(methods).values() if isinstance(method, type)} - {methods.Method}
+    measuring = {method for method in every if method.needs}
+    assert measuring <= {type(method) for method in INVARIANT}
+    assert every - measuring == {Magnitude, methods.Random}
 
 
 @pytest.mark.parametrize("kind", list(FEEDS))
