@@ -20,6 +20,9 @@ from prunus.report import Column, Report
 
 __all__ = ["AccelerateReport", "accelerate_"]
 
+# Its fast path hands the weights of the layer to one fused kernel; without it linear1 and linear2 are called.
+FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
+
 FilterFn = Callable[[nn.Module, str], bool]
 
 
@@ -170,6 +173,8 @@ def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool
     for site in sites:
         if id(site) in chosen and kinds & {(type(parent), leaf) for parent, leaf in site.places}:
             site.reason = f"the model reads its .{error.name}"
+            if any(isinstance(parent, nn.TransformerEncoderLayer) for parent, _ in site.places):
+                site.reason += f" ({FAST_PATH})"
             _swap(site, site.module)
             del chosen[id(site)]
     return bool(culprits)

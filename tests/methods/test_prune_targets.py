@@ -145,6 +145,36 @@ def test_weights_that_are_not_linear_are_named():
     assert set(report.skipped) == {"experts", "conv", "attention.in_proj_weight"}
 
 
+def test_experts_are_named_and_do_not_expose_the_head():
+    """Matrices in one 3-D parameter are the body of the model: its head is still outside the blocks."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
+    model = MixtralForCausalLM(
+        MixtralConfig(**sizes, num_hidden_layers=1, vocab_size=60, num_local_experts=4)
+    )
+    report = prune_(model, Unstructured(0.5))
+    experts = model.model.layers[0].mlp.experts
+    for name, parameter in experts.named_parameters():
+        if parameter.dim() == 3:
+            note = report.skipped[f"model.layers.0.mlp.experts.{name}"]
+            assert note == "4 matrices in one parameter (experts?), not Linear layers"
+    assert report.skipped["lm_head"] == "outside the blocks"
+    assert not any((parameter == 0).any() for parameter in experts.parameters())
+
+
+def test_fused_weights_of_unknown_families_are_noted():
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 32, "vocab_size": 60}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_hidden_layers=1))
+    rows = {row["name"].rpartition(".")[2]: row for row in prune_(model, Unstructured(0.5)).rows}
+    assert rows["query_key_value"]["status"] == "pruned"
+    assert rows["query_key_value"]["note"] == "fused, and of no known family: its parts share one budget"
+    assert rows["dense_h_to_4h"]["note"] == ""
+    assert rows["lm_head"]["note"] == "outside the blocks"
+
+
 def test_zero_targets_is_an_error():
     with pytest.raises(ValueError, match=r"^model: expected at least one Linear or Conv1D.*got none$"):
         prune_(nn.ReLU(), Unstructured(0.5))

@@ -216,9 +216,19 @@ def test_torch_encoder_fast_path_still_works():
     with torch.no_grad():
         expected = model(x)
     rows = rows_of(accelerate_(model, x, min_speedup=ANY))
-    assert rows["layers.0.linear1"]["reason"] == "the model reads its .weight"
+    reason = "the model reads its .weight (not after torch.backends.mha.set_fastpath_enabled(False))"
+    assert rows["layers.0.linear1"]["reason"] == reason
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected)
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)  # the reason says the truth
+        rows = rows_of(accelerate_(model, x, min_speedup=ANY))
+        assert all(rows[f"layers.{i}.linear{j}"]["converted"] for i in (0, 1) for j in (1, 2))
+        assert rows["layers.0.self_attn.out_proj"]["reason"].startswith("inside MultiheadAttention")
+        with torch.no_grad():
+            torch.testing.assert_close(model(x), expected)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 class Failing(Tiny):

@@ -18,6 +18,9 @@ __all__ = ["FilterFn", "Target", "find_targets", "is_linear"]
 
 FilterFn = Callable[[nn.Module, str], bool]
 
+# What projections that are several in one are called. Those of a known family get a budget per part.
+FUSED = frozenset({"query_key_value", "qkv", "qkv_proj", "Wqkv", "c_attn", "gate_up_proj", "in_proj"})
+
 
 @dataclass
 class Target:
@@ -99,6 +102,8 @@ def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Tar
         target.modules[name] = module
         if not target.parts:
             target.parts = parts.get(name) or {"": range(target.shape[0])}
+            if "" in target.parts and name.rpartition(".")[2] in FUSED:
+                target.notes.append("fused, and of no known family: its parts share one budget")
             others = [owner for owner, _ in owners[_identity(weight)] if owner != name]
             if others:
                 target.notes.append(f"shared with {', '.join(others)}")
@@ -142,11 +147,14 @@ def _owners(model: nn.Module) -> dict[object, list[tuple[str, nn.Module]]]:
 def _blocks_that_matter(model: nn.Module) -> tuple[str, ...]:
     """Names of the blocks; none where a list of modules was found that is not the body of the model."""
     names = tuple(blocks(model))
-    linear = {name: module for name, module in model.named_modules() if is_linear(module)}
-    weights = {name: _weight_of(module) for name, module in linear.items()}
-    sizes = {n: w.numel() for n, w in weights.items() if w is not None and not nn.parameter.is_lazy(w)}
-    within = sum(size for name, size in sizes.items() if _is_inside(name, names))
-    return names if 2 * within >= sum(sizes.values()) else ()
+    within = outside = 0
+    for name, module in model.named_modules():
+        inside = _is_inside(name, names)
+        # Experts are no Linear, but they are the body of the model.
+        held = [_weight_of(module)] if is_linear(module) else module._parameters.values() if inside else []
+        size = sum(w.numel() for w in held if w is not None and not nn.parameter.is_lazy(w))
+        within, outside = (within + size, outside) if inside else (within, outside + size)
+    return names if within >= outside else ()
 
 
 def _is_inside(name: str, names: tuple[str, ...]) -> bool:
@@ -205,6 +213,8 @@ def _other_weights(model: nn.Module, covered: set[object]) -> Iterator[dict[str,
             seen.add(_identity(parameter))
             if parameter.dim() >= 2:
                 kind = "embedding" if isinstance(module, nn.Embedding) else "not a Linear"
+                if parameter.dim() == 3 and not hasattr(module, "kernel_size"):
+                    kind = f"{len(parameter)} matrices in one parameter (experts?), not Linear layers"
                 path = name if key == "weight" else f"{name}.{key}".lstrip(".")
                 yield _row(path, module, parameter, kind)
 
