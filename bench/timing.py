@@ -21,6 +21,7 @@ class Budget:
         0.003  # untimed start of every turn: refills caches, lets the previous peer's threads go to sleep
     )
     limit: float = 20.0  # a contender that has used this much stops once it has 3 samples
+    slow: float = 0.1  # a call this long needs no warming up, and two samples will do
 
 
 QUICK = Budget(rounds=5, turn=0.006, warm=0.002, limit=1.0)
@@ -64,6 +65,7 @@ class Contender:
         self.budget = budget
         self.samples = Samples()
         self.used = 0.0
+        self.slow = False
 
     def run(self, calls: int) -> float:
         ring = self.ring
@@ -75,18 +77,24 @@ class Contender:
         return elapsed
 
     def calibrate(self) -> None:
-        self.run(self.copies)
+        once = self.run(self.copies) / self.copies
+        self.slow = once > self.budget.slow
+        if self.slow:
+            self.samples = Samples([once], self.copies)
+            return
         once = max(self.run(self.copies) / self.copies, 1e-8)
         passes = max(1, round(self.budget.turn / once / self.copies))
         self.samples.calls = passes * self.copies
 
     def turn(self) -> None:
-        warm = 0.0
+        warm = self.budget.warm if self.slow else 0.0
         while warm < self.budget.warm:
             warm += max(self.run(1), 1e-7)
         self.samples.seconds.append(self.run(self.samples.calls) / self.samples.calls)
 
     def done(self) -> bool:
+        if self.slow and self.used > self.budget.limit / 20:
+            return len(self.samples.seconds) >= 2
         return self.used > self.budget.limit and len(self.samples.seconds) >= 3
 
 

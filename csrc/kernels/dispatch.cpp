@@ -38,4 +38,19 @@ const ValueKernels& value_kernels(const KernelTable& table, Dtype dtype) {
   }
 }
 
+#define PRUNUS_OF(type, name)             \
+  template <>                             \
+  const KeyKernels<type>& key_kernels() { \
+    return active_kernels().scores.name;  \
+  }
+PRUNUS_KEYS(PRUNUS_OF)
+#undef PRUNUS_OF
+#define PRUNUS_OF(type, name)                 \
+  template <>                                 \
+  const ScoreKernels<type>& score_kernels() { \
+    return active_kernels().scores.name;      \
+  }
+PRUNUS_FLOATS(PRUNUS_OF)
+#undef PRUNUS_OF
+
 }  // namespace prunus

@@ -9,3 +9,12 @@
 
 // X(index, type): how values are stored (core/dtype.h).
 #define PRUNUS_VALUES(X) X(0, f32) X(1, bf16) X(2, f16) X(3, i8)
+
+// X(type, name): element types of scores and of weights to normalise.
+#define PRUNUS_FLOATS(X) X(float, f32) X(double, f64) X(f16_t, f16) X(bf16_t, bf16)
+
+// X(type, name): integers that scores are compared as.
+#define PRUNUS_KEYS(X) X(std::int16_t, i16) X(std::int32_t, i32) X(std::int64_t, i64)
+
+// X(m): groups whose N:M kernel knows m at compile time.
+#define PRUNUS_NM_GROUPS(X) X(2) X(4) X(8) X(16)

@@ -6,6 +6,7 @@
 #include "core/dtype.h"
 #include "core/isa.h"
 #include "kernels/kernel_list.h"
+#include "kernels/score_kernels.h"
 
 namespace prunus {
 
@@ -50,6 +51,8 @@ struct KernelTable {
   // y[token][row] = act(acc[row][token]) for the first rows and tokens.
   void (*store_tile)(const float* acc, int width, int rows, int tokens, Activation act, float* y,
                      std::int64_t y_stride);
+
+  ScoreTable scores;
 };
 
 // The table of the active isa (core/isa.h).

@@ -13,6 +13,9 @@ struct pick<false, A, B> {
 #include "kernels/linear_bitmap.inl.h"
 #include "kernels/linear_col8.inl.h"
 #include "kernels/panel.inl.h"
+#include "kernels/score_keys.inl.h"
+#include "kernels/score_nm.inl.h"
+#include "kernels/score_scale.inl.h"
 
 template <typename Value>
 constexpr ValueKernels kernels_of() {
@@ -28,8 +31,32 @@ constexpr ValueKernels kernels_of() {
 #undef PRUNUS_BITMAP_ROWS
 }
 
+template <typename Key>
+constexpr KeyKernels<Key> key_kernels_of() {
+  return {split_keys<Key>, flag<Key>, count_below<Key>, copy_within<Key>,
+          quantiles<Key>,  nm<Key>,   nm_columns<Key>};
+}
+
+template <typename T>
+constexpr ScoreKernels<T> score_kernels_of() {
+  return {keys<T>, split<T>, sum_of_squares<T>, add_squares<T>, scale<T>};
+}
+
+constexpr ScoreTable score_table() {
+  return {
+#define PRUNUS_TYPE(type, name) key_kernels_of<type>(),
+      PRUNUS_KEYS(PRUNUS_TYPE)
+#undef PRUNUS_TYPE
+#define PRUNUS_TYPE(type, name) score_kernels_of<type>(),
+          PRUNUS_FLOATS(PRUNUS_TYPE)
+#undef PRUNUS_TYPE
+  };
+}
+
 constexpr KernelTable make_table(Isa isa) {
 #define PRUNUS_TYPE(index, type) kernels_of<Value_##type>(),
-  return {isa, {PRUNUS_VALUES(PRUNUS_TYPE)}, pack_strip, pack_rows, init_strip, reduce_rows, store_tile};
+  return {
+      isa,          {PRUNUS_VALUES(PRUNUS_TYPE)}, pack_strip, pack_rows, init_strip, reduce_rows, store_tile,
+      score_table()};
 #undef PRUNUS_TYPE
 }

@@ -7,16 +7,17 @@
 
 namespace prunus {
 
-// keep = key >= floor; returns how many of n <= kChunk keys are equal to `tie`.
+// keep = key >= floor.
 template <class Key>
-std::int64_t flag(const Key* __restrict keys, std::int64_t n, Key floor, Key tie,
-                  std::uint8_t* __restrict keep) {
-  Key ties = 0;  // kChunk over the lanes of a vector: fits 16 bits
-  for (std::int64_t i = 0; i < n; ++i) {
-    keep[i] = keys[i] >= floor;
-    ties = static_cast<Key>(ties + (keys[i] == tie));
-  }
-  return ties;
+void flag(const Key* keys, std::int64_t n, Key floor, std::uint8_t* keep) {
+  key_kernels<Key>().flag(keys, n, floor, keep);
+}
+
+template <class Key>
+std::int64_t count_ties(const Key* keys, std::int64_t n, Key tie) {
+  std::int64_t below[2];
+  key_kernels<Key>().count_below(keys, n, {tie, static_cast<Key>(tie + 1)}, below);
+  return below[1] - below[0];
 }
 
 // Clears the flags of the last `drop` ties.
@@ -47,14 +48,13 @@ Floor<Key> floor_of(const Cut<Key>& cut, std::int64_t prune) {
 
 // Flags of one small group. scratch holds n keys.
 template <class Key>
-void flag_lowest(const Key* __restrict keys, std::int64_t n, std::int64_t prune, Key* __restrict scratch,
-                 std::uint8_t* __restrict keep) {
+void flag_lowest(const Key* keys, std::int64_t n, std::int64_t prune, Key* scratch, std::uint8_t* keep) {
   if (prune == 0) {
     std::memset(keep, 1, static_cast<std::size_t>(n));
     return;
   }
   const Floor<Key> floor = floor_of(nth_key(keys, n, prune - 1, scratch), prune);
-  for (std::int64_t i = 0; i < n; ++i) keep[i] = keys[i] >= floor.value;
+  flag(keys, n, floor.value, keep);
   drop_last(keys, n, floor.tie, floor.drop, keep);
 }
 

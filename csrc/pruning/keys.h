@@ -1,38 +1,17 @@
 // Order-preserving keys: a float as the signed integer that sorts like it.
+//
+// Sign and magnitude become two's complement, so -0.0 and 0.0 are both 0 and integer compares order
+// everything up to the infinities. Integers also keep subnormals apart where the caller runs with
+// flush-to-zero.
 #pragma once
 #include <cstdint>
 #include <cstring>
 #include <limits>
 
 #include "core/dtype.h"
+#include "kernels/score_kernels.h"
 
 namespace prunus {
-
-// Sign and magnitude become two's complement, so -0.0 and 0.0 are both 0 and integer compares order
-// everything up to the infinities. Integers also keep subnormals apart where the caller runs with
-// flush-to-zero.
-template <class T>
-struct KeyOf;
-template <>
-struct KeyOf<float> {
-  using Key = std::int32_t;
-  static constexpr Key infinity = 0x7f800000;
-};
-template <>
-struct KeyOf<double> {
-  using Key = std::int64_t;
-  static constexpr Key infinity = 0x7ff0000000000000;
-};
-template <>
-struct KeyOf<f16_t> {
-  using Key = std::int16_t;
-  static constexpr Key infinity = 0x7c00;
-};
-template <>
-struct KeyOf<bf16_t> {
-  using Key = std::int16_t;
-  static constexpr Key infinity = 0x7f80;
-};
 
 template <class T>
 inline T load(const std::uint8_t* p, std::int64_t i) {
@@ -54,16 +33,8 @@ inline Key key_of_bits(Key bits) {
 
 // Keys of n contiguous elements; false when one of them is NaN.
 template <class T>
-bool keys_of(const std::uint8_t* __restrict p, std::int64_t n, typename KeyOf<T>::Key* __restrict out) {
-  using Key = typename KeyOf<T>::Key;
-  Key nan =
-      0;  // negative once inf - magnitude was: a subtraction and an or vectorise in plain SSE2, max does not
-  for (std::int64_t i = 0; i < n; ++i) {
-    const Key bits = load<Key>(p, i);
-    nan = static_cast<Key>(nan | (KeyOf<T>::infinity - magnitude(bits)));
-    out[i] = key_of_bits(bits);
-  }
-  return nan >= 0;
+bool keys_of(const std::uint8_t* p, std::int64_t n, typename KeyOf<T>::Key* out) {
+  return score_kernels<T>().keys(p, n, out);
 }
 
 }  // namespace prunus

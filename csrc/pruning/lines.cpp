@@ -23,8 +23,19 @@ class Slice final : public Scored<Key> {
   bool read(std::int64_t begin, std::int64_t count, Key* keys) const override {
     return whole_.read(begin_ + begin, count, keys);
   }
+  bool split(std::int64_t begin, std::int64_t count, Split<Key>& s) const override {
+    return whole_.split(begin_ + begin, count, s);
+  }
+  void pick(std::int64_t begin, const std::uint16_t* positions, std::int64_t count,
+            Key* keys) const override {
+    whole_.pick(begin_ + begin, positions, count, keys);
+  }
   void write(std::int64_t begin, std::int64_t count, const std::uint8_t* keep) const override {
     whole_.write(begin_ + begin, count, keep);
+  }
+  void mark(std::int64_t begin, const std::uint16_t* positions, const std::uint8_t* keep,
+            std::int64_t count) const override {
+    whole_.mark(begin_ + begin, positions, keep, count);
   }
 
  private:

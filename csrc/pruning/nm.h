@@ -6,8 +6,8 @@
 
 namespace prunus {
 
-inline constexpr std::int64_t kCountedGroup =
-    64;  // m^2 compares per group; larger groups select by histogram
+// m^2 compares per group; larger groups select one by one.
+inline constexpr std::int64_t kCountedGroup = kNMLargest;
 
 // Groups of m <= kCountedGroup consecutive entries of a row of the part's grid, or of a column where
 // by_column.

@@ -37,41 +37,23 @@ Factor careful_factor(const Plane& w, std::int64_t row, std::int64_t col, bool b
   return {scale, 1 / std::sqrt(sum)};
 }
 
+// For float64 lines whose squares leave the range; everything else is a kernel's.
 template <class T>
-void scale_line(const std::uint8_t* __restrict in, std::int64_t n, Factor f, T* __restrict out) {
-  if (f.scale == 1) {
-    for (std::int64_t i = 0; i < n; ++i) out[i] = from_double<T>(to_double(load<T>(in, i)) * f.inverse);
-  } else {
-    for (std::int64_t i = 0; i < n; ++i)
-      out[i] = from_double<T>(to_double(load<T>(in, i)) * f.scale * f.inverse);
-  }
+void scale_line(const std::uint8_t* in, std::int64_t n, Factor f, std::uint8_t* out) {
+  if (f.scale == 1) return score_kernels<T>().scale(in, n, f.inverse, nullptr, out);
+  T* to = reinterpret_cast<T*>(out);
+  for (std::int64_t i = 0; i < n; ++i)
+    to[i] = from_double<T>(to_double(load<T>(in, i)) * f.scale * f.inverse);
 }
 
 template <class T>
-double sum_of_squares(const std::uint8_t* p, std::int64_t n) {
-  constexpr std::int64_t lanes = 8;
-  double sums[lanes] = {};
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (std::int64_t l = 0; l < lanes; ++l) {
-      const double v = to_double(load<T>(p, i + l));
-      sums[l] += v * v;
-    }
-  for (; i < n; ++i) {
-    const double v = to_double(load<T>(p, i));
-    sums[0] += v * v;
-  }
-  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-}
-
-template <class T>
-void normalize_rows(const Plane& w, T* out) {
+void normalize_rows(const Plane& w, std::uint8_t* out) {
   const std::int64_t per_task = std::max<std::int64_t>(1, kChunk / std::max<std::int64_t>(1, w.cols));
   sweep(ceil_div(w.rows, per_task), num_threads(), [&](std::int64_t task, int) {
     for (std::int64_t row = task * per_task; row < std::min(w.rows, (task + 1) * per_task); ++row) {
-      const double sum = sum_of_squares<T>(w.at(row, 0), w.cols);
+      const double sum = score_kernels<T>().sum_of_squares(w.at(row, 0), w.cols);
       const Factor f = trusted(sum) ? Factor{1, 1 / std::sqrt(sum)} : careful_factor<T>(w, row, 0, true);
-      scale_line(w.at(row, 0), w.cols, f, out + row * w.cols);
+      scale_line<T>(w.at(row, 0), w.cols, f, out + row * w.cols * static_cast<std::int64_t>(sizeof(T)));
     }
   });
 }
@@ -79,35 +61,15 @@ void normalize_rows(const Plane& w, T* out) {
 constexpr std::int64_t kSumRows = 256,
                        kSumCols = 1024;  // a task of the column sums; fixed, so the bits are too
 
-// sums[j] += squares of column j over four rows at a time: the sums are loaded and stored once per four.
-template <class T>
-void add_squares(const Plane& w, std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols,
-                 double* __restrict sums) {
-  const auto square = [](const std::uint8_t* p, std::int64_t j) {
-    const double v = to_double(load<T>(p, j));
-    return v * v;
-  };
-  const std::int64_t end = row + rows;
-  for (; row + 4 <= end; row += 4) {
-    const std::uint8_t *a = w.at(row, col), *b = w.at(row + 1, col), *c = w.at(row + 2, col),
-                       *d = w.at(row + 3, col);
-    for (std::int64_t j = 0; j < cols; ++j)
-      sums[j] += (square(a, j) + square(b, j)) + (square(c, j) + square(d, j));
-  }
-  for (; row < end; ++row) {
-    const std::uint8_t* a = w.at(row, col);
-    for (std::int64_t j = 0; j < cols; ++j) sums[j] += square(a, j);
-  }
-}
-
 template <class T>
 std::vector<Factor> column_factors(const Plane& w) {
   const std::int64_t bands = ceil_div(w.rows, kSumRows), panels = ceil_div(w.cols, kSumCols);
   std::vector<double> sums(static_cast<std::size_t>(bands * w.cols));
   sweep(bands * panels, num_threads(), [&](std::int64_t task, int) {
     const std::int64_t row = task / panels * kSumRows, col = task % panels * kSumCols;
-    add_squares<T>(w, row, std::min(kSumRows, w.rows - row), col, std::min(kSumCols, w.cols - col),
-                   &sums[static_cast<std::size_t>(task / panels * w.cols + col)]);
+    score_kernels<T>().add_squares(w.at(row, col), w.row_stride * static_cast<std::int64_t>(sizeof(T)),
+                                   std::min(kSumRows, w.rows - row), std::min(kSumCols, w.cols - col),
+                                   &sums[static_cast<std::size_t>(task / panels * w.cols + col)]);
   });
   std::vector<Factor> factors(static_cast<std::size_t>(w.cols));
   for (std::int64_t band = 1; band < bands; ++band)
@@ -122,7 +84,7 @@ std::vector<Factor> column_factors(const Plane& w) {
 }
 
 template <class T>
-void normalize_columns(const Plane& w, T* out) {
+void normalize_columns(const Plane& w, std::uint8_t* out) {
   const std::vector<Factor> factors = column_factors<T>(w);
   std::vector<double> inverse;
   bool scaled = false;
@@ -134,16 +96,16 @@ void normalize_columns(const Plane& w, T* out) {
   sweep(ceil_div(w.rows, per_task) * panels, num_threads(), [&](std::int64_t task, int) {
     const std::int64_t col = task % panels * kChunk, n = std::min(kChunk, w.cols - col),
                        first = task / panels * per_task;
-    const double* __restrict by = &inverse[static_cast<std::size_t>(col)];
+    const Factor* by = &factors[static_cast<std::size_t>(col)];
     for (std::int64_t row = first; row < std::min(w.rows, first + per_task); ++row) {
-      const std::uint8_t* __restrict in = w.at(row, col);
-      T* __restrict to = out + row * w.cols + col;
+      const std::uint8_t* in = w.at(row, col);
+      std::uint8_t* to = out + (row * w.cols + col) * static_cast<std::int64_t>(sizeof(T));
       if (scaled) {
         for (std::int64_t j = 0; j < n; ++j)
-          to[j] = from_double<T>(to_double(load<T>(in, j)) *
-                                 factors[static_cast<std::size_t>(col + j)].scale * by[j]);
+          reinterpret_cast<T*>(to)[j] =
+              from_double<T>(to_double(load<T>(in, j)) * by[j].scale * by[j].inverse);
       } else {
-        for (std::int64_t j = 0; j < n; ++j) to[j] = from_double<T>(to_double(load<T>(in, j)) * by[j]);
+        score_kernels<T>().scale(in, n, 1, &inverse[static_cast<std::size_t>(col)], to);
       }
     }
   });
@@ -155,8 +117,7 @@ void normalize(const Plane& w, bool by_row, std::uint8_t* out) {
   if (w.size() == 0) return;
   with_float(w.dtype, [&](auto t) {
     using T = decltype(t);
-    T* to = reinterpret_cast<T*>(out);
-    by_row ? normalize_rows<T>(w, to) : normalize_columns<T>(w, to);
+    by_row ? normalize_rows<T>(w, out) : normalize_columns<T>(w, out);
   });
 }
 

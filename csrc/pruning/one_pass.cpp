@@ -6,31 +6,6 @@
 #include "pruning/ties.h"
 
 namespace prunus {
-namespace {
-
-// keep = at_high or above; collects the positions of what lies inside.
-std::int64_t flag_classes(const std::uint8_t* classes, std::int64_t n, std::uint8_t* keep,
-                          std::uint16_t* positions) {
-  constexpr std::uint64_t ones = 0x0101010101010101u;
-  std::int64_t found = 0, i = 0;
-  for (; i + 8 <= n; i += 8) {
-    std::uint64_t c;
-    std::memcpy(&c, classes + i, 8);
-    const std::uint64_t kept =
-        ((c >> 2) | ((c >> 1) & c)) & ones;  // 4 is the only class with bit 2, 3 with 1 and 0
-    std::memcpy(keep + i, &kept, 8);
-    for (std::uint64_t in = (c >> 1) & ~c & ones; in != 0; in &= in - 1)
-      positions[found++] = static_cast<std::uint16_t>(i + __builtin_ctzll(in) / 8);
-  }
-  for (; i < n; ++i) {
-    keep[i] = classes[i] >= Class::at_high;
-    if (classes[i] == Class::inside) positions[found++] = static_cast<std::uint16_t>(i);
-  }
-  return found;
-}
-
-}  // namespace
-
 template <class Key>
 OnePass<Key>::OnePass(const Parts<Key>& parts, const Chunks<Key>& chunks, Bracket<Key> bracket)
     : parts_(parts),
@@ -39,37 +14,49 @@ OnePass<Key>::OnePass(const Parts<Key>& parts, const Chunks<Key>& chunks, Bracke
       capacity_(chunks.entries() / 16),
       keys_(new Key[static_cast<std::size_t>(capacity_)]),  // pages that are not reached cost nothing
       positions_(new std::uint16_t[static_cast<std::size_t>(capacity_)]),
-      spans_(static_cast<std::size_t>(chunks.count())) {
+      spans_(static_cast<std::size_t>(chunks.count())),
+      ends_(bracket.ends ? spans_.size() : 0) {
   const int workers = num_threads();
   std::vector<Tally> tallies(static_cast<std::size_t>(workers));
   sweep(chunks.count(), workers,
         [&](std::int64_t task, int worker) { run(task, tallies[static_cast<std::size_t>(worker)]); });
   if (!ordered_) throw NoOrder{};
-  for (const Tally& t : tallies)
-    for (std::size_t i = 0; i < t.holds.size(); ++i) total_.holds[i] += t.holds[i];
+  for (const Tally& t : tallies) {
+    total_.from_low += t.from_low;
+    total_.over_low += t.over_low;
+    total_.from_high += t.from_high;
+    total_.over_high += t.over_high;
+  }
 }
 
 template <class Key>
 void OnePass<Key>::run(std::int64_t task, Tally& tally) {
-  std::uint8_t classes[kChunk], keep[kChunk];
+  Key keys[kChunk];
   std::uint16_t positions[kChunk];
   const Chunk chunk = chunks_.at(task);
-  const Scored<Key>& part = *parts_[chunk.part];
-  if (!part.classify(chunk.begin, chunk.count, bracket_, tally, classes))
+  Split<Key> s{bracket_.low, bracket_.high, bracket_.ends, 0, 0, 0, 0, keys, positions, 0};
+  if (!parts_[chunk.part]->split(chunk.begin, chunk.count, s))
     ordered_.store(false, std::memory_order_relaxed);
-  const std::int64_t found = flag_classes(classes, chunk.count, keep, positions);
-  part.write(chunk.begin, chunk.count, keep);
-  const std::int64_t begin = used_.fetch_add(found, std::memory_order_relaxed);
-  if (begin + found > capacity_) return;
-  spans_[static_cast<std::size_t>(task)] = {begin, found};
-  part.pick(chunk.begin, positions, found, &keys_[static_cast<std::size_t>(begin)]);
-  std::copy(positions, positions + found, &positions_[static_cast<std::size_t>(begin)]);
+  if (!bracket_.ends) s.from_low = s.over_low, s.over_high = s.from_high;
+  tally.from_low += s.from_low;
+  tally.over_low += s.over_low;
+  tally.from_high += s.from_high;
+  tally.over_high += s.over_high;
+  if (bracket_.ends)
+    ends_[static_cast<std::size_t>(task)] = {static_cast<std::int32_t>(s.from_low - s.over_low),
+                                             static_cast<std::int32_t>(s.from_high - s.over_high),
+                                             static_cast<std::int32_t>(s.inside)};
+  const std::int64_t begin = used_.fetch_add(s.inside, std::memory_order_relaxed);
+  if (begin + s.inside > capacity_) return;
+  spans_[static_cast<std::size_t>(task)] = {begin, s.inside};
+  std::copy(keys, keys + s.inside, &keys_[static_cast<std::size_t>(begin)]);
+  std::copy(positions, positions + s.inside, &positions_[static_cast<std::size_t>(begin)]);
 }
 
 template <class Key>
 std::optional<Cut<Key>> OnePass<Key>::cut(std::int64_t rank) const {
-  const auto fewer = [&](std::size_t i) { return chunks_.entries() - total_.holds[i]; };
-  const std::int64_t below_low = fewer(0), to_low = fewer(1), below_high = fewer(2), to_high = fewer(3);
+  const std::int64_t n = chunks_.entries(), below_low = n - total_.from_low, to_low = n - total_.over_low,
+                     below_high = n - total_.from_high, to_high = n - total_.over_high;
   if (rank < below_low || rank >= to_high) return std::nullopt;
   if (rank < to_low) return Cut<Key>{bracket_.low, below_low, to_low - below_low};
   if (rank >= below_high) return Cut<Key>{bracket_.high, below_high, to_high - below_high};
@@ -92,6 +79,46 @@ void OnePass<Key>::settle(const Floor<Key>& floor) const {
                              span.count);
   });
   if (floor.drop > 0) drop_last_ties(floor);
+}
+
+template <class Key>
+bool OnePass<Key>::has_counted(const Cut<Key>& cut) const {
+  // Ties in the order of columns are shared out otherwise.
+  return bracket_.ends && (cut.value == bracket_.low || cut.value == bracket_.high) &&
+         std::none_of(parts_.begin(), parts_.end(), [](const auto* part) { return part->by_column; });
+}
+
+template <class Key>
+void OnePass<Key>::settle_end(const Cut<Key>& cut, std::int64_t prune) const {
+  const bool low = cut.value == bracket_.low;
+  std::int64_t left = prune - cut.below;  // ties to drop, from the end
+  std::vector<TieDrop> wrong;
+  for (std::int64_t t = chunks_.count(); t-- > 0;) {
+    const Ends ends = ends_[static_cast<std::size_t>(t)];
+    const std::int64_t ties = low ? ends.low : ends.high, drop = std::min(left, ties);
+    left -= drop;
+    // So far ties of low are dropped, and with them what is inside; ties of high are kept.
+    if (low ? drop < ties || ends.inside > 0 : drop > 0) wrong.push_back({t, drop});
+  }
+  sweep(static_cast<std::int64_t>(wrong.size()), num_threads(), [&](std::int64_t i, int) {
+    const TieDrop drop = wrong[static_cast<std::size_t>(i)];
+    const Chunk chunk = chunks_.at(drop.task);
+    const Ends ends = ends_[static_cast<std::size_t>(drop.task)];
+    const Span span = spans_[static_cast<std::size_t>(drop.task)];
+    const bool all = drop.count == (low ? ends.low : ends.high);
+    std::uint8_t keep[kChunk];
+    if (low && all && span.count == ends.inside) {  // only what is inside has to be kept after all
+      std::fill_n(keep, span.count, std::uint8_t{1});
+      parts_[chunk.part]->mark(chunk.begin, &positions_[static_cast<std::size_t>(span.begin)], keep,
+                               span.count);
+      return;
+    }
+    Key keys[kChunk];
+    parts_[chunk.part]->read(chunk.begin, chunk.count, keys);
+    flag(keys, chunk.count, static_cast<Key>(cut.value + all), keep);
+    if (!all) drop_last(keys, chunk.count, cut.value, drop.count, keep);
+    parts_[chunk.part]->write(chunk.begin, chunk.count, keep);
+  });
 }
 
 template <class Key>

@@ -31,13 +31,23 @@ class OnePass {
     return cut.value > bracket_.low && cut.value < bracket_.high;
   }
   void settle(const Floor<Key>& floor) const;
+  // Whether the cut is an end of the bracket that was counted apart, so that settle_end() can finish.
+  bool has_counted(const Cut<Key>& cut) const;
+  // Reads again only the chunks whose provisional flags are wrong.
+  void settle_end(const Cut<Key>& cut, std::int64_t prune) const;
 
  private:
+  // How many entries lie from low, over low, from high and over high on. One per worker, a cache line each.
+  struct alignas(64) Tally {
+    std::int64_t from_low = 0, over_low = 0, from_high = 0, over_high = 0;
+  };
   struct Span {
     std::int64_t begin = 0, count = 0;
   };
+  struct Ends {
+    std::int32_t low, high, inside;  // entries of a chunk that equal the ends, and between them
+  };
   void run(std::int64_t task, Tally& tally);
-  Span set_aside(std::int64_t task, const std::uint16_t* positions, std::int64_t count);
   void drop_last_ties(const Floor<Key>& floor) const;
 
   const Parts<Key>& parts_;
@@ -47,6 +57,7 @@ class OnePass {
   std::unique_ptr<Key[]> keys_;                 // of entries inside, a span per chunk
   std::unique_ptr<std::uint16_t[]> positions_;  // in their chunk
   std::vector<Span> spans_;
+  std::vector<Ends> ends_;  // where the bracket says so
   std::atomic<std::int64_t> used_{0};
   std::atomic<bool> ordered_{true};
   Tally total_;

@@ -65,8 +65,11 @@ void write_flags(const Parts<Key>& parts, const Chunks<Key>& chunks, const Floor
     Key buffer[kChunk];
     std::uint8_t keep[kChunk];
     const Chunk chunk = chunks.at(task);
-    ties[static_cast<std::size_t>(task)] =
-        static_cast<std::int32_t>(flag(keys_of(chunk, buffer), chunk.count, floor.value, floor.tie, keep));
+    const Key* keys = keys_of(chunk, buffer);
+    flag(keys, chunk.count, floor.value, keep);
+    if (floor.drop > 0)
+      ties[static_cast<std::size_t>(task)] =
+          static_cast<std::int32_t>(count_ties(keys, chunk.count, floor.tie));
     parts[chunk.part]->write(chunk.begin, chunk.count, keep);
   });
   if (floor.drop == 0) return;
@@ -77,7 +80,7 @@ void write_flags(const Parts<Key>& parts, const Chunks<Key>& chunks, const Floor
     const TieDrop drop = drops[static_cast<std::size_t>(i)];
     const Chunk chunk = chunks.at(drop.task);
     const Key* keys = keys_of(chunk, buffer);
-    flag(keys, chunk.count, floor.value, floor.tie, keep);
+    flag(keys, chunk.count, floor.value, keep);
     drop_last(keys, chunk.count, floor.tie, drop.count, keep);
     parts[chunk.part]->write(chunk.begin, chunk.count, keep);
   });
@@ -139,6 +142,7 @@ void prune_lowest(const Parts<Key>& parts, std::int64_t prune) {
   const OnePass<Key> pass(parts, chunks, sample_bracket(parts, chunks, rank));
   const std::optional<Cut<Key>> cut = pass.cut(rank);
   if (cut && pass.has_set_aside(*cut)) return pass.settle(floor_of(*cut, prune));
+  if (cut && pass.has_counted(*cut)) return pass.settle_end(*cut, prune);
   flag_again(parts, chunks, floor_of(cut ? *cut : cut_by_histograms(parts, chunks, rank), prune));
 }
 

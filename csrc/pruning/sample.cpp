@@ -46,7 +46,7 @@ std::vector<Key> draw(const Parts<Key>& parts, const Chunks<Key>& chunks, std::i
 template <class Key>
 Bracket<Key> sample_bracket(const Parts<Key>& parts, const Chunks<Key>& chunks, std::int64_t rank) {
   const std::int64_t n = chunks.entries();
-  std::vector<Key> sample = draw(parts, chunks, std::clamp<std::int64_t>(n / 64, 1 << 14, 1 << 17));
+  std::vector<Key> sample = draw(parts, chunks, std::clamp<std::int64_t>(n / 64, 1 << 14, 1 << 16));
   std::vector<Key> scratch(sample.size());
   const auto drawn = static_cast<std::int64_t>(sample.size());
   // Four standard deviations around the rank: some 0.5 % of the entries on either side.
@@ -63,9 +63,9 @@ Bracket<Key> sample_bracket(const Parts<Key>& parts, const Chunks<Key>& chunks, 
   Bracket<Key> wide{b.low, b.high, false};
   if (first >= 0) --wide.low;
   if (last < drawn) ++wide.high;
-  const auto within =
-      std::count_if(sample.begin(), sample.end(), [&](Key k) { return k > wide.low && k < wide.high; });
-  if (within <= drawn / 24) return wide;
+  std::int64_t below[2];
+  key_kernels<Key>().count_below(sample.data(), drawn, {static_cast<Key>(wide.low + 1), wide.high}, below);
+  if (below[1] - below[0] <= drawn / 24) return wide;
   if (b.low == b.high) ++b.high;
   return b;
 }

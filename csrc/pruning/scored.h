@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 
-#include "pruning/bracket.h"
 #include "pruning/keys.h"
 #include "pruning/plane.h"
 
@@ -22,16 +21,18 @@ class Scored {
 
   // Keys of entries [begin, begin + count); false when one has no order (NaN).
   virtual bool read(std::int64_t begin, std::int64_t count, Key* keys) const = 0;
-  // Their classes; false as above.
-  virtual bool classify(std::int64_t begin, std::int64_t count, Bracket<Key> bracket, Tally& tally,
-                        std::uint8_t* classes) const {
+  // Sorts count <= 2^16 of them by a bracket: flags what is outside, lists what is inside
+  // (kernels/score_kernels.h).
+  virtual bool split(std::int64_t begin, std::int64_t count, Split<Key>& s) const {
     constexpr std::int64_t piece = 1024;
     Key keys[piece];
+    std::uint8_t keep[piece];
     bool ordered = true;
     for (std::int64_t i = 0; i < count; i += piece) {
       const std::int64_t n = std::min(piece, count - i);
       ordered &= read(begin + i, n, keys);
-      classify_keys<Key>(n, bracket, tally, classes + i, [&](std::int64_t j) { return keys[j]; });
+      key_kernels<Key>().split(reinterpret_cast<const std::uint8_t*>(keys), n, i, keep, &s);
+      write(begin + i, n, keep);
     }
     return ordered;
   }

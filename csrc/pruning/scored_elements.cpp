@@ -40,15 +40,15 @@ class Elements final : public Scored<typename KeyOf<F>::Key> {
     return ordered;
   }
 
-  bool classify(std::int64_t begin, std::int64_t count, Bracket<Key> bracket, Tally& tally,
-                std::uint8_t* classes) const override {
+  bool split(std::int64_t begin, std::int64_t count, Split<Key>& s) const override {
     if constexpr (!std::is_same_v<T, F>) {
-      return Scored<Key>::classify(begin, count, bracket, tally, classes);
+      return Scored<Key>::split(begin, count, s);
     } else {
       bool ordered = true;
-      segments(begin, count, plane_.row_stride,
+      const std::int64_t stride = plane_.row_stride == mask_.row_stride ? plane_.row_stride : -1;
+      segments(begin, count, stride,
                [&](std::int64_t row, std::int64_t col, std::int64_t offset, std::int64_t n) {
-                 ordered &= classify_elements<T>(plane_.at(row, col), n, bracket, tally, classes + offset);
+                 ordered &= score_kernels<T>().split(plane_.at(row, col), n, offset, mask_.at(row, col), &s);
                });
       return ordered;
     }

@@ -37,7 +37,7 @@ void drop_by_column(const Scored<Key>& part, Key tie, std::int64_t drop) {
       return;
     std::uint8_t keep[width];
     each_row(col, [&](std::int64_t row, std::int64_t n, const Key* keys) {
-      flag(keys, n, tie, tie, keep);
+      flag(keys, n, tie, keep);
       for (std::int64_t j = 0; j < n; ++j) {
         std::int64_t& left = dropped[static_cast<std::size_t>(col + j)];
         if (keys[j] != tie || left == 0) continue;

@@ -34,6 +34,13 @@ def test_a_slow_contender_stops_after_three_samples() -> None:
     assert len(slow.seconds) == len(fast.seconds) == 3
 
 
+def test_calls_of_seconds_are_made_twice() -> None:
+    calls = []
+    slow = Budget(rounds=9, turn=0.0, warm=1.0, limit=-1.0, slow=-1.0)
+    (samples,) = interleave([[lambda: calls.append(1)]], slow)
+    assert len(samples.seconds) == len(calls) == 2
+
+
 def test_samples_record_is_in_microseconds() -> None:
     record = Samples([1e-6, 2e-6, 3e-6, 4e-6, 5e-6], calls=7).record()
     assert record["median_us"] == pytest.approx(3.0)

@@ -1,4 +1,5 @@
 // neon (aarch64): 4 lanes, 32 registers. Sealed: include only inside the anonymous namespace of isa_neon.cpp.
+#include "kernels/simd/plain_keys.h"
 #include "kernels/simd/values.h"
 
 struct Quad {
@@ -82,4 +83,15 @@ inline Vec8 expand8(Value value, const std::uint8_t*& p, std::uint64_t bits, int
     p += kept * Value::size;
   }
   return Vec8::load(v);
+}
+
+// Eight floats as stored halves.
+template <typename Value>
+inline void store8(Value value, Vec8 v, std::uint8_t* out) {
+  float f[8];
+  v.store(f);
+  for (int i = 0; i < 8; ++i) {
+    const std::uint16_t half = narrow1(value, f[i]);
+    __builtin_memcpy(out + 2 * i, &half, sizeof half);
+  }
 }

@@ -1,5 +1,6 @@
 // Plain C++, for every CPU: the compiler maps the loops to what the baseline has. Multiply and add round
 // separately (a scalar fused multiply-add would be a library call). Sealed like the others.
+#include "kernels/simd/plain_keys.h"
 #include "kernels/simd/values.h"
 
 struct Lanes {
@@ -110,4 +111,15 @@ inline Vec8 expand8(Value value, const std::uint8_t*& p, std::uint64_t bits, int
     p += kept * Value::size;
   }
   return Vec8::load(v);
+}
+
+// Eight floats as stored halves.
+template <typename Value>
+inline void store8(Value value, Vec8 v, std::uint8_t* out) {
+  float f[8];
+  v.store(f);
+  for (int i = 0; i < 8; ++i) {
+    const std::uint16_t half = narrow1(value, f[i]);
+    __builtin_memcpy(out + 2 * i, &half, sizeof half);
+  }
 }

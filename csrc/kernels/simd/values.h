@@ -31,3 +31,28 @@ inline float load1(Bf16, const std::uint8_t* p) {
   return f;
 }
 inline float load1(I8, const std::uint8_t* p) { return static_cast<float>(static_cast<std::int8_t>(*p)); }
+
+// One float as a stored half, to nearest even (core/dtype.h has the same for everybody else).
+inline std::uint16_t narrow1(Bf16, float f) {
+  std::uint32_t u;
+  __builtin_memcpy(&u, &f, sizeof u);
+  const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16, quiet = (u >> 16) | 0x40;
+  return static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+inline std::uint16_t narrow1(F16, float f) {
+  std::uint32_t u;
+  __builtin_memcpy(&u, &f, sizeof u);
+  const std::uint32_t sign = u >> 16 & 0x8000u;
+  u &= 0x7fffffffu;
+  float shifted;  // for a subnormal result the fp32 adder rounds at 2^-24
+  __builtin_memcpy(&shifted, &u, sizeof u);
+  shifted += 0.5f;
+  std::uint32_t subnormal;
+  __builtin_memcpy(&subnormal, &shifted, sizeof u);
+  const std::uint32_t normal = (u + 0xc8000fffu + (u >> 13 & 1)) >> 13;
+  const std::uint32_t magnitude = u > 0x7f800000u    ? 0x7e00u
+                                  : u >= 0x477ff000u ? 0x7c00u
+                                  : u < 0x38800000u  ? subnormal - 0x3f000000u
+                                                     : normal;
+  return static_cast<std::uint16_t>(sign | magnitude);
+}

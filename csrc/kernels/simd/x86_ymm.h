@@ -1,6 +1,7 @@
 // Eight floats in one ymm register: the whole of avx2, and the 8-lane half of avx512. Sealed: include only
 // inside the anonymous namespace of an isa_<isa>.cpp.
 #include "kernels/simd/values.h"
+#include "kernels/simd/x86_keys.h"
 
 struct Ymm {
   static constexpr int lanes = 8;
@@ -152,4 +153,22 @@ inline Ymm expand8(I8, const std::uint8_t*& p, std::uint64_t bits, int i) {
   p += static_cast<std::size_t>(__builtin_popcountll(row));
   return widen_i8(_mm_shuffle_epi8(
       values, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kExpand.i8[0][0] + row))));
+}
+
+// Eight floats as stored halves. A NaN becomes the one NaN that every other isa makes of it.
+inline void store8(F16, Ymm v, std::uint8_t* out) {
+  const __m256 sign = _mm256_set1_ps(-0.0f),
+               nan = _mm256_or_ps(_mm256_and_ps(v.v, sign), _mm256_set1_ps(__builtin_nanf("")));
+  const __m256 one = _mm256_blendv_ps(v.v, nan, _mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_cvtps_ph(one, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store8(Bf16, Ymm v, std::uint8_t* out) {
+  const __m256i u = _mm256_castps_si256(v.v), top = _mm256_srli_epi32(u, 16);
+  const __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+  const __m256i rounded =
+      _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q));
+  const __m256i half = _mm256_blendv_epi8(rounded, _mm256_or_si256(top, _mm256_set1_epi32(0x40)), is_nan);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(packed));
 }
