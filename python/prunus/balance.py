@@ -158,6 +158,11 @@ class _Balance(Allocation):
         self.influence: dict[Key, float] = {}
         self.chosen: dict[str, int] = {}
 
+    def __str__(self) -> str:
+        """What a report calls the pattern."""
+        wanted = f"{self.target.speedup:g}x" if self.target.speedup is not None else f"{self.target.ms:g} ms"
+        return f"{type(self.target.pattern).__name__} levels for {wanted}"
+
     def needs(self, method: Method) -> frozenset[str]:
         return method.needs | {"gram"}
 

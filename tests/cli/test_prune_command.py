@@ -141,8 +141,11 @@ def test_a_target_speed(model_dirs, text_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("prunus._balance_table.SECONDS", 0.0)
     monkeypatch.setattr("prunus.balance.SECONDS", 0.0)
     out = tmp_path / "out"
-    assert prune(model_dirs["llama"], out, "--target-speedup", "1.0", "--calibration", text_file) == 0
-    assert "measured" in capsys.readouterr().out
+    more = ["--method", "wanda", "--target-speedup", "1.0", "--calibration", text_file]
+    assert prune(model_dirs["llama"], out, *more) == 0
+    printed = capsys.readouterr().out
+    assert "measured" in printed
+    assert "Wanda(), Unstructured levels for 1x" in printed
     report = json.loads((out / "prunus_balance.json").read_text())
     assert report["summary"]["target_ms"] > 0
     assert load_pretrained(out)(IDS).logits.isfinite().all()
