@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     quality.add_argument("--full", action="store_true", help="every method with every pattern: hours")
     quality.add_argument("--part", nargs="+", choices=("minilm", "gpt", "times", "speed", "plots"))
     quality.add_argument("--threads", type=int, help="torch's threads (default: torch's)")
+    quality.add_argument(
+        "--cpu-time", action="store_true", help="times: one thread's processor time, for busy machines"
+    )
     quality.add_argument("--out", type=Path, default=Path("bench/results/quality.jsonl"), help="gone on with")
 
     table = commands.add_parser("table", help="the tables of a result file")

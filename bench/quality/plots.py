@@ -25,7 +25,8 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
         timed = [r for r in mine if r["record"] in ("quality-time", "quality-balance")]
         if timed:
             base = median(r["dense_ms"] for r in timed)
-            text = f"ms per batch, {timed[0]['threads']} thread(s), faster to the right"
+            clock = "processor ms" if timed[0]["clock"] == "cpu" else "ms"
+            text = f"{clock} per batch, {timed[0]['threads']} thread(s), faster to the right"
             fig, ax = _axes(part, goal, text)
             _draw(ax, _lines(timed, goal), lambda r, base=base: base / r["speedup"], goal)
             _dense(ax, base, mine, goal)

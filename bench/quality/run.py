@@ -26,6 +26,7 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
     import torch
 
     from bench.quality.speed import speed_jobs
+    from bench.quality.work import processor_time
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -39,9 +40,11 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
         elif part == "times":
             for name in [name for name in SUBJECTS if name in parts] or SUBJECTS:
                 subject = subjects.get(name) or SUBJECTS[name]()
-                run_jobs(out, time_jobs(subject, args), f"times of {name}")
+                with processor_time(args.cpu_time):
+                    run_jobs(out, time_jobs(subject, args), f"times of {name}")
         elif part == "speed":
-            run_jobs(out, speed_jobs(args.quick), part)
+            with processor_time(args.cpu_time):
+                run_jobs(out, speed_jobs(args.quick), part)
     out.writer.close()
     return show(out.writer.records, "plots" in parts, args.out)
 
@@ -91,12 +94,12 @@ def time_jobs(subject: Subject, args: argparse.Namespace) -> Iterator[Job]:
 
     from bench.quality import work
 
-    part, threads = subject.name, torch.get_num_threads()
+    part, clock = subject.name, ("cpu" if args.cpu_time else "wall", torch.get_num_threads())
     for cell in timed_cells(args.quick):
-        yield ("quality-time", part, *cell.key(), threads), partial(work.time_record, subject, cell)
+        yield ("quality-time", part, *cell.key(), *clock), partial(work.time_record, subject, cell)
     for speedup in SPEEDUPS[: 1 if args.quick else None]:
         balance = partial(work.balance_record, subject, speedup)
-        yield ("quality-balance", part, speedup, threads), balance
+        yield ("quality-balance", part, speedup, *clock), balance
 
 
 def run_jobs(out: Results, jobs: Iterable[Job], label: str) -> None:

@@ -2,13 +2,19 @@
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
+import prunus._balance_table
+import prunus._timing
+import prunus.prune.verb
 from bench.quality.grid import STRUCTURES, Cell, method_of, pattern_of, structure_of
 from bench.quality.metrics import input_variation, live_weights
 from bench.quality.subjects import Subject
@@ -18,6 +24,7 @@ from prunus._timing import take_turns
 from prunus.families import stacks
 
 Record = dict[str, Any]
+CLOCKS = (prunus._timing, prunus._balance_table, prunus.prune.verb)
 SECONDS = 4.0  # per timed model
 
 
@@ -85,7 +92,26 @@ def _times(subject: Subject, model: nn.Module) -> Record:
         calls = [partial(forward, subject.model), partial(forward, model)]
         dense, now = take_turns(calls, SECONDS, at_least=7, at_most=40)
     found = {"dense_ms": dense.ms, "ms": now.ms, "spread_ms": now.spread_ms}
-    return found | {"speedup": dense.ms / now.ms, "threads": torch.get_num_threads()}
+    clock = "wall" if CLOCKS[0].time is time else "cpu"
+    return found | {"speedup": dense.ms / now.ms, "threads": torch.get_num_threads(), "clock": clock}
+
+
+@contextmanager
+def processor_time(wanted: bool) -> Iterator[None]:
+    """Milliseconds of the one thread's processor time instead of the wall's: what neighbours take of the
+    processor does not count (what they take of its caches does). Raises ValueError with several threads."""
+    if not wanted:
+        yield
+        return
+    if torch.get_num_threads() != 1:
+        raise ValueError(f"--cpu-time: expected --threads 1, got {torch.get_num_threads()} threads")
+    try:
+        for module in CLOCKS:
+            vars(module)["time"] = SimpleNamespace(perf_counter=time.thread_time)
+        yield
+    finally:
+        for module in CLOCKS:
+            vars(module)["time"] = time
 
 
 def _dense_again(subject: Subject, model: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 import argparse
 import email
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from bench.quality.plots import draw
 from bench.quality.run import Results, quality_jobs, run_jobs
 from bench.quality.tables import quality_tables, uniform_at
 from prunus import NM, OWL, Block, Layers, Neurons, Sensitivity, Taylor, Unstructured
+from prunus._timing import Times
 
 
 class Tiny:
@@ -128,6 +130,21 @@ def test_times_tables_and_pictures(tiny: Tiny, tmp_path: Path, monkeypatch: pyte
     names = {path.name for path in draw(records, tmp_path)}
     assert names == {"quality-gpt-ms.svg", "quality-gpt-sparsity.svg"}
     assert all(1000 < path.stat().st_size < 80_000 for path in tmp_path.glob("*.svg"))
+
+
+def test_processor_time_leaves_out_sleep_and_needs_one_thread() -> None:
+    with work.processor_time(True):
+        times = Times()
+        times.add(lambda: time.sleep(0.05))
+        assert times.seconds[0] < 0.04
+    times.add(lambda: time.sleep(0.05))
+    assert times.seconds[1] >= 0.05
+    torch.set_num_threads(2)
+    with (
+        pytest.raises(ValueError, match="--cpu-time: expected --threads 1, got 2"),
+        work.processor_time(True),
+    ):
+        pass
 
 
 def test_uniform_is_read_between_its_neighbours() -> None:
