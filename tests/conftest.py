@@ -1,7 +1,7 @@
 """Fixtures that every layer's tests share."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -40,3 +40,22 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def rng() -> np.random.Generator:
     """The same random numbers in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def fit() -> Callable[[np.ndarray, str], np.ndarray]:
+    """fit(w, format): w changed as little as needed for the format: any, 2:4 for nm, whole 4x2 blocks."""
+
+    def fit(w: np.ndarray, format: str) -> np.ndarray:
+        n, k = w.shape
+        if format == "nm":
+            groups = np.zeros((n, -(-k // 4), 4), w.dtype)
+            groups.reshape(n, groups.shape[1] * 4)[:, :k] = w
+            groups[np.cumsum(groups != 0, axis=2) > 2] = 0
+            return np.ascontiguousarray(groups.reshape(n, groups.shape[1] * 4)[:, :k])
+        if format == "block":
+            kept = np.repeat(np.repeat(w[::4, ::2] != 0, 4, axis=0), 2, axis=1)[:n, :k]
+            return np.where(kept, np.where(w == 0, np.ones_like(w), w), np.zeros_like(w))
+        return w
+
+    return fit

@@ -21,8 +21,7 @@ PEERS: tuple[Peer, ...] = (
     Prunus(),
     Prunus("bfloat16"),
     Prunus("int8"),
-    Prunus(pattern="2:4"),
-    Prunus(pattern="4x4"),
+    *(Prunus(pattern=pattern) for pattern in ("2:4", "1:4", "4:8", "4x4", "1x4", "16x1", "32x1")),
     Prunus(numpy=True),
 )
 __all__ = ["PEERS", "Peer", "Prepared"]

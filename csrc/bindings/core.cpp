@@ -29,6 +29,19 @@ py::list kernel_names() {
 #define PRUNUS_NAME(index, tokens) names.append("bitmap_" + value + "_" #tokens);
     PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
 #undef PRUNUS_NAME
+#define PRUNUS_NAME(index, tokens) names.append("nm_" + value + "_" #tokens);
+    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+#define PRUNUS_NAME(index, tokens) names.append("nm_few_" + value + "_" #tokens);
+    PRUNUS_FEW_TOKENS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+#define PRUNUS_NAME(index, tokens) names.append("block_" + value + "_" #tokens);
+    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+#define PRUNUS_NAME(index, tokens) names.append("block_few_" + value + "_" #tokens);
+    PRUNUS_FEW_TOKENS(PRUNUS_NAME)
+#undef PRUNUS_NAME
+    for (const char* format : {"nm", "block"}) names.append(std::string(format) + "_careful_" + value);
   }
   return names;
 }

@@ -69,6 +69,7 @@ py::dict info(const Bytes& buffer) {
   d["n"] = h.n;
   d["k"] = h.k;
   d["nnz"] = h.nnz;
+  d["unit"] = py::make_tuple(h.unit.rows, h.unit.cols);
   d["tile_rows"] = h.tile_rows;
   d["tile_cols"] = h.tile_cols;
   return d;

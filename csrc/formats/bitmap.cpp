@@ -7,7 +7,6 @@
 //   pad to 8 | 32 zero bytes, because the kernels load whole vectors of values
 #include <cstring>
 
-#include "core/check.h"
 #include "formats/tiles.h"
 #include "formats/values.h"
 
@@ -41,13 +40,9 @@ void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t*
   }
 }
 
-void require(bool ok, const char* field, const char* expected) {
-  if (!ok)
-    throw FormatError("packed." + std::string(field) + ": expected " + expected + ", got a corrupt buffer");
-}
-
-std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, int rows, int cols, Dtype dtype,
+std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
                    const std::uint8_t* scales, EntryFn visit, void* context) {
+  const int rows = shape.rows, cols = shape.cols;
   const std::uint64_t head = head_bytes(rows);
   require(head + kSlack <= bytes, "offsets", "tiles that hold their bits");
   std::uint64_t nnz = 0;
@@ -66,12 +61,12 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, int rows, int 
   return nnz;
 }
 
-std::int32_t tile_cols(std::int64_t k, double) {
+std::int32_t tile_cols(std::int64_t k, double, Unit) {
   return k < kTileCols ? even_tiles(k, kTileCols) : kTileCols;
 }
 
 }  // namespace
 
-const TileCodec kBitmapCodec{size, write, read, tile_cols};
+const TileCodec kBitmapCodec{size, nullptr, write, read, tile_cols};
 
 }  // namespace prunus

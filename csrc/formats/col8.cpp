@@ -10,7 +10,7 @@
 //   [steps][8]
 #include <cstring>
 
-#include "core/check.h"
+#include "formats/lockstep.h"
 #include "formats/tiles.h"
 #include "formats/values.h"
 
@@ -26,39 +26,15 @@ std::uint64_t head_bytes(int rows) {
 }
 std::uint64_t step_bytes(Dtype dtype) { return kGroup * (dtype_size(dtype) + 1); }
 
-// Rows by descending count, stable; lanes past the last row have count 0.
-struct Order {
-  std::uint8_t row[kMaxTileRows];
-  int count[kMaxTileRows];  // by position
-};
-
-Order sort_rows(const TileRows& tile) {
-  Order o{};
-  int first[kMaxTileCols + 1] = {};
-  for (int r = 0; r < tile.rows; ++r) ++first[tile.count[r]];
-  for (int c = kMaxTileCols, at = 0; c >= 0; --c) {
-    const int many = first[c];
-    first[c] = at;
-    at += many;
-  }
-  for (int r = 0; r < tile.rows; ++r) {
-    const int at = first[tile.count[r]]++;
-    o.row[at] = static_cast<std::uint8_t>(r);
-    o.count[at] = tile.count[r];
-  }
-  for (int r = tile.rows; r < groups_of(tile.rows) * kGroup; ++r) o.row[r] = static_cast<std::uint8_t>(r);
-  return o;
-}
-
 std::uint64_t size(const TileRows& tile, Dtype dtype) {
-  const Order o = sort_rows(tile);
+  const Order o = sort_by_count(tile.count, tile.rows);
   std::uint64_t steps = 0;
   for (int g = 0; g < groups_of(tile.rows); ++g) steps += static_cast<std::uint64_t>(o.count[g * kGroup]);
   return head_bytes(tile.rows) + steps * step_bytes(dtype);
 }
 
 void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out) {
-  const Order o = sort_rows(tile);
+  const Order o = sort_by_count(tile.count, tile.rows);
   const int groups = groups_of(tile.rows);
   const std::size_t value_size = dtype_size(dtype);
   std::memset(out, 0, head_bytes(tile.rows));
@@ -82,11 +58,6 @@ void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t*
   }
 }
 
-void require(bool ok, const char* field, const char* expected) {
-  if (!ok)
-    throw FormatError("packed." + std::string(field) + ": expected " + expected + ", got a corrupt buffer");
-}
-
 // One lane of a group: strictly increasing columns, then zeros in the padding column.
 std::uint64_t read_lane(const std::uint8_t* values, const std::uint8_t* columns, int steps, int lane, int row,
                         int cols, Dtype dtype, const std::uint8_t* scales, EntryFn visit, void* context) {
@@ -107,16 +78,9 @@ std::uint64_t read_lane(const std::uint8_t* values, const std::uint8_t* columns,
   return static_cast<std::uint64_t>(count);
 }
 
-void check_order(const std::uint8_t* order, int lanes) {
-  bool seen[kMaxTileRows] = {};
-  for (int l = 0; l < lanes; ++l) {
-    require(order[l] < lanes && !seen[order[l]], "order", "a permutation of the tile's rows");
-    seen[order[l]] = true;
-  }
-}
-
-std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, int rows, int cols, Dtype dtype,
+std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
                    const std::uint8_t* scales, EntryFn visit, void* context) {
+  const int rows = shape.rows, cols = shape.cols;
   const int groups = groups_of(rows);
   std::uint64_t used = head_bytes(rows), nnz = 0;
   require(used <= bytes, "offsets", "tiles that hold their row order");
@@ -145,10 +109,12 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, int rows, int 
 
 // A strip of tokens x tile_cols should stay in L1: 96 columns of 64 tokens are 24 KB. Once segments get
 // short, their fixed cost outweighs L1 misses, and decode gains a third: 192. csrc/README.md, 2026-11-23.
-std::int32_t tile_cols(std::int64_t k, double density) { return even_tiles(k, density > 0.15 ? 96 : 192); }
+std::int32_t tile_cols(std::int64_t k, double density, Unit) {
+  return even_tiles(k, density > 0.15 ? 96 : 192);
+}
 
 }  // namespace
 
-const TileCodec kCol8Codec{size, write, read, tile_cols};
+const TileCodec kCol8Codec{size, nullptr, write, read, tile_cols};
 
 }  // namespace prunus

@@ -1,11 +1,13 @@
 #include "formats/pack.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
 
 #include "core/parallel.h"
+#include "formats/structure.h"
 #include "formats/tiles.h"
 #include "formats/values.h"
 
@@ -62,6 +64,7 @@ RowSummary summarize(const Dense& w, std::int64_t r) {
 void read_tile(const Dense& w, const Geometry& geo, std::int64_t t, std::int64_t b, TileRows& tile) {
   tile.rows = geo.rows_of(t);
   tile.cols = geo.cols_of(b);
+  tile.unit = geo.unit;
   for (int r = 0; r < tile.rows; ++r)
     tile.count[r] =
         scan_row(w, t * geo.tile_rows + r, b * geo.tile_cols, tile.cols, tile.columns[r], tile.values[r]);
@@ -82,14 +85,10 @@ void for_each_tile(const Dense& w, const Geometry& geo, Fn fn) {
 }
 
 // As tall as one byte allows, but at least 4 of them, so that threads have something to share.
-std::int32_t choose_tile_rows(std::int64_t n) {
+std::int32_t choose_tile_rows(std::int64_t n, std::int32_t multiple) {
   const std::int32_t target = n >= 4 * kMaxTileRows ? kMaxTileRows : static_cast<std::int32_t>((n + 3) / 4);
-  return (even_tiles(n, std::max(target, 1)) + 7) / 8 * 8;
+  return round_up(even_tiles(n, std::max(target, 1)), multiple);
 }
-
-// col8 costs per nonzero, the bitmap per weight: below this sparsity the bitmap is smaller and faster
-// (csrc/README.md, 2026-11-23).
-constexpr double kBitmapDensity = 0.25;
 
 }  // namespace
 
@@ -107,18 +106,23 @@ Layout plan_pack(const Dense& w, Dtype dtype, const Format* format) {
   }
   const double density =
       h.nnz ? static_cast<double>(h.nnz) / (static_cast<double>(w.n) * static_cast<double>(w.k)) : 0;
-  h.format = format ? *format : density > kBitmapDensity ? Format::bitmap : Format::col8;
+  const Structure structure = find_structure(w, dtype, h.nnz, format);
+  h.format = structure.format;
+  h.unit = structure.unit;
   h.dtype = dtype;
   h.n = static_cast<std::uint64_t>(w.n);
   h.k = static_cast<std::uint64_t>(w.k);
-  h.tile_rows = static_cast<std::uint16_t>(choose_tile_rows(w.n));
-  h.tile_cols = static_cast<std::uint16_t>(codec(h.format).tile_cols(w.k, density));
+  h.tile_rows = static_cast<std::uint16_t>(choose_tile_rows(w.n, group_rows(h)));
+  h.tile_cols = static_cast<std::uint16_t>(codec(h.format).tile_cols(w.k, density, h.unit));
 
   const Geometry geo = geometry(h);
   layout.offsets.assign(static_cast<std::size_t>(geo.row_tiles() * geo.col_tiles() + 1), 0);
+  std::atomic<std::uint64_t> slots{0};
   for_each_tile(w, geo, [&](std::int64_t i, const TileRows& tile) {
     layout.offsets[static_cast<std::size_t>(i + 1)] = codec(h.format).size(tile, dtype);
+    if (may_have_holes(h.format)) slots += codec(h.format).slots(tile);
   });
+  h.holes = may_have_holes(h.format) && slots != h.nnz;
   layout.offsets[0] = preamble_bytes(geo, dtype);
   for (std::size_t i = 1; i < layout.offsets.size(); ++i) layout.offsets[i] += layout.offsets[i - 1];
   h.bytes = sizeof(PackedHeader) + layout.offsets.back();
@@ -155,8 +159,8 @@ void unpack(const PackedView& w, float* out, std::int64_t stride) {
     Target target{out + t * geo.tile_rows * stride + b * geo.tile_cols, stride};
     codec(w.header.format)
         .read(
-            tile_bytes(w, i), tile_offset(w, i + 1) - tile_offset(w, i), geo.rows_of(t), geo.cols_of(b),
-            w.header.dtype, row_scales(w, t * geo.tile_rows),
+            tile_bytes(w, i), tile_offset(w, i + 1) - tile_offset(w, i), geo.shape_of(t, b), w.header.dtype,
+            row_scales(w, t * geo.tile_rows),
             [](void* context, int row, int col, float value) {
               const Target& to = *static_cast<Target*>(context);
               to.data[row * to.stride + col] = value;

@@ -20,6 +20,21 @@ constexpr std::size_t kChecksummed = offsetof(PackedHeader, checksum);
   throw FormatError(expected_got(("packed." + std::string(field)).c_str(), expected, got));
 }
 
+bool pow2_upto(int v, int most) { return v > 0 && v <= most && (v & (v - 1)) == 0; }
+
+void check_unit(const PackedHeader& h) {
+  const int rows = h.unit.rows, cols = h.unit.cols;
+  if (h.holes > 1) refuse("holes", "0 or 1", std::to_string(h.holes));
+  const bool ok = h.format == Format::nm ? rows > 0 && rows < cols && cols <= kMaxM && h.tile_cols % cols == 0
+                  : h.format == Format::block
+                      ? pow2_upto(rows, kMaxBlockRows) && pow2_upto(cols, kMaxBlockCols) &&
+                            h.tile_rows % rows == 0 && h.tile_cols % cols == 0 && h.tile_cols <= 240
+                      : rows == 0 && cols == 0;
+  if (!ok)
+    refuse("unit", "one that this format has and that divides the tiles",
+           std::to_string(rows) + ", " + std::to_string(cols));
+}
+
 }  // namespace
 
 const char* format_name(Format format) {
@@ -28,14 +43,18 @@ const char* format_name(Format format) {
       return "col8";
     case Format::bitmap:
       return "bitmap";
+    case Format::nm:
+      return "nm";
+    case Format::block:
+      return "block";
   }
   return "?";
 }
 
 Format format_from_name(const std::string& name) {
-  for (Format format : {Format::col8, Format::bitmap})
+  for (Format format : {Format::col8, Format::bitmap, Format::nm, Format::block})
     if (name == format_name(format)) return format;
-  throw ValueError(expected_got("format", "auto, col8 or bitmap", "'" + name + "'"));
+  throw ValueError(expected_got("format", "auto, col8, bitmap, nm or block", "'" + name + "'"));
 }
 
 void write_header(PackedHeader header, std::uint8_t* bytes) {
@@ -58,7 +77,7 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
            std::to_string(h.version));
   if (h.checksum != fnv1a(bytes, kChecksummed))
     refuse("checksum", "that of the header", std::to_string(h.checksum));
-  if (h.format != Format::col8 && h.format != Format::bitmap)
+  if (h.format < Format::col8 || h.format > Format::block)
     refuse("format", "a known format", std::to_string(static_cast<int>(h.format)));
   if (h.dtype != Dtype::f32 && h.dtype != Dtype::bf16 && h.dtype != Dtype::f16 && h.dtype != Dtype::i8)
     refuse("dtype", "float32, bfloat16, float16 or int8", std::to_string(static_cast<int>(h.dtype)));
@@ -66,7 +85,18 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
   return view;
 }
 
-const TileCodec& codec(Format format) { return format == Format::bitmap ? kBitmapCodec : kCol8Codec; }
+const TileCodec& codec(Format format) {
+  switch (format) {
+    case Format::bitmap:
+      return kBitmapCodec;
+    case Format::nm:
+      return kNmCodec;
+    case Format::block:
+      return kBlockCodec;
+    default:
+      return kCol8Codec;
+  }
+}
 
 PackedView validate_packed(const std::uint8_t* bytes, std::size_t size) {
   const PackedView view = read_header(bytes, size);
@@ -75,6 +105,7 @@ PackedView validate_packed(const std::uint8_t* bytes, std::size_t size) {
     if (!ok) refuse(field, expected, "a corrupt buffer");
   };
   require(h.n <= (1ull << 40) && h.k <= (1ull << 40), "shape", "n and k below 2^40");
+  check_unit(h);
   require(h.tile_rows > 0 && h.tile_rows <= kMaxTileRows && h.tile_rows % 8 == 0, "tile_rows", "8..256 by 8");
   require(h.tile_cols > 0 && h.tile_cols <= kMaxTileCols, "tile_cols", "1..255");
   const Geometry geo = geometry(h);
@@ -89,10 +120,14 @@ PackedView validate_packed(const std::uint8_t* bytes, std::size_t size) {
   for (std::int64_t i = 0; i < static_cast<std::int64_t>(tiles); ++i) {
     const std::uint64_t begin = tile_offset(view, i), end = tile_offset(view, i + 1);
     require(begin <= end && end <= payload, "offsets", "ascending offsets");
-    nnz += codec(h.format).read(tile_bytes(view, i), end - begin, geo.rows_of(i / geo.col_tiles()),
-                                geo.cols_of(i % geo.col_tiles()), h.dtype, nullptr, nullptr, nullptr);
+    nnz += codec(h.format).read(tile_bytes(view, i), end - begin,
+                                geo.shape_of(i / geo.col_tiles(), i % geo.col_tiles()), h.dtype, nullptr,
+                                nullptr, nullptr);
   }
-  require(nnz == h.nnz, "nnz", std::to_string(h.nnz) + " stored values");
+  // In slots that may be holes, a weight that rounds to zero in its type cannot be told from one.
+  const bool exact = !may_have_holes(h.format) || h.dtype == Dtype::f32 || h.dtype == Dtype::bf16;
+  require(exact ? nnz == h.nnz : nnz <= h.nnz, "nnz", std::to_string(h.nnz) + " stored values");
+  require(h.nnz <= h.n * h.k, "nnz", "at most n * k");
   return view;
 }
 

@@ -10,7 +10,7 @@
 namespace prunus {
 
 // The numbers are on disk: never renumber, only append.
-enum class Format : std::uint8_t { col8 = 1, bitmap = 2 };
+enum class Format : std::uint8_t { col8 = 1, bitmap = 2, nm = 3, block = 4 };
 
 const char* format_name(Format format);
 Format format_from_name(const std::string& name);  // throws ValueError; "auto" is resolved by the caller
@@ -18,17 +18,24 @@ Format format_from_name(const std::string& name);  // throws ValueError; "auto" 
 inline constexpr std::uint32_t kPackedMagic = 0x534e5250;  // "PRNS", little endian
 inline constexpr std::uint8_t kPackedVersion = 1;
 
+// What a format's index points at. nm: `rows` kept of every `cols` consecutive columns; block: rows x cols
+// weights. Zero for the others.
+struct Unit {
+  std::uint16_t rows, cols;
+};
+
 // First 64 bytes of every packed weight. Little endian; fields beyond the known are zero.
 struct PackedHeader {
   std::uint32_t magic;
   std::uint8_t version;
   Format format;
-  Dtype dtype;  // of the stored values
-  std::uint8_t reserved0;
+  Dtype dtype;                         // of the stored values
+  std::uint8_t holes;                  // 1: some stored slots are zeros of w, which kernels multiply
   std::uint64_t n, k, nnz;             // w is (n, k) with nnz kept entries
   std::uint64_t bytes;                 // of the whole buffer, header included
   std::uint16_t tile_rows, tile_cols;  // of one tile (format's meaning)
-  std::uint32_t reserved1[4];
+  Unit unit;
+  std::uint32_t reserved[3];
   std::uint32_t checksum;  // FNV-1a of the 60 bytes before it: a random buffer is refused at every call
 };
 static_assert(sizeof(PackedHeader) == 64 && offsetof(PackedHeader, checksum) == 60,

@@ -1,5 +1,8 @@
 // What the tiled formats share: how w (n, k) is cut, where a tile lies, and the nonzeros of one tile.
 #pragma once
+#include <string>
+
+#include "core/check.h"
 #include "formats/packed.h"
 
 namespace prunus {
@@ -7,13 +10,20 @@ namespace prunus {
 inline constexpr int kMaxTileRows = 256;  // row ids of a tile are one byte
 inline constexpr int kMaxTileCols = 255;  // column ids are one byte; one more id is left for padding
 
+struct TileShape {
+  int rows, cols;
+  Unit unit;
+};
+
 struct Geometry {
   std::int64_t n, k;
   std::int32_t tile_rows, tile_cols;
+  Unit unit;
   std::int64_t row_tiles() const { return (n + tile_rows - 1) / tile_rows; }
   std::int64_t col_tiles() const { return (k + tile_cols - 1) / tile_cols; }
   int rows_of(std::int64_t t) const { return within(n, t, tile_rows); }
   int cols_of(std::int64_t b) const { return within(k, b, tile_cols); }
+  TileShape shape_of(std::int64_t t, std::int64_t b) const { return {rows_of(t), cols_of(b), unit}; }
 
  private:
   static int within(std::int64_t extent, std::int64_t tile, std::int32_t size) {
@@ -23,7 +33,7 @@ struct Geometry {
 };
 
 inline Geometry geometry(const PackedHeader& h) {
-  return {static_cast<std::int64_t>(h.n), static_cast<std::int64_t>(h.k), h.tile_rows, h.tile_cols};
+  return {static_cast<std::int64_t>(h.n), static_cast<std::int64_t>(h.k), h.tile_rows, h.tile_cols, h.unit};
 }
 
 // Payload: u64 offset of every tile (row tiles outermost) and of the end; for int8 a float scale per row;
@@ -51,29 +61,48 @@ inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
   return w.payload() + offsets_bytes(geometry(w.header)) + static_cast<std::uint64_t>(row) * sizeof(float);
 }
 
+inline constexpr int kMaxM = 16, kMaxBlockRows = 32, kMaxBlockCols = 16;
+
+inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::block; }
+
+inline int round_up(int v, int multiple) { return (v + multiple - 1) / multiple * multiple; }
+
+// Rows of one lock-step group: tiles and accumulators are whole groups.
+inline int group_rows(const PackedHeader& h) {
+  return h.format == Format::block && h.unit.rows > 8 ? h.unit.rows : 8;
+}
+
 // The nonzeros of one dense tile, by row: the input of every packer.
 struct TileRows {
   int rows, cols;
+  Unit unit;
   int count[kMaxTileRows];
   std::uint8_t columns[kMaxTileRows][kMaxTileCols + 1];
   float values[kMaxTileRows][kMaxTileCols + 1];
 };
+
+// For codecs: a FormatError that names the field.
+inline void require(bool ok, const char* field, const char* expected) {
+  if (!ok)
+    throw FormatError("packed." + std::string(field) + ": expected " + expected + ", got a corrupt buffer");
+}
 
 // A stored entry, for unpack and validation: row and column within the tile.
 using EntryFn = void (*)(void* context, int row, int col, float value);
 
 // One format: how a tile becomes bytes and back. `dtype` is that of the stored values.
 struct TileCodec {
-  std::uint64_t (*size)(const TileRows& tile, Dtype dtype);  // needs rows, cols, count only; a multiple of 8
+  std::uint64_t (*size)(const TileRows& tile, Dtype dtype);  // a multiple of 8
+  std::uint64_t (*slots)(const TileRows& tile);  // values stored for places of w; nullptr: no holes
   void (*write)(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out);
   // Checks everything the kernels rely on (FormatError), and visits the entries when `visit` is given.
   // Returns the number of entries.
-  std::uint64_t (*read)(const std::uint8_t* tile, std::uint64_t bytes, int rows, int cols, Dtype dtype,
+  std::uint64_t (*read)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
                         const std::uint8_t* scales, EntryFn visit, void* context);
-  std::int32_t (*tile_cols)(std::int64_t k, double density);
+  std::int32_t (*tile_cols)(std::int64_t k, double density, Unit unit);
 };
 
-extern const TileCodec kCol8Codec, kBitmapCodec;
+extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec;
 const TileCodec& codec(Format format);
 
 // The smallest number of equal tiles of at most `target`: no narrow last one.

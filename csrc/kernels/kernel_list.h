@@ -7,6 +7,9 @@
 // X(index, tokens): tokens that one call of a rows kernel multiplies with the same expanded weights.
 #define PRUNUS_ROW_TOKENS(X) X(0, 1) X(1, 2) X(2, 3) X(3, 4) X(4, 5) X(5, 6) X(6, 7) X(7, 8)
 
+// X(index, tokens): tokens that one call of a "few" kernel takes; between two of them, the larger.
+#define PRUNUS_FEW_TOKENS(X) X(0, 1) X(1, 2) X(2, 4)
+
 // X(index, type): how values are stored (core/dtype.h).
 #define PRUNUS_VALUES(X) X(0, f32) X(1, bf16) X(2, f16) X(3, i8)
 

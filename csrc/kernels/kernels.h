@@ -5,6 +5,7 @@
 #include "core/activation.h"
 #include "core/dtype.h"
 #include "core/isa.h"
+#include "formats/packed.h"
 #include "kernels/kernel_list.h"
 #include "kernels/score_kernels.h"
 
@@ -12,9 +13,10 @@ namespace prunus {
 
 inline constexpr int kMaxStrip = 64;  // tokens
 inline constexpr int kMaxRowTokens = 8;
+inline constexpr int kFewPanel = 272, kFewRows = 256;  // floats of a token, layout "few"
 
-// Bytes by which the few-token kernels fetch the weight ahead. Decoding fills the out-of-order window, so without
-// it the time to read and the time to compute add up.
+// Bytes by which the few-token kernels fetch the weight ahead. Decoding fills the out-of-order window, so
+// without it the time to read and the time to compute add up.
 inline constexpr int kPrefetch = 4096;
 
 // Adds one tile of a packed weight to the accumulators of some tokens.
@@ -23,25 +25,35 @@ inline constexpr int kPrefetch = 4096;
 //   acc    the tokens' sums of the tile's rows
 // Layout "strip" (tokens are the SIMD lanes): panel [cols + 1][width] whose last column is zero, acc
 // [rows][width], rows up to a multiple of 8. Layout "rows" (columns are the lanes): panel [tokens][64], acc
-// [rows][tokens][8].
-using TileFn = void (*)(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols,
+// [rows][tokens][8]. Layout "few" (rows are the lanes): panel [tokens][kFewPanel], acc [tokens][kFewRows].
+// The block formats need as many zero columns behind the last as a block is wide, and nm may read (not use)
+// 16 floats past its last group.
+using TileFn = void (*)(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
                         const float* panel, float* acc);
 
 struct ValueKernels {
-  TileFn col8_one;        // one token, 8 rows are the lanes; layout strip with width 1
-  TileFn col8[8];         // by PRUNUS_STRIP_WIDTHS
-  TileFn bitmap[8];       // by PRUNUS_STRIP_WIDTHS
-  TileFn bitmap_rows[8];  // by PRUNUS_ROW_TOKENS; multiplies zeros too, so x must be finite
+  TileFn col8_one;                   // one token, 8 rows are the lanes; layout strip with width 1
+  TileFn col8[8];                    // by PRUNUS_STRIP_WIDTHS
+  TileFn bitmap[8];                  // by PRUNUS_STRIP_WIDTHS
+  TileFn bitmap_rows[8];             // by PRUNUS_ROW_TOKENS; multiplies zeros too, so x must be finite
+  TileFn nm[8];                      // by PRUNUS_STRIP_WIDTHS; these four multiply holes (formats/packed.h)
+  TileFn nm_few[3];                  // by PRUNUS_FEW_TOKENS
+  TileFn block[8];                   // by PRUNUS_STRIP_WIDTHS
+  TileFn block_few[3];               // by PRUNUS_FEW_TOKENS
+  TileFn nm_careful, block_careful;  // strips of 8 tokens; skip holes
 };
 
 struct KernelTable {
   Isa isa;
-  ValueKernels values[4];  // by PRUNUS_VALUES
+  ValueKernels values[4];   // by PRUNUS_VALUES
+  int accumulators, lanes;  // vectors of sums that a strip kernel should have, and floats in one
 
   // x (tokens, cols) with row stride -> strip panel; missing tokens and the last column are zero.
   void (*pack_strip)(const float* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel);
   // x (tokens, cols) -> rows panel, zero past cols. False when x holds NaN or infinity.
   bool (*pack_rows)(const float* x, std::int64_t x_stride, int tokens, int cols, float* panel);
+
+  bool (*all_finite)(const float* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols);
 
   // acc [rows_padded][width] = bias[row], or zero where bias is nullptr or row >= rows.
   void (*init_strip)(const float* bias, int rows, int rows_padded, int width, float* acc);

@@ -9,7 +9,7 @@ inline std::uint64_t bits_of_row(const std::uint8_t* tile, int row) {
 
 // Many tokens: the set bits of a row are walked one by one; a row's accumulators stay in registers.
 template <typename Value, int Width>
-void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
+void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit, const float* panel,
             float* acc) {
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes;
@@ -32,8 +32,8 @@ void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int,
 // every token, zeros included. No branch depends on the weights. Fewer than four tokens take several sums
 // each, because one multiply-add after another on the same sum would wait four cycles for eight weights.
 template <typename Value, int Tokens>
-void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
-                 float* acc) {
+void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit,
+                 const float* panel, float* acc) {
   constexpr int sums = Tokens == 1 ? 4 : Tokens < 4 ? 2 : 1;
   const std::uint8_t* value = tile + rows * 8;
   for (int r = 0; r < rows; ++r, acc += Tokens * 8) {

@@ -70,7 +70,7 @@ constexpr int rows_for(int vectors) {
 }
 
 template <typename Value, int Width>
-void col8(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
+void col8(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit, const float* panel,
           float* acc) {
   // Widths that are no multiple of the widest vector use the 8-lane one.
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
@@ -93,7 +93,7 @@ void col8(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, c
 // One token: the 8 rows of a group are the lanes. The sum starts from the accumulator and adds in column
 // order, as in the wide kernels, so a token's bits do not depend on the size of its batch.
 template <typename Value>
-void col8_one(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, const float* panel,
+void col8_one(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit, const float* panel,
               float* acc) {
   const Col8Tile t = col8_tile(tile, rows);
   const std::uint8_t* values = t.groups;

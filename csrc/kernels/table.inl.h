@@ -10,25 +10,48 @@ struct pick<false, A, B> {
 };
 
 #include "kernels/activation.inl.h"
+#include "kernels/careful.inl.h"
 #include "kernels/linear_bitmap.inl.h"
 #include "kernels/linear_col8.inl.h"
 #include "kernels/panel.inl.h"
 #include "kernels/score_keys.inl.h"
 #include "kernels/score_nm.inl.h"
 #include "kernels/score_scale.inl.h"
+// These use col8's walk.
+#include "kernels/linear_block.inl.h"
+#include "kernels/linear_nm.inl.h"
+
+// ops/plan.cpp asks for no wider strips of blocks.
+constexpr int block_width(int width) {
+  return width < Vec::lanes * kAccumulators ? width : Vec::lanes * kAccumulators;
+}
 
 template <typename Value>
 constexpr ValueKernels kernels_of() {
 #define PRUNUS_COL8(index, width) col8<Value, width>,
 #define PRUNUS_BITMAP(index, width) bitmap<Value, width>,
 #define PRUNUS_BITMAP_ROWS(index, tokens) bitmap_rows<Value, tokens>,
+#define PRUNUS_NM(index, width) nm_strip<Value, width>,
+#define PRUNUS_NM_FEW(index, tokens) nm_few<Value, tokens>,
+#define PRUNUS_BLOCK(index, width) block_strip<Value, block_width(width)>,
+#define PRUNUS_BLOCK_FEW(index, tokens) block_few<Value, tokens>,
   return {col8_one<Value>,
           {PRUNUS_STRIP_WIDTHS(PRUNUS_COL8)},
           {PRUNUS_STRIP_WIDTHS(PRUNUS_BITMAP)},
-          {PRUNUS_ROW_TOKENS(PRUNUS_BITMAP_ROWS)}};
+          {PRUNUS_ROW_TOKENS(PRUNUS_BITMAP_ROWS)},
+          {PRUNUS_STRIP_WIDTHS(PRUNUS_NM)},
+          {PRUNUS_FEW_TOKENS(PRUNUS_NM_FEW)},
+          {PRUNUS_STRIP_WIDTHS(PRUNUS_BLOCK)},
+          {PRUNUS_FEW_TOKENS(PRUNUS_BLOCK_FEW)},
+          nm_careful<Value>,
+          block_careful<Value>};
 #undef PRUNUS_COL8
 #undef PRUNUS_BITMAP
 #undef PRUNUS_BITMAP_ROWS
+#undef PRUNUS_NM
+#undef PRUNUS_NM_FEW
+#undef PRUNUS_BLOCK
+#undef PRUNUS_BLOCK_FEW
 }
 
 template <typename Key>
@@ -55,8 +78,11 @@ constexpr ScoreTable score_table() {
 
 constexpr KernelTable make_table(Isa isa) {
 #define PRUNUS_TYPE(index, type) kernels_of<Value_##type>(),
-  return {
-      isa,          {PRUNUS_VALUES(PRUNUS_TYPE)}, pack_strip, pack_rows, init_strip, reduce_rows, store_tile,
-      score_table()};
+  return {isa,           {PRUNUS_VALUES(PRUNUS_TYPE)},
+          kAccumulators, Vec::lanes,
+          pack_strip,    pack_rows,
+          all_finite,    init_strip,
+          reduce_rows,   store_tile,
+          score_table()};
 #undef PRUNUS_TYPE
 }

@@ -14,6 +14,9 @@ namespace {
 // Storing a row of a strip costs about as much as this many bytes of weight.
 constexpr double kStoreCost = 40.0;
 
+// nm reads (and does not use) up to 16 floats behind the last group.
+constexpr std::size_t kPanelSlack = 16;
+
 thread_local Workspace panels_of_caller, acc_of_worker;
 
 // One chunk of tokens: its activations as panels, then every (strip, row tile) of the output once.
@@ -25,8 +28,12 @@ struct Chunk {
   std::int64_t strips;
   float* panels;  // [strip][column tile][panel_floats]
 
+  // Zero columns behind the last one of w, for what points outside of it.
+  std::int64_t zeros() const { return std::max<std::int64_t>(1, w.header.unit.cols); }
   std::int64_t panel_floats() const {
-    return plan.rows ? plan.tokens * 64 : (geo.tile_cols + 1) * plan.tokens;
+    if (plan.layout == PanelLayout::rows) return plan.tokens * 64;
+    return plan.layout == PanelLayout::few && plan.tokens > 1 ? plan.tokens * kFewPanel
+                                                              : (geo.tile_cols + zeros()) * plan.tokens;
   }
   float* panel(std::int64_t s, std::int64_t b) const {
     return panels + (s * geo.col_tiles() + b) * panel_floats();
@@ -35,11 +42,25 @@ struct Chunk {
     return static_cast<int>(std::min<std::int64_t>(plan.tokens, args.m - s * plan.tokens));
   }
 
+  void pack_strip(const float* x, int tokens, int cols, int width, float* to) const {
+    plan.kernels->pack_strip(x, args.x_stride, tokens, cols, width, to);
+    const std::int64_t first = cols + 1, behind = round_up(cols, static_cast<int>(zeros())) + zeros();
+    if (behind > first)
+      std::memset(to + first * width, 0, static_cast<std::size_t>((behind - first) * width) * sizeof(float));
+  }
+
   bool pack(std::int64_t s, std::int64_t b) const {
     const float* x = args.x + s * plan.tokens * args.x_stride + b * geo.tile_cols;
     const int tokens = tokens_of(s), cols = geo.cols_of(b);
-    if (!plan.rows) {
-      plan.kernels->pack_strip(x, args.x_stride, tokens, cols, plan.tokens, panel(s, b));
+    if (plan.layout == PanelLayout::few) {
+      if (tokens < plan.tokens)
+        std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
+      for (int t = 0; t < tokens; ++t)
+        pack_strip(x + t * args.x_stride, 1, cols, 1, panel(s, b) + t * kFewPanel);
+      return true;
+    }
+    if (plan.layout == PanelLayout::strip) {
+      pack_strip(x, tokens, cols, plan.tokens, panel(s, b));
       return true;
     }
     // A rows kernel reads every token of its panel; those past the last are zero.
@@ -50,7 +71,8 @@ struct Chunk {
   // False when x holds NaN or infinity and the kernel must not see them.
   bool pack_all() const {
     const std::int64_t pieces = strips * geo.col_tiles();
-    if (plan.threads == 1 || plan.rows || plan.tokens == 1) {  // a few rows are not worth a region
+    if (plan.threads == 1 || plan.layout != PanelLayout::strip ||
+        plan.tokens == 1) {  // a few rows are not worth a region
       bool finite = true;
       for (std::int64_t p = 0; p < pieces; ++p)
         finite = pack(p / geo.col_tiles(), p % geo.col_tiles()) && finite;
@@ -76,20 +98,22 @@ struct Chunk {
     const std::uint8_t* scales = row_scales(w, t * geo.tile_rows);
     for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
       prefetch_output(s, t * geo.tile_rows, geo.rows_of(t), b);
-      plan.kernel(tile_bytes(w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b), panel(s, b),
-                  acc);
+      plan.kernel(tile_bytes(w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b), geo.unit,
+                  panel(s, b), acc);
     }
   }
 
   void compute(std::int64_t t, std::int64_t s) const {
-    const int rows = geo.rows_of(t), padded = (rows + 7) / 8 * 8, tokens = plan.tokens;
+    if (plan.layout == PanelLayout::few) return compute_few(t);
+    const int rows = geo.rows_of(t), padded = round_up(rows, group_rows(w.header)), tokens = plan.tokens;
+    const bool by_rows = plan.layout == PanelLayout::rows;
     const std::int64_t row = t * geo.tile_rows;
     const float* bias = args.bias ? args.bias + row : nullptr;
     const std::size_t sums =
-        static_cast<std::size_t>(padded) * static_cast<std::size_t>(tokens) * (plan.rows ? 8 : 1);
+        static_cast<std::size_t>(padded) * static_cast<std::size_t>(tokens) * (by_rows ? 8 : 1);
     float* acc = acc_of_worker.floats(sums + static_cast<std::size_t>(padded) * 8);
     int width = tokens;
-    if (plan.rows) {
+    if (by_rows) {
       std::memset(acc, 0, sums * sizeof(float));
       multiply(t, s, acc);
       plan.kernels->reduce_rows(acc, bias, rows, tokens, acc + sums);
@@ -101,6 +125,19 @@ struct Chunk {
     }
     plan.kernels->store_tile(acc, width, rows, tokens_of(s), args.activation,
                              args.y + s * tokens * args.y_stride + row, args.y_stride);
+  }
+
+  // All tokens in one strip. The kernel may take more than there are: what it adds for those is not stored.
+  void compute_few(std::int64_t t) const {
+    const int rows = geo.rows_of(t), padded = round_up(rows, group_rows(w.header));
+    const std::int64_t row = t * geo.tile_rows;
+    float* acc = acc_of_worker.floats(static_cast<std::size_t>(plan.tokens * kFewRows));
+    for (int i = 0; i < plan.tokens; ++i)
+      plan.kernels->init_strip(args.bias ? args.bias + row : nullptr, rows, padded, 1, acc + i * kFewRows);
+    multiply(t, 0, acc);
+    for (int i = 0; i < args.m; ++i)
+      plan.kernels->store_tile(acc + i * kFewRows, 1, rows, 1, args.activation,
+                               args.y + i * args.y_stride + row, args.y_stride);
   }
 
   // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
@@ -141,7 +178,7 @@ struct Chunk {
 bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args) {
   Chunk chunk{w, plan, args, geometry(w.header), (args.m + plan.tokens - 1) / plan.tokens, nullptr};
   const std::int64_t floats = chunk.strips * chunk.geo.col_tiles() * chunk.panel_floats();
-  chunk.panels = panels_of_caller.floats(static_cast<std::size_t>(floats));
+  chunk.panels = panels_of_caller.floats(static_cast<std::size_t>(floats) + kPanelSlack);
   return chunk.run();
 }
 
@@ -149,7 +186,10 @@ bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args) {
 
 void linear(const PackedView& w, const LinearArgs& args) {
   if (args.m == 0 || w.header.n == 0) return;
-  const Plan plan = make_plan(w, args.m, true);
+  const bool finite =
+      !needs_finite(w.header) ||
+      active_kernels().all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(w.header.k));
+  const Plan plan = make_plan(w, args.m, finite);
   for (std::int64_t begin = 0; begin < args.m; begin += plan.chunk) {
     LinearArgs part = args;
     part.m = std::min(plan.chunk, args.m - begin);

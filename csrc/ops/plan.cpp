@@ -18,35 +18,67 @@ constexpr std::int64_t kRowsTokens = 16;
 
 std::int64_t round8(std::int64_t v) { return (v + 7) / 8 * 8; }
 
-// Tokens per strip. Strips share one width; of the wide ones the one that pads m least, the widest among
-// equals.
-std::int32_t strip_width(std::int64_t m) {
-  if (m <= kMaxStrip) return static_cast<std::int32_t>(std::max<std::int64_t>(8, round8(m)));
-  std::int32_t best = kMaxStrip;
+// Tokens per strip, at most `most`. Strips share one width; of the wide ones the one that pads m least, the
+// widest among equals.
+std::int32_t strip_width(std::int64_t m, std::int32_t most) {
+  if (m <= most) return static_cast<std::int32_t>(std::max<std::int64_t>(8, round8(m)));
+  std::int32_t best = most;
   const auto padded = [m](std::int32_t width) { return (m + width - 1) / width * width; };
-  for (std::int32_t width = kMaxStrip - 8; width >= kMaxStrip / 2; width -= 8)
+  for (std::int32_t width = most - 8; width >= most / 2; width -= 8)
     if (padded(width) < padded(best)) best = width;
   return best;
 }
 
+// nm and block: rows as lanes up to here, all tokens of a call in one pass over the weight.
+constexpr std::int64_t kFewTokens = 4;
+
+// As many tokens as leave the registers room for `rows` sums each: rows of a block share what they load.
+std::int32_t block_strip(const KernelTable& kernels, int rows) {
+  const int width = kernels.lanes * std::max(1, kernels.accumulators / std::min(rows, 4));
+  return std::min(kMaxStrip, width / 8 * 8);
+}
+
+void choose_pattern_kernel(const PackedHeader& h, std::int64_t m, bool finite, Plan& plan) {
+  const ValueKernels& kernels = value_kernels(*plan.kernels, h.dtype);
+  const bool nm = h.format == Format::nm;
+  if (!finite) {
+    plan.tokens = 8;
+    plan.kernel = nm ? kernels.nm_careful : kernels.block_careful;
+  } else if (m <= kFewTokens) {
+    plan.layout = PanelLayout::few;
+    const int index = m <= 2 ? static_cast<int>(m) - 1 : 2;
+    plan.tokens = 1 << index;
+    plan.kernel = (nm ? kernels.nm_few : kernels.block_few)[index];
+  } else {
+    const std::int32_t most = nm ? kMaxStrip : block_strip(*plan.kernels, h.unit.rows);
+    plan.tokens = strip_width(m, most);
+    plan.kernel = (nm ? kernels.nm : kernels.block)[plan.tokens / 8 - 1];
+  }
+}
+
 void choose_kernel(const PackedHeader& h, std::int64_t m, bool finite, Plan& plan) {
   const ValueKernels& kernels = value_kernels(*plan.kernels, h.dtype);
+  if (h.format == Format::nm || h.format == Format::block) return choose_pattern_kernel(h, m, finite, plan);
   const bool bitmap = h.format == Format::bitmap;
   if (bitmap && finite && m <= kRowsTokens) {
     const std::int64_t passes = (m + kMaxRowTokens - 1) / kMaxRowTokens;  // even passes, no rest of one token
-    plan.rows = true;
+    plan.layout = PanelLayout::rows;
     plan.tokens = static_cast<std::int32_t>((m + passes - 1) / passes);
     plan.kernel = kernels.bitmap_rows[plan.tokens - 1];
   } else if (!bitmap && m == 1) {
     plan.tokens = 1;
     plan.kernel = kernels.col8_one;
   } else {
-    plan.tokens = strip_width(m);
+    plan.tokens = strip_width(m, kMaxStrip);
     plan.kernel = (bitmap ? kernels.bitmap : kernels.col8)[plan.tokens / 8 - 1];
   }
 }
 
 }  // namespace
+
+bool needs_finite(const PackedHeader& h) {
+  return (h.format == Format::nm || h.format == Format::block) && h.holes;
+}
 
 Plan make_plan(const PackedView& w, std::int64_t m, bool finite) {
   Plan plan{};

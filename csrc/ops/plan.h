@@ -7,16 +7,20 @@
 
 namespace prunus {
 
+enum class PanelLayout { strip, rows, few };  // kernels/kernels.h
+
 struct Plan {
   const KernelTable* kernels;
   TileFn kernel;
-  bool rows;             // layout of panels and accumulators: "rows" or "strip" (kernels/kernels.h)
+  PanelLayout layout;
   std::int32_t tokens;   // per strip or per rows kernel
   std::int32_t threads;  // tasks of the parallel region
   std::int64_t chunk;    // tokens whose panels are held at once, a multiple of tokens
 };
 
 // finite: x holds no NaN or infinity; kernels that multiply zeros must not see them.
+// needs_finite: the caller has to look, because the kernels of a plan for finite x do not.
 Plan make_plan(const PackedView& w, std::int64_t m, bool finite);
+bool needs_finite(const PackedHeader& h);
 
 }  // namespace prunus

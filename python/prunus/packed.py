@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any] | torch.Tensor
 
-FORMATS = ("col8", "bitmap")
+FORMATS = ("col8", "bitmap", "nm", "block")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
@@ -113,7 +113,10 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
     mask: bool (n, k), True = keep; None keeps every nonzero.
     dtype: of the stored values, "float32" (the default), "bfloat16", "float16" or "int8" (rounded to nearest;
     int8 has one scale max|w| / 127 per row); sums are float32 always.
-    format: "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": the bitmap below 75 % sparsity.
+    format: "nm" (n slots for every m consecutive inputs, m <= 16), "block" (r x c weights share a column;
+    powers of two, r <= 32, c <= 16), "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": what
+    the nonzeros fit, else the bitmap below 75 % sparsity. n, m, r and c are read off the nonzeros; where m, r
+    or c does not divide the weight, its last groups or blocks are cut off.
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).
 
     >>> import numpy as np, prunus

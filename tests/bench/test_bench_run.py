@@ -14,7 +14,7 @@ from bench.records import read
 from bench.roofline import best, measure
 from bench.run import choose_peers, run
 
-TINY = Layer("test", "layer", 24, 16)
+TINY = Layer("test", "layer", 32, 16)
 
 
 # torch calls CSR a beta feature and will drop quantised tensors.

@@ -8,7 +8,7 @@ from model_zoo import IDS, Tiny, sparse_, tiny
 from torch import nn
 from torch.nn.utils import parametrize
 
-from prunus import SparseLinear, accelerate_, pack
+from prunus import NM, Block, SparseLinear, accelerate_, pack, prune_
 from prunus import _accelerate_race as race_module
 
 ANY = 0.0  # min_speedup that converts whatever can be converted, so that no test depends on timing
@@ -331,3 +331,16 @@ def test_again_on_an_accelerated_model():
     assert rows["up"]["reason"] == "already sparse"
     assert rows["up"]["runs"] == "sparse"
     assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize(("pattern", "format"), [(NM(2, 4), "nm"), (Block((4, 4), 0.8), "block")])
+def test_a_pattern_gets_the_format_made_for_it(pattern, format):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 32)).eval()
+    prune_(model, pattern)
+    x = torch.randn(5, 64)
+    expected = model(x)
+    accelerate_(model, x, min_speedup=ANY)
+    assert [m.packed_weight.format for m in model if isinstance(m, SparseLinear)] == [format, format]
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)

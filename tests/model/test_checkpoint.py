@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from prunus import FormatError, SparseLinear, accelerate_, load, save
 from prunus import _accelerate_race as race_module
+from prunus.packed import FORMATS
 
 
 @pytest.fixture(autouse=True)
@@ -145,14 +146,15 @@ def test_ties_are_made_and_undone(path):
     assert untied.head.weight is untied.embed.weight
 
 
-@pytest.mark.parametrize("format", ["col8", "bitmap"])
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
     ("dtype", "bytes_per_value"), [("float32", 4), ("bfloat16", 2), ("float16", 2), ("int8", 1)]
 )
-def test_value_types(path, dtype, format, bytes_per_value):
+def test_value_types(path, fit, dtype, format, bytes_per_value):
     """The file holds values of the packed type; only a scale of int8 may move by its last bit."""
     linear = sparse_(nn.Linear(60, 40), 0.8)
-    linear.weight.data[5] = 0.0
+    linear.weight.data[4:8] = 0.0
+    linear.weight.data = torch.from_numpy(fit(linear.weight.detach().numpy(), format))
     layer = SparseLinear.from_linear(linear, dtype=dtype, format=format)
     save(nn.Sequential(layer), path)
     assert (

@@ -46,6 +46,7 @@ inline Pair lookup8(const float* table, const std::uint8_t* index) {
                       table[index[4]], table[index[5]], table[index[6]], table[index[7]]};
   return Pair::load(v);
 }
+inline Pair set_halves(float a, float b) { return {vdupq_n_f32(a), vdupq_n_f32(b)}; }
 inline void transpose8(Pair (&r)[8]) {
   float t[8][8];
   for (int i = 0; i < 8; ++i) r[i].store(t[i]);
@@ -94,4 +95,19 @@ inline void store8(Value value, Vec8 v, std::uint8_t* out) {
     const std::uint16_t half = narrow1(value, f[i]);
     __builtin_memcpy(out + 2 * i, &half, sizeof half);
   }
+}
+
+// Eight positions of 2, 3 or 4 bits, and the floats at them.
+struct Places {
+  std::uint8_t at[8];
+};
+template <int Bits>
+inline Places load_places(const std::uint8_t* p) {
+  Places places;
+  unpack_places(p, Bits, 0, places.at);
+  return places;
+}
+template <int Bits>
+inline Vec8 pick8(const float* x, Places places) {
+  return lookup8(x, places.at);
 }

@@ -66,6 +66,8 @@ inline Lanes where_negative(Lanes x, Lanes a, Lanes b) {
 inline Lanes lookup8(const float* table, const std::uint8_t* index) {
   return each([&](int i) { return table[index[i]]; });
 }
+// a in the lower four lanes, b in the upper.
+inline Lanes set_halves(float a, float b) { return {{a, a, a, a, b, b, b, b}}; }
 inline void transpose8(Lanes (&r)[8]) {
   for (int i = 0; i < 8; ++i)
     for (int j = 0; j < i; ++j) {
@@ -122,4 +124,19 @@ inline void store8(Value value, Vec8 v, std::uint8_t* out) {
     const std::uint16_t half = narrow1(value, f[i]);
     __builtin_memcpy(out + 2 * i, &half, sizeof half);
   }
+}
+
+// Eight positions of 2, 3 or 4 bits, and the floats at them.
+struct Places {
+  std::uint8_t at[8];
+};
+template <int Bits>
+inline Places load_places(const std::uint8_t* p) {
+  Places places;
+  unpack_places(p, Bits, 0, places.at);
+  return places;
+}
+template <int Bits>
+inline Vec8 pick8(const float* x, Places places) {
+  return lookup8(x, places.at);
 }

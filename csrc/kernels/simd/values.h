@@ -16,6 +16,20 @@ using Value_bf16 = Bf16;
 using Value_f16 = F16;
 using Value_i8 = I8;
 
+// Eight positions of 2, 3 or 4 bits from `p` on (which is read four bytes at a time), plus base, as bytes.
+inline void unpack_places(const std::uint8_t* p, int bits, int base, std::uint8_t* out) {
+  std::uint32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+#if defined(__BMI2__) && defined(__x86_64__)
+  const std::uint64_t spread = _pdep_u64(word, ((1ull << bits) - 1) * 0x0101010101010101ull) +
+                               static_cast<std::uint64_t>(base) * 0x0101010101010101ull;
+  __builtin_memcpy(out, &spread, sizeof spread);
+#else
+  for (int i = 0; i < 8; ++i, word >>= bits)
+    out[i] = static_cast<std::uint8_t>(base + static_cast<int>(word & ((1u << bits) - 1)));
+#endif
+}
+
 // One stored value, from any address, as a float (F16 is the isa's).
 inline float load1(F32, const std::uint8_t* p) {
   float f;

@@ -44,6 +44,11 @@ inline Ymm lookup8(const float* table, const std::uint8_t* index) {
   return {_mm256_insertf128_ps(_mm256_castps128_ps256(lo), hi, 1)};
 }
 
+// a in the lower four lanes, b in the upper.
+inline Ymm set_halves(float a, float b) {
+  return {_mm256_blend_ps(_mm256_set1_ps(a), _mm256_set1_ps(b), 0xf0)};
+}
+
 inline void transpose8(Ymm (&r)[8]) {
   __m256 t[8], s[8];
   for (int i = 0; i < 4; ++i) {
@@ -119,7 +124,8 @@ inline std::size_t row_of_byte(std::uint64_t bits, int i) {
 }
 
 // The next values of p in the lanes of the bits set in byte i of `bits`, zero elsewhere; p moves on. May read
-// 32 bytes from p. Counts and offsets stay 64 bits wide: a sign extension per load costs a tenth of the decode.
+// 32 bytes from p. Counts and offsets stay 64 bits wide: a sign extension per load costs a tenth of the
+// decode.
 inline Ymm expand8(F32, const std::uint8_t*& p, std::uint64_t bits, int i) {
   const std::size_t row = row_of_byte<32>(bits, i);
   const auto* values = reinterpret_cast<const float*>(p);
@@ -151,8 +157,8 @@ inline Ymm expand8(I8, const std::uint8_t*& p, std::uint64_t bits, int i) {
   const std::size_t row = row_of_byte<8>(bits, i);
   const __m128i values = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
   p += static_cast<std::size_t>(__builtin_popcountll(row));
-  return widen_i8(_mm_shuffle_epi8(
-      values, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kExpand.i8[0][0] + row))));
+  return widen_i8(
+      _mm_shuffle_epi8(values, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kExpand.i8[0][0] + row))));
 }
 
 // Eight floats as stored halves. A NaN becomes the one NaN that every other isa makes of it.
@@ -171,4 +177,31 @@ inline void store8(Bf16, Ymm v, std::uint8_t* out) {
   const __m256i half = _mm256_blendv_epi8(rounded, _mm256_or_si256(top, _mm256_set1_epi32(0x40)), is_nan);
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0xd8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(packed));
+}
+
+// Eight positions of 2, 3 or 4 bits (their lanes hold higher bits too), and the floats at them. May read
+// four bytes from p, and 4, 8 or 16 floats from x.
+struct Places {
+  __m256i at;
+};
+template <int Bits>
+inline Places load_places(const std::uint8_t* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  const __m256i shifts =
+      _mm256_setr_epi32(0, Bits, 2 * Bits, 3 * Bits, 4 * Bits, 5 * Bits, 6 * Bits, 7 * Bits);
+  return {_mm256_srlv_epi32(_mm256_set1_epi32(word), shifts)};
+}
+template <int Bits>
+inline Ymm pick8(const float* x, Places places) {
+  if (Bits == 2)  // the permutation reads the low two bits of a lane
+    return {_mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128*>(x)), places.at)};
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(x), places.at);  // the low three
+  if (Bits == 3) return {low};
+#if defined(__AVX512VL__)
+  return {_mm256_permutex2var_ps(_mm256_loadu_ps(x), places.at, _mm256_loadu_ps(x + 8))};
+#else
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(x + 8), places.at);
+  return {_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(places.at, 28)))};
+#endif
 }

@@ -1,0 +1,111 @@
+// nm: n slots for every m consecutive columns of every row. Byte diagram in csrc/README.md.
+//
+// The count is constant, so nothing is scanned, sorted or counted: 8 rows are taken at a time (the lanes of
+// one vector) and step q of such a block holds slot q % n of the columns (q / n) * m .. + m. A position is 2,
+// 3 or 4 bits, so that one vector permutation of the group's m activations feeds eight rows.
+//
+//   per 8 rows: values [steps][8], then positions [steps], 8 of them in 2, 3 or 4 bytes | at least 2 bytes,
+//   because kernels read positions by four bytes | pad to 8
+//
+// Slots beyond a row's nonzeros come after them and hold value 0 at position 0: a hole.
+#include <cstring>
+
+#include "formats/tiles.h"
+#include "formats/values.h"
+
+namespace prunus {
+namespace {
+
+constexpr std::uint64_t kSlack = 2;
+
+struct Parts {
+  int blocks, steps, position_bits;
+  std::uint64_t block_bytes(Dtype dtype) const {
+    return static_cast<std::uint64_t>(steps) *
+           (8 * dtype_size(dtype) + static_cast<std::uint64_t>(position_bits));
+  }
+  std::uint64_t bytes(Dtype dtype) const {
+    return (static_cast<std::uint64_t>(blocks) * block_bytes(dtype) + kSlack + 7) / 8 * 8;
+  }
+};
+Parts parts(int rows, int cols, Unit unit) {
+  const int groups = (cols + unit.cols - 1) / unit.cols;
+  return {(rows + 7) / 8, groups * unit.rows, unit.cols <= 4 ? 2 : unit.cols <= 8 ? 3 : 4};
+}
+
+std::uint64_t size(const TileRows& tile, Dtype dtype) {
+  return parts(tile.rows, tile.cols, tile.unit).bytes(dtype);
+}
+
+std::uint64_t slots(const TileRows& tile) {
+  return static_cast<std::uint64_t>(tile.rows) *
+         static_cast<std::uint64_t>(parts(tile.rows, tile.cols, tile.unit).steps);
+}
+
+void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out) {
+  const Parts p = parts(tile.rows, tile.cols, tile.unit);
+  const int n = tile.unit.rows, m = tile.unit.cols;
+  std::memset(out, 0, p.bytes(dtype));
+  for (int r = 0; r < tile.rows; ++r) {
+    const int lane = r % 8, at_bit = lane * p.position_bits;
+    std::uint8_t* values = out + static_cast<std::uint64_t>(r / 8) * p.block_bytes(dtype);
+    std::uint8_t* positions = values + static_cast<std::uint64_t>(p.steps) * 8 * dtype_size(dtype);
+    int group = -1, step = 0;
+    for (int q = 0; q < tile.count[r]; ++q) {
+      const int c = tile.columns[r][q];
+      step = c / m == group ? step + 1 : c / m * n;
+      group = c / m;
+      write_value(tile.values[r][q], dtype, scales ? scales[r] : 1,
+                  values + static_cast<std::size_t>(step * 8 + lane) * dtype_size(dtype));
+      const unsigned bits = static_cast<unsigned>(c % m) << at_bit % 8;  // may span two bytes
+      std::uint8_t* to = positions + step * p.position_bits + at_bit / 8;
+      to[0] = static_cast<std::uint8_t>(to[0] | bits);
+      to[1] = static_cast<std::uint8_t>(to[1] | bits >> 8);
+    }
+  }
+}
+
+int position(const std::uint8_t* positions, int step, int lane, int position_bits) {
+  const int at_bit = lane * position_bits;
+  const std::uint8_t* from = positions + step * position_bits + at_bit / 8;
+  return (from[0] | from[1] << 8) >> at_bit % 8 & ((1 << position_bits) - 1);
+}
+
+std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
+                   const std::uint8_t* scales, EntryFn visit, void* context) {
+  const Parts p = parts(shape.rows, shape.cols, shape.unit);
+  const int n = shape.unit.rows, m = shape.unit.cols;
+  require(p.bytes(dtype) == bytes, "offsets", "tiles of n values for every m columns");
+  std::uint64_t nnz = 0;
+  for (int r = 0; r < p.blocks * 8; ++r) {
+    const std::uint8_t* values = tile + static_cast<std::uint64_t>(r / 8) * p.block_bytes(dtype);
+    const std::uint8_t* positions = values + static_cast<std::uint64_t>(p.steps) * 8 * dtype_size(dtype);
+    for (int q = 0, last = -1; q < p.steps; ++q) {
+      if (q % n == 0) last = -1;
+      const std::uint8_t* at = values + static_cast<std::size_t>(q * 8 + r % 8) * dtype_size(dtype);
+      const int pos = position(positions, q, r % 8, p.position_bits), c = q / n * m + pos;
+      require(pos < m && c < shape.cols, "positions", "positions inside their group");
+      if (read_value(at, dtype, 1) == 0.0f) continue;
+      require(r < shape.rows && pos > last, "positions", "increasing positions, none past the last row");
+      last = pos;
+      ++nnz;
+      if (visit) visit(context, r, c, read_value(at, dtype, scale_at(scales, r)));
+    }
+  }
+  return nnz;
+}
+
+// Whole groups. Of the denser, 64 columns of 64 tokens fill half of L1 (as for the bitmap).
+std::int32_t tile_cols(std::int64_t k, double density, Unit unit) {
+  return even_tiles((k + unit.cols - 1) / unit.cols, (density > 0.25   ? 64
+                                                      : density > 0.15 ? 96
+                                                                       : 192) /
+                                                         unit.cols) *
+         unit.cols;
+}
+
+}  // namespace
+
+const TileCodec kNmCodec{size, slots, write, read, tile_cols};
+
+}  // namespace prunus
