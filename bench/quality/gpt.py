@@ -29,7 +29,7 @@ class Recipe:
     heads: int = 4
     length: int = 128  # tokens the model sees
     characters: int = 8_000_000
-    steps: int = 2000
+    steps: int = 1000
     batch: int = 8
     rate: float = 2e-3
     seed: int = 0

@@ -63,14 +63,14 @@ def cells() -> Iterator[Cell]:
     """The usual grid: everything with one seed, the methods within rows with three; what tells most first."""
     yield from _within_rows(0)
     yield from structured()
-    for method, allocation, sparsity in product(("wanda", "sparsegpt"), ALLOCATIONS, (0.6, 0.7)):
-        yield Cell(method, allocation, sparsity)
+    for allocation, sparsity in product(ALLOCATIONS, (0.6, 0.7)):
+        yield Cell("wanda", allocation, sparsity)
+    for sparsity, method in product((0.7, 0.6), OPTIONS):
+        yield Cell(method, "row", sparsity)
     for method in ("magnitude", "magnitude/row", "wanda", "sparsegpt"):
         if method != "magnitude/row":  # within a row, scaling rows changes nothing
             yield from (Cell(method, nm, 0.5) for nm in ("2:4", "4:8"))
         yield from (Cell(method, block, s) for block, s in product(("4x4", "16x1"), (0.5, 0.7)))
-    for method, sparsity in product(OPTIONS, (0.6, 0.8)):
-        yield Cell(method, "row", sparsity)
     for seed in SEEDS[1:]:
         yield from _within_rows(seed)
     for method, sparsity in product(("magnitude", "magnitude/row", "wanda", "sparsegpt"), SPARSITIES):

@@ -1,7 +1,6 @@
 """Pictures: quality against measured milliseconds, and against what is gone."""
 
 from collections.abc import Callable
-from itertools import cycle
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -10,10 +9,20 @@ from bench.plots import figure, finish
 from bench.quality.tables import FIGURES, TITLES, Line, lines
 from bench.records import Record
 
-# Okabe and Ito's, told apart by colour-blind readers; structure and blocks are also dashed.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
-MARKERS = "osD^vP*X"
-DASHED = ("neurons", "heads", "layers", "x")
+# Okabe and Ito's, told apart by colour-blind readers: colour and marker by method, dashes by pattern.
+LOOKS = {
+    "magnitude": ("#0072b2", "o"),
+    "magnitude/column": ("#56b4e9", "P"),
+    "random": ("#7f7f7f", "x"),
+    "wanda": ("#d55e00", "s"),
+    "sparsegpt": ("#cc79a7", "^"),
+    "taylor": ("#e69f00", "v"),
+    "neurons": ("#009e73", "D"),
+    "heads": ("#000000", "*"),
+    "layers": ("#7f7f7f", "X"),
+}
+DASHES = {"row": "-", "(weight)": "-", "(bias)": "--", "balance_": "--"}
+STRUCTURES = ("neurons", "heads", "layers")
 Place = Callable[[Record], float]
 
 
@@ -43,7 +52,8 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
 
 def _in_picture(r: Record) -> bool:
     """One line per method within rows, and structure: the tables have the rest."""
-    return r["pattern"] == "row" or (r["pattern"] in DASHED and r["method"] != "none")
+    plain = r["pattern"] == "row" and r["method"] in LOOKS
+    return plain or (r["pattern"] in STRUCTURES and r["method"] != "none")
 
 
 def _axes(part: str, goal: str, x: str) -> tuple[Any, Any]:
@@ -67,8 +77,10 @@ def _lines(records: list[Record], goal: str) -> list[Line]:
 
 def _draw(ax: Any, found: list[Line], place: Place, goal: str) -> None:
     ends = []
-    for (name, rows), colour, marker in zip(found, cycle(COLOURS), cycle(MARKERS), strict=False):
-        style = "--" if any(word in name for word in DASHED) else "-"
+    for name, rows in found:
+        first, last = name.replace(",", "").split(" ", 1)
+        colour, marker = LOOKS.get(first, ("#333333", "."))
+        style = DASHES.get(last, ":")
         x, y = [place(r) for r in rows], [r[goal] for r in rows]
         ax.plot(x, y, style, marker=marker, ms=4, lw=1.2, color=colour)
         ends.append((x[-1], y[-1], name, colour))
