@@ -7,6 +7,7 @@
 //   pad to 8 | 32 zero bytes, because the kernels load whole vectors of values
 #include <cstring>
 
+#include "formats/bits.h"
 #include "formats/tiles.h"
 #include "formats/values.h"
 
@@ -30,34 +31,43 @@ std::uint64_t size(const TileRows& tile, Dtype dtype) {
 void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out) {
   std::memset(out, 0, size(tile, dtype));
   std::uint8_t* value = out + head_bytes(tile.rows);
-  for (int r = 0; r < tile.rows; ++r) {
-    std::uint8_t* bits = out + r * 8;
-    for (int q = 0; q < tile.count[r]; ++q, value += dtype_size(dtype)) {
-      const int c = tile.columns[r][q];
-      bits[c / 8] = static_cast<std::uint8_t>(bits[c / 8] | 1u << c % 8);  // little endian words
-      write_value(tile.values[r][q], dtype, scales ? scales[r] : 1, value);
+  with_stored(dtype, [&](auto type) {
+    for (int r = 0; r < tile.rows; ++r) {
+      std::uint64_t bits = 0;
+      const float scale = scales ? scales[r] : 1;
+      for (int q = 0; q < tile.count[r]; ++q, value += dtype_size(type())) {
+        bits |= std::uint64_t{1} << tile.columns[r][q];
+        write_value(tile.values[r][q], type(), scale, value);
+      }
+      std::memcpy(out + r * 8, &bits, sizeof bits);
     }
-  }
+  });
 }
 
 std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, EntryFn visit, void* context) {
+                   const std::uint8_t* scales, const Target* to) {
   const int rows = shape.rows, cols = shape.cols;
   const std::uint64_t head = head_bytes(rows);
   require(head + kSlack <= bytes, "offsets", "tiles that hold their bits");
   std::uint64_t nnz = 0;
-  for (std::uint64_t i = 0; i < head; ++i) nnz += static_cast<std::uint64_t>(__builtin_popcount(tile[i]));
+  for (int r = 0; r < rows; ++r) {
+    std::uint64_t bits;
+    std::memcpy(&bits, tile + r * 8, sizeof bits);
+    nnz += static_cast<std::uint64_t>(count_bits(bits));
+  }
   require(total_bytes(rows, nnz, dtype) == bytes, "bits", "as many bits as values");
   const std::uint8_t* value = tile + head;
-  for (int r = 0; r < rows; ++r) {
-    const std::uint8_t* bits = tile + r * 8;
-    for (int c = 0; c < kTileCols; ++c) {
-      if (!(bits[c / 8] >> c % 8 & 1)) continue;
-      require(c < cols, "bits", "no bits past the last column");
-      if (visit) visit(context, r, c, read_value(value, dtype, scale_at(scales, r)));
-      value += dtype_size(dtype);
+  with_stored(dtype, [&](auto type) {
+    for (int r = 0; r < rows; ++r) {
+      std::uint64_t bits;
+      std::memcpy(&bits, tile + r * 8, sizeof bits);
+      require(cols == kTileCols || bits >> cols == 0, "bits", "no bits past the last column");
+      if (!to) continue;
+      const float scale = scale_at(scales, r);
+      for (; bits != 0; bits &= bits - 1, value += dtype_size(type()))
+        to->put(r, __builtin_ctzll(bits), read_value(value, type(), scale));
     }
-  }
+  });
   return nnz;
 }
 

@@ -128,7 +128,7 @@ struct BlockRow {
 };
 
 std::uint64_t read_block_row(const BlockRow& b, const Parts& p, const TileShape& shape, Dtype dtype,
-                             const std::uint8_t* scales, EntryFn visit, void* context) {
+                             const std::uint8_t* scales, const Target* to) {
   std::uint64_t nnz = 0;
   for (int q = 0, last = -1; q < b.steps; ++q) {
     const int id = b.columns[q * p.per_group + b.slot];
@@ -142,14 +142,14 @@ std::uint64_t read_block_row(const BlockRow& b, const Parts& p, const TileShape&
         if (read_value(at, dtype, 1) == 0.0f) continue;
         require(row < shape.rows && col < shape.cols, "values", "zeros outside the matrix");
         ++nnz;
-        if (visit) visit(context, row, col, read_value(at, dtype, scale_at(scales, row)));
+        if (to) to->put(row, col, read_value(at, dtype, scale_at(scales, row)));
       }
   }
   return nnz;
 }
 
 std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, EntryFn visit, void* context) {
+                   const std::uint8_t* scales, const Target* to) {
   const Parts p(shape.rows, shape.cols, shape.unit);
   std::uint64_t used = p.head_bytes(), nnz = 0;
   require(used <= bytes, "offsets", "tiles that hold their row order");
@@ -166,7 +166,7 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
         values + static_cast<std::uint64_t>(steps) * p.step_values() * dtype_size(dtype);
     for (int b = 0; b < p.per_group; ++b)
       nnz += read_block_row({values, columns, steps, b, tile[g * p.per_group + b] * p.r}, p, shape, dtype,
-                            scales, visit, context);
+                            scales, to);
   }
   require((used + 7) / 8 * 8 == bytes, "offsets", "tiles without gaps");
   return nnz;

@@ -46,21 +46,24 @@ void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t*
     out[groups * kGroup + g] = static_cast<std::uint8_t>(o.count[g * kGroup]);
     std::memset(values, 0, entries * value_size);
     std::memset(columns, tile.cols, entries);
-    for (int l = 0; l < kGroup; ++l) {
-      const int r = o.row[g * kGroup + l];
-      for (int q = 0; q < o.count[g * kGroup + l]; ++q) {
-        write_value(tile.values[r][q], dtype, scales ? scales[r] : 1,
-                    values + static_cast<std::size_t>(q * kGroup + l) * value_size);
-        columns[q * kGroup + l] = tile.columns[r][q];
+    with_stored(dtype, [&](auto type) {
+      for (int l = 0; l < kGroup; ++l) {
+        const int r = o.row[g * kGroup + l];
+        const float scale = scales ? scales[r] : 1;
+        for (int q = 0; q < o.count[g * kGroup + l]; ++q) {
+          write_value(tile.values[r][q], type(), scale,
+                      values + static_cast<std::size_t>(q * kGroup + l) * dtype_size(type()));
+          columns[q * kGroup + l] = tile.columns[r][q];
+        }
       }
-    }
+    });
     values = columns + entries;
   }
 }
 
 // One lane of a group: strictly increasing columns, then zeros in the padding column.
 std::uint64_t read_lane(const std::uint8_t* values, const std::uint8_t* columns, int steps, int lane, int row,
-                        int cols, Dtype dtype, const std::uint8_t* scales, EntryFn visit, void* context) {
+                        int cols, Dtype dtype, const std::uint8_t* scales, const Target* to) {
   int count = 0, last = -1;
   for (int q = 0; q < steps; ++q) {
     const int e = q * kGroup + lane, c = columns[e];
@@ -73,13 +76,13 @@ std::uint64_t read_lane(const std::uint8_t* values, const std::uint8_t* columns,
     require(count == q && c > last, "columns", "increasing columns before the padding");
     last = c;
     ++count;
-    if (visit) visit(context, row, c, read_value(at, dtype, scale_at(scales, row)));
+    if (to) to->put(row, c, read_value(at, dtype, scale_at(scales, row)));
   }
   return static_cast<std::uint64_t>(count);
 }
 
 std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, EntryFn visit, void* context) {
+                   const std::uint8_t* scales, const Target* to) {
   const int rows = shape.rows, cols = shape.cols;
   const int groups = groups_of(rows);
   std::uint64_t used = head_bytes(rows), nnz = 0;
@@ -96,9 +99,9 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
     const std::uint8_t* columns = values + static_cast<std::size_t>(steps) * kGroup * dtype_size(dtype);
     for (int l = 0; l < kGroup; ++l) {
       const int row = tile[g * kGroup + l];
-      const std::uint64_t many =
-          row < rows ? read_lane(values, columns, steps, l, row, cols, dtype, scales, visit, context)
-                     : read_lane(values, columns, steps, l, 0, cols, dtype, nullptr, nullptr, nullptr);
+      const std::uint64_t many = row < rows
+                                     ? read_lane(values, columns, steps, l, row, cols, dtype, scales, to)
+                                     : read_lane(values, columns, steps, l, 0, cols, dtype, nullptr, nullptr);
       require(many == 0 || row < rows, "order", "no nonzeros past the last row");
       nnz += many;
     }

@@ -72,7 +72,7 @@ int position(const std::uint8_t* positions, int step, int lane, int position_bit
 }
 
 std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, EntryFn visit, void* context) {
+                   const std::uint8_t* scales, const Target* to) {
   const Parts p = parts(shape.rows, shape.cols, shape.unit);
   const int n = shape.unit.rows, m = shape.unit.cols;
   require(p.bytes(dtype) == bytes, "offsets", "tiles of n values for every m columns");
@@ -89,7 +89,7 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
       require(r < shape.rows && pos > last, "positions", "increasing positions, none past the last row");
       last = pos;
       ++nnz;
-      if (visit) visit(context, r, c, read_value(at, dtype, scale_at(scales, r)));
+      if (to) to->put(r, c, read_value(at, dtype, scale_at(scales, r)));
     }
   }
   return nnz;

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "core/parallel.h"
+#include "formats/bits.h"
 #include "formats/structure.h"
 #include "formats/tiles.h"
 #include "formats/values.h"
@@ -14,71 +15,90 @@
 namespace prunus {
 namespace {
 
-// Columns and values of the kept weights of a piece of a row. Branch-free: a slot is overwritten unless kept.
-template <typename T>
-int scan(const T* row, const std::uint8_t* mask, int cols, std::uint8_t* columns, float* values) {
+KeptBits find_kept(const Dense& w) {
+  KeptBits kept;
+  kept.words = (w.k + 63) / 64 + 1;
+  kept.bits.resize(static_cast<std::size_t>(w.n * kept.words));
+  parallel_for(w.n, [&](std::int64_t r) { row_bits(w, r, kept.bits.data() + r * kept.words); });
+  return kept;
+}
+
+std::uint64_t count_kept(const KeptBits& kept) {
+  constexpr std::int64_t piece = 1 << 14;
+  const auto words = static_cast<std::int64_t>(kept.bits.size());
+  std::atomic<std::uint64_t> nnz{0};
+  parallel_for((words + piece - 1) / piece, [&](std::int64_t i) {
+    std::uint64_t here = 0;
+    for (std::int64_t j = i * piece; j < std::min(words, (i + 1) * piece); ++j)
+      here += static_cast<std::uint64_t>(count_bits(kept.bits[static_cast<std::size_t>(j)]));
+    nnz += here;
+  });
+  return nnz;
+}
+
+// fn(column) for every kept column of [c, c + cols), counted from c.
+template <typename Fn>
+void for_each_kept(const std::uint64_t* row, std::int64_t c, std::int64_t cols, Fn&& fn) {
+  for (std::int64_t j = 0; j < cols; j += 64)
+    for (std::uint64_t bits = bits_from(row, c + j, cols - j); bits != 0; bits &= bits - 1)
+      fn(j + __builtin_ctzll(bits));
+}
+
+// Per row the largest |value| / 127; NaN and infinity are refused.
+std::vector<float> find_scales(const Dense& w, const KeptBits& kept) {
+  std::vector<float> scales(static_cast<std::size_t>(w.n));
+  parallel_for(w.n, [&](std::int64_t r) {
+    float largest = 0;
+    with_row(w, r, [&](const auto* row) {
+      for_each_kept(kept.row(r), 0, w.k, [&](std::int64_t c) {
+        const float v = std::fabs(to_float(row[c]));
+        largest = v > largest || std::isnan(v) ? v : largest;
+      });
+    });
+    scales[static_cast<std::size_t>(r)] = largest / 127.0f;
+  });
+  for (const float scale : scales)
+    check_value(std::isfinite(scale), expected_got("w", "finite values for dtype int8", "NaN or infinity"));
+  return scales;
+}
+
+// What of a tile is needed: how many a row has, where they are, or what they are too.
+enum class Read { counts, columns, values };
+
+void read_row(const Dense& w, const std::uint64_t* kept, std::int64_t r, std::int64_t c, Read what, int i,
+              TileRows& tile) {
   int count = 0;
-  for (int j = 0; j < cols; ++j) {
-    const float v = to_float(row[j]);
-    columns[count] = static_cast<std::uint8_t>(j);
-    values[count] = v;
-    count += storable(v) & (mask == nullptr || mask[j] != 0);
+  if (what == Read::counts) {
+    for (int j = 0; j < tile.cols; j += 64) count += count_bits(bits_from(kept, c + j, tile.cols - j));
+  } else if (what == Read::columns) {
+    for_each_kept(kept, c, tile.cols,
+                  [&](std::int64_t j) { tile.columns[i][count++] = static_cast<std::uint8_t>(j); });
+  } else {
+    with_row(w, r, [&](const auto* row) {
+      for_each_kept(kept, c, tile.cols, [&](std::int64_t j) {
+        tile.columns[i][count] = static_cast<std::uint8_t>(j);
+        tile.values[i][count++] = to_float(row[c + j]);
+      });
+    });
   }
-  return count;
-}
-
-int scan_row(const Dense& w, std::int64_t r, std::int64_t c, int cols, std::uint8_t* columns, float* values) {
-  const std::int64_t at = r * w.stride + c;
-  const std::uint8_t* mask = w.mask ? w.mask + r * w.mask_stride + c : nullptr;
-  switch (w.dtype) {
-    case Dtype::f64:
-      return scan(static_cast<const double*>(w.data) + at, mask, cols, columns, values);
-    case Dtype::f16:
-      return scan(static_cast<const f16_t*>(w.data) + at, mask, cols, columns, values);
-    case Dtype::bf16:
-      return scan(static_cast<const bf16_t*>(w.data) + at, mask, cols, columns, values);
-    default:
-      return scan(static_cast<const float*>(w.data) + at, mask, cols, columns, values);
-  }
-}
-
-struct RowSummary {
-  std::uint64_t kept = 0;
-  float largest = 0;  // |value|; NaN and infinity make it infinite
-};
-
-RowSummary summarize(const Dense& w, std::int64_t r) {
-  std::uint8_t columns[kMaxTileCols + 1];
-  float values[kMaxTileCols + 1];
-  RowSummary row;
-  for (std::int64_t c = 0; c < w.k; c += kMaxTileCols) {
-    const int cols = static_cast<int>(std::min<std::int64_t>(kMaxTileCols, w.k - c));
-    const int count = scan_row(w, r, c, cols, columns, values);
-    row.kept += static_cast<std::uint64_t>(count);
-    for (int i = 0; i < count; ++i)
-      row.largest = std::max(row.largest, std::isfinite(values[i]) ? std::fabs(values[i]) : INFINITY);
-  }
-  return row;
-}
-
-void read_tile(const Dense& w, const Geometry& geo, std::int64_t t, std::int64_t b, TileRows& tile) {
-  tile.rows = geo.rows_of(t);
-  tile.cols = geo.cols_of(b);
-  tile.unit = geo.unit;
-  for (int r = 0; r < tile.rows; ++r)
-    tile.count[r] =
-        scan_row(w, t * geo.tile_rows + r, b * geo.tile_cols, tile.cols, tile.columns[r], tile.values[r]);
+  tile.count[i] = count;
 }
 
 // fn(row tile, column tile, index, the tile's nonzeros), concurrently; one scratch tile (330 KB) per task.
 template <typename Fn>
-void for_each_tile(const Dense& w, const Geometry& geo, Fn fn) {
+void for_each_tile(const Dense& w, const KeptBits& kept, const Geometry& geo, Read what, Fn fn) {
   const std::int64_t tiles = geo.row_tiles() * geo.col_tiles(),
                      shares = std::min<std::int64_t>(tiles, num_threads());
   parallel_for(shares, [&](std::int64_t i) {
     const auto tile = std::make_unique<TileRows>();
     for (std::int64_t index = tiles * i / shares; index < tiles * (i + 1) / shares; ++index) {
-      read_tile(w, geo, index / geo.col_tiles(), index % geo.col_tiles(), *tile);
+      const std::int64_t t = index / geo.col_tiles(), b = index % geo.col_tiles();
+      tile->rows = geo.rows_of(t);
+      tile->cols = geo.cols_of(b);
+      tile->unit = geo.unit;
+      for (int r = 0; r < tile->rows; ++r)
+        read_row(w, kept.row(t * geo.tile_rows + r), t * geo.tile_rows + r, b * geo.tile_cols, what, r,
+                 *tile);
       fn(index, *tile);
     }
   });
@@ -93,20 +113,14 @@ std::int32_t choose_tile_rows(std::int64_t n, std::int32_t multiple) {
 }  // namespace
 
 Layout plan_pack(const Dense& w, Dtype dtype, const Format* format) {
-  std::vector<RowSummary> rows(static_cast<std::size_t>(w.n));
-  parallel_for(w.n, [&](std::int64_t r) { rows[static_cast<std::size_t>(r)] = summarize(w, r); });
   Layout layout{};
+  layout.kept = find_kept(w);
+  if (dtype == Dtype::i8) layout.scales = find_scales(w, layout.kept);
   PackedHeader& h = layout.header;
-  for (const RowSummary& row : rows) {
-    h.nnz += row.kept;
-    if (dtype != Dtype::i8) continue;
-    check_value(std::isfinite(row.largest),
-                expected_got("w", "finite values for dtype int8", "NaN or infinity"));
-    layout.scales.push_back(row.largest / 127.0f);
-  }
+  h.nnz = count_kept(layout.kept);
   const double density =
       h.nnz ? static_cast<double>(h.nnz) / (static_cast<double>(w.n) * static_cast<double>(w.k)) : 0;
-  const Structure structure = find_structure(w, dtype, h.nnz, format);
+  const Structure structure = find_structure(w, layout.kept, dtype, h.nnz, format);
   h.format = structure.format;
   h.unit = structure.unit;
   h.dtype = dtype;
@@ -118,7 +132,8 @@ Layout plan_pack(const Dense& w, Dtype dtype, const Format* format) {
   const Geometry geo = geometry(h);
   layout.offsets.assign(static_cast<std::size_t>(geo.row_tiles() * geo.col_tiles() + 1), 0);
   std::atomic<std::uint64_t> slots{0};
-  for_each_tile(w, geo, [&](std::int64_t i, const TileRows& tile) {
+  const Read needed = h.format == Format::block ? Read::columns : Read::counts;
+  for_each_tile(w, layout.kept, geo, needed, [&](std::int64_t i, const TileRows& tile) {
     layout.offsets[static_cast<std::size_t>(i + 1)] = codec(h.format).size(tile, dtype);
     if (may_have_holes(h.format)) slots += codec(h.format).slots(tile);
   });
@@ -138,7 +153,7 @@ void pack(const Dense& w, const Layout& layout, std::uint8_t* out) {
   std::memcpy(payload, layout.offsets.data(), layout.offsets.size() * 8);
   if (!layout.scales.empty())
     std::memcpy(payload + offsets_bytes(geo), layout.scales.data(), layout.scales.size() * sizeof(float));
-  for_each_tile(w, geo, [&](std::int64_t i, const TileRows& tile) {
+  for_each_tile(w, layout.kept, geo, Read::values, [&](std::int64_t i, const TileRows& tile) {
     const float* scales =
         layout.scales.empty() ? nullptr : layout.scales.data() + i / geo.col_tiles() * geo.tile_rows;
     codec(h.format).write(tile, h.dtype, scales, payload + layout.offsets[static_cast<std::size_t>(i)]);
@@ -147,25 +162,15 @@ void pack(const Dense& w, const Layout& layout, std::uint8_t* out) {
 
 void unpack(const PackedView& w, float* out, std::int64_t stride) {
   const Geometry geo = geometry(w.header);
-  struct Target {
-    float* data;
-    std::int64_t stride;
-  };
   parallel_for(geo.n, [&](std::int64_t r) {
     std::memset(out + r * stride, 0, static_cast<std::size_t>(geo.k) * sizeof(float));
   });
   parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t i) {
     const std::int64_t t = i / geo.col_tiles(), b = i % geo.col_tiles();
-    Target target{out + t * geo.tile_rows * stride + b * geo.tile_cols, stride};
+    const Target to{out + t * geo.tile_rows * stride + b * geo.tile_cols, stride};
     codec(w.header.format)
-        .read(
-            tile_bytes(w, i), tile_offset(w, i + 1) - tile_offset(w, i), geo.shape_of(t, b), w.header.dtype,
-            row_scales(w, t * geo.tile_rows),
-            [](void* context, int row, int col, float value) {
-              const Target& to = *static_cast<Target*>(context);
-              to.data[row * to.stride + col] = value;
-            },
-            &target);
+        .read(tile_bytes(w, i), tile_offset(w, i + 1) - tile_offset(w, i), geo.shape_of(t, b), w.header.dtype,
+              row_scales(w, t * geo.tile_rows), &to);
   });
 }
 

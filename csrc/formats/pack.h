@@ -17,11 +17,19 @@ struct Dense {
   std::int64_t mask_stride;
 };
 
+// A bit per weight: kept and storable. Rows of whole words and an empty one, bit j % 64 of word j / 64.
+struct KeptBits {
+  std::int64_t words = 0;  // per row
+  std::vector<std::uint64_t> bits;
+  const std::uint64_t* row(std::int64_t r) const { return bits.data() + r * words; }
+};
+
 // Two steps so that the caller owns the buffer: plan its bytes, then fill them. Both parallel.
 struct Layout {
   PackedHeader header;
   std::vector<std::uint64_t> offsets;  // of every tile, and the end
   std::vector<float> scales;           // per row, for int8
+  KeptBits kept;
 };
 
 // format: nullptr chooses by sparsity.

@@ -122,7 +122,7 @@ PackedView validate_packed(const std::uint8_t* bytes, std::size_t size) {
     require(begin <= end && end <= payload, "offsets", "ascending offsets");
     nnz += codec(h.format).read(tile_bytes(view, i), end - begin,
                                 geo.shape_of(i / geo.col_tiles(), i % geo.col_tiles()), h.dtype, nullptr,
-                                nullptr, nullptr);
+                                nullptr);
   }
   // In slots that may be holes, a weight that rounds to zero in its type cannot be told from one.
   const bool exact = !may_have_holes(h.format) || h.dtype == Dtype::f32 || h.dtype == Dtype::bf16;

@@ -35,7 +35,7 @@ struct Sample {
   }
 };
 
-Sample take_sample(const Dense& w) {
+Sample take_sample(const Dense& w, const KeptBits& kept) {
   const std::int64_t all = (w.n + kStripRows - 1) / kStripRows;
   Sample s{};
   s.words = (w.k + 63) / 64;
@@ -44,9 +44,9 @@ Sample take_sample(const Dense& w) {
   for (std::int64_t i = 0; i < s.strips; ++i) {
     const std::int64_t first = all * i / s.strips * kStripRows;
     for (int r = 0; r < kStripRows && first + r < w.n; ++r, ++s.rows)
-      row_bits(w, first + r, s.bits.data() + (i * kStripRows + r) * s.words);
+      std::copy_n(kept.row(first + r), s.words, s.bits.data() + (i * kStripRows + r) * s.words);
   }
-  for (const std::uint64_t word : s.bits) s.nnz += static_cast<std::uint64_t>(__builtin_popcountll(word));
+  for (const std::uint64_t word : s.bits) s.nnz += static_cast<std::uint64_t>(count_bits(word));
   return s;
 }
 
@@ -120,17 +120,14 @@ int most_in_group(const std::uint64_t* bits, std::int64_t k, int m) {
   return most;
 }
 
-int most_in_group(const Dense& w, int m) {
+int most_in_group(const Dense& w, const KeptBits& kept, int m) {
   constexpr std::int64_t kRows = 32;
   const std::int64_t pieces = (w.n + kRows - 1) / kRows;
   std::vector<int> most(static_cast<std::size_t>(pieces), 0);
   parallel_for(pieces, [&](std::int64_t i) {
-    std::vector<std::uint64_t> bits(static_cast<std::size_t>((w.k + 63) / 64));
-    for (std::int64_t r = i * kRows; r < std::min(w.n, (i + 1) * kRows); ++r) {
-      row_bits(w, r, bits.data());
+    for (std::int64_t r = i * kRows; r < std::min(w.n, (i + 1) * kRows); ++r)
       most[static_cast<std::size_t>(i)] =
-          std::max(most[static_cast<std::size_t>(i)], most_in_group(bits.data(), w.k, m));
-    }
+          std::max(most[static_cast<std::size_t>(i)], most_in_group(kept.row(r), w.k, m));
   });
   return most.empty() ? 0 : *std::max_element(most.begin(), most.end());
 }
@@ -161,10 +158,10 @@ Structure forced_block(const Dense& w, const Sample& s, Dtype dtype) {
   return {Format::block, unit};
 }
 
-Structure forced_nm(const Dense& w, const Sample& s, double density) {
+Structure forced_nm(const Dense& w, const KeptBits& kept, const Sample& s, double density) {
   Unit unit = best_nm(s, w.k, density);
   if (unit.cols != 0)
-    unit.rows = static_cast<std::uint16_t>(std::max<int>(unit.rows, most_in_group(w, unit.cols)));
+    unit.rows = static_cast<std::uint16_t>(std::max<int>(unit.rows, most_in_group(w, kept, unit.cols)));
   check_value(unit.rows < unit.cols,
               expected_got("format", "fewer than m nonzeros in every m <= 16 consecutive columns for 'nm'",
                            unit.cols ? "a group of " + std::to_string(unit.cols) + " without a zero"
@@ -174,20 +171,22 @@ Structure forced_nm(const Dense& w, const Sample& s, double density) {
 
 }  // namespace
 
-Structure find_structure(const Dense& w, Dtype dtype, std::uint64_t nnz, const Format* forced) {
+Structure find_structure(const Dense& w, const KeptBits& kept, Dtype dtype, std::uint64_t nnz,
+                         const Format* forced) {
   const double density =
       nnz ? static_cast<double>(nnz) / (static_cast<double>(w.n) * static_cast<double>(w.k)) : 0;
   const bool structured = !forced || *forced == Format::nm || *forced == Format::block;
   if (!structured) return {*forced, {0, 0}};
-  const Sample sample = take_sample(w);
-  if (forced) return *forced == Format::nm ? forced_nm(w, sample, density) : forced_block(w, sample, dtype);
+  const Sample sample = take_sample(w, kept);
+  if (forced)
+    return *forced == Format::nm ? forced_nm(w, kept, sample, density) : forced_block(w, sample, dtype);
   const Structure none{density > kBitmapDensity ? Format::bitmap : Format::col8, {0, 0}};
   if (nnz == 0) return none;
   double filled;
   const Unit block = best_block(w, sample, dtype, filled);
   if (filled >= kFull && block.rows >= kSharedRows) return {Format::block, block};
   const Unit nm = best_nm(sample, w.k, density);
-  if (nm.cols != 0 && density >= kFull * nm.rows / nm.cols && most_in_group(w, nm.cols) <= nm.rows)
+  if (nm.cols != 0 && density >= kFull * nm.rows / nm.cols && most_in_group(w, kept, nm.cols) <= nm.rows)
     return {Format::nm, nm};
   return none;
 }

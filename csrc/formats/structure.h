@@ -13,6 +13,7 @@ struct Structure {
   Format format;
   Unit unit;
 };
-Structure find_structure(const Dense& w, Dtype dtype, std::uint64_t nnz, const Format* forced);
+Structure find_structure(const Dense& w, const KeptBits& kept, Dtype dtype, std::uint64_t nnz,
+                         const Format* forced);
 
 }  // namespace prunus

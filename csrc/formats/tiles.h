@@ -82,23 +82,30 @@ struct TileRows {
 };
 
 // For codecs: a FormatError that names the field.
+[[noreturn]] inline void refuse(const char* field, const char* expected) {
+  throw FormatError("packed." + std::string(field) + ": expected " + expected + ", got a corrupt buffer");
+}
 inline void require(bool ok, const char* field, const char* expected) {
-  if (!ok)
-    throw FormatError("packed." + std::string(field) + ": expected " + expected + ", got a corrupt buffer");
+  if (__builtin_expect(!ok, 0)) refuse(field, expected);
 }
 
-// A stored entry, for unpack and validation: row and column within the tile.
-using EntryFn = void (*)(void* context, int row, int col, float value);
+// Where unpack puts a tile's entries.
+struct Target {
+  float* data;
+  std::int64_t stride;
+  void put(int row, int col, float value) const { data[row * stride + col] = value; }
+};
 
 // One format: how a tile becomes bytes and back. `dtype` is that of the stored values.
 struct TileCodec {
-  std::uint64_t (*size)(const TileRows& tile, Dtype dtype);  // a multiple of 8
+  std::uint64_t (*size)(const TileRows& tile,
+                        Dtype dtype);            // a multiple of 8; needs no values, columns for block only
   std::uint64_t (*slots)(const TileRows& tile);  // values stored for places of w; nullptr: no holes
   void (*write)(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out);
-  // Checks everything the kernels rely on (FormatError), and visits the entries when `visit` is given.
+  // Checks everything the kernels rely on (FormatError), and writes the entries when `to` is given.
   // Returns the number of entries.
   std::uint64_t (*read)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                        const std::uint8_t* scales, EntryFn visit, void* context);
+                        const std::uint8_t* scales, const Target* to);
   std::int32_t (*tile_cols)(std::int64_t k, double density, Unit unit);
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "core/dtype.h"
 
@@ -29,6 +30,21 @@ inline float read_value(const std::uint8_t* in, Dtype dtype, float scale) {
   std::uint16_t bits;
   std::memcpy(&bits, in, sizeof bits);
   return dtype == Dtype::bf16 ? to_float(bf16_t{bits}) : to_float(f16_t{bits});
+}
+
+// Calls fn with the type of the stored values as a constant, so that the loops inside do not ask again.
+template <typename Fn>
+inline void with_stored(Dtype dtype, Fn&& fn) {
+  switch (dtype) {
+    case Dtype::bf16:
+      return fn(std::integral_constant<Dtype, Dtype::bf16>{});
+    case Dtype::f16:
+      return fn(std::integral_constant<Dtype, Dtype::f16>{});
+    case Dtype::i8:
+      return fn(std::integral_constant<Dtype, Dtype::i8>{});
+    default:
+      return fn(std::integral_constant<Dtype, Dtype::f32>{});
+  }
 }
 
 inline float scale_at(const std::uint8_t* scales, int row) {

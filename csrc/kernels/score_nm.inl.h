@@ -73,7 +73,7 @@ void nm_rows(const Key* keys, int n, int runtime_m, std::uint8_t* keep) {
 }
 
 template <typename Key>
-void nm(const Key* keys, int n, int m, std::uint8_t* keep) {
+void nm_neighbours(const Key* keys, int n, int m, std::uint8_t* keep) {
   switch (m) {
 #define PRUNUS_CASE(M) \
   case M:              \

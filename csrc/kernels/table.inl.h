@@ -56,8 +56,8 @@ constexpr ValueKernels kernels_of() {
 
 template <typename Key>
 constexpr KeyKernels<Key> key_kernels_of() {
-  return {split_keys<Key>, flag<Key>, count_below<Key>, copy_within<Key>,
-          quantiles<Key>,  nm<Key>,   nm_columns<Key>};
+  return {split_keys<Key>, flag<Key>,          count_below<Key>, copy_within<Key>,
+          quantiles<Key>,  nm_neighbours<Key>, nm_columns<Key>};
 }
 
 template <typename T>
