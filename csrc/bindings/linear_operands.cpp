@@ -2,20 +2,25 @@
 
 #include "core/activation.h"
 #include "core/check.h"
+#include "core/dtype.h"
 
 namespace prunus::bindings {
 
-void check_linear(const PackedHeader& w, const Operand& x, const Operand* bias, std::int64_t activation) {
+Dtype check_linear(const PackedHeader& w, const Operand& x, const Operand* bias, std::int64_t activation) {
   const auto n = static_cast<std::int64_t>(w.n), k = static_cast<std::int64_t>(w.k);
-  if (x.dtype != "float32") throw ValueError(expected_got("x", "float32", x.dtype));
+  if (x.dtype != "float32" && x.dtype != "bfloat16" && x.dtype != "float16")
+    throw ValueError(expected_got("x", "float32, bfloat16 or float16", x.dtype));
   if (x.dims < 1 || x.sizes[x.dims - 1] != k)
     throw ValueError(expected_got("x", "(..., " + std::to_string(k) + ")", shape_text(x.sizes, x.dims)));
-  if (bias && bias->dtype != "float32") throw ValueError(expected_got("bias", "float32", bias->dtype));
+  if (bias && bias->dtype != "float32" && bias->dtype != x.dtype)
+    throw ValueError(
+        expected_got("bias", x.dtype == "float32" ? "float32" : "float32 or " + x.dtype, bias->dtype));
   if (bias && (bias->dims != 1 || bias->sizes[0] != n))
     throw ValueError(expected_got("bias", shape_text(&n, 1), shape_text(bias->sizes, bias->dims)));
   if (activation < 0 || activation >= kActivationCount)
     throw ValueError(
         expected_got("activation", "0.." + std::to_string(kActivationCount - 1), std::to_string(activation)));
+  return dtype_from_name(x.dtype);
 }
 
 Rows rows_of(const Operand& x) {
@@ -31,6 +36,18 @@ Rows rows_of(const Operand& x) {
     rows.count *= x.sizes[d];
   }
   return rows;
+}
+
+FloatBias::FloatBias(const void* data, const std::string& dtype, std::int64_t n) {
+  if (dtype == "float32") {
+    data_ = static_cast<const float*>(data);
+    return;
+  }
+  copy_.reserve(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < n; ++i)
+    copy_.push_back(dtype == "bfloat16" ? to_float(static_cast<const bf16_t*>(data)[i])
+                                        : to_float(static_cast<const f16_t*>(data)[i]));
+  data_ = copy_.data();
 }
 
 std::string shape_text(const std::int64_t* sizes, std::int64_t dims) {

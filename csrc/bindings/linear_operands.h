@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "formats/packed.h"
 
@@ -14,8 +15,9 @@ struct Operand {
   std::int64_t dims;
 };
 
-// Throws ValueError unless x is float32 (..., k), bias float32 (n) or absent, and activation a known number.
-void check_linear(const PackedHeader& w, const Operand& x, const Operand* bias, std::int64_t activation);
+// Throws ValueError unless x is float32, bfloat16 or float16 (..., k), bias float32 or like x (n) or absent,
+// and activation a known number. Returns the dtype of x, which is that of y.
+Dtype check_linear(const PackedHeader& w, const Operand& x, const Operand* bias, std::int64_t activation);
 
 // The leading dimensions of x as rows of one distance. direct is false when only a contiguous copy has such
 // rows.
@@ -25,6 +27,18 @@ struct Rows {
   bool direct;
 };
 Rows rows_of(const Operand& x);
+
+// The n elements of a contiguous bias as floats: in place for float32, else a copy.
+class FloatBias {
+ public:
+  FloatBias() = default;
+  FloatBias(const void* data, const std::string& dtype, std::int64_t n);
+  const float* data() const { return data_; }
+
+ private:
+  std::vector<float> copy_;
+  const float* data_ = nullptr;
+};
 
 std::string shape_text(const std::int64_t* sizes, std::int64_t dims);  // "(2, 3)", "(3,)", "()"
 

@@ -111,30 +111,30 @@ struct NumpyOperand {
   }
 };
 
-// x (..., k) float32 of any strides -> (..., n).
-Floats linear_numpy(const py::array& x_array, const Bytes& buffer, const std::optional<py::array>& bias_array,
-                    int activation) {
+// x (..., k) of any strides -> (..., n) of the same dtype.
+py::array linear_numpy(const py::array& x_array, const Bytes& buffer,
+                       const std::optional<py::array>& bias_array, int activation) {
   const PackedView w = header_of(buffer);
   NumpyOperand x(x_array);
   std::optional<NumpyOperand> bias;
   if (bias_array) bias.emplace(*bias_array);
-  check_linear(w.header, x.operand, bias ? &bias->operand : nullptr, activation);
+  const Dtype dtype = check_linear(w.header, x.operand, bias ? &bias->operand : nullptr, activation);
   Rows rows = rows_of(x.operand);
   if (!rows.direct) {
     x.array = py::array::ensure(x.array, py::array::c_style);
     rows.stride = static_cast<std::int64_t>(w.header.k);
   }
-  if (bias) bias->array = py::array::ensure(bias->array, py::array::c_style);
+  const auto n = static_cast<std::int64_t>(w.header.n);
+  FloatBias floats;
+  if (bias) {
+    bias->array = py::array::ensure(bias->array, py::array::c_style);
+    floats = FloatBias(bias->array.data(), bias->operand.dtype, n);
+  }
   std::vector<py::ssize_t> shape(x.sizes.begin(), x.sizes.end());
-  shape.back() = static_cast<py::ssize_t>(w.header.n);
-  Floats y(shape);
-  const LinearArgs args{static_cast<const float*>(x.array.data()),
-                        rows.count,
-                        rows.stride,
-                        bias ? static_cast<const float*>(bias->array.data()) : nullptr,
-                        y.mutable_data(),
-                        static_cast<std::int64_t>(w.header.n),
-                        static_cast<Activation>(activation)};
+  shape.back() = n;
+  py::array y(x.array.dtype(), shape);
+  const LinearArgs args{dtype,         x.array.data(),   rows.count, rows.stride,
+                        floats.data(), y.mutable_data(), n,          static_cast<Activation>(activation)};
   py::gil_scoped_release release;  // other Python threads run while we compute
   linear(w, args);
   return y;

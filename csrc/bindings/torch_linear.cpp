@@ -47,22 +47,21 @@ Tensor linear_torch(Tensor x, const Tensor& packed, Tensor bias, std::int64_t ou
   const PackedView w = read_packed(packed, out_features);
   const Operand given = x.operand();
   const Operand b = bias ? bias.operand() : Operand{};
-  check_linear(w.header, given, bias ? &b : nullptr, activation);
+  const Dtype dtype = check_linear(w.header, given, bias ? &b : nullptr, activation);
   refuse_gradients(x, bias);
 
   std::vector<std::int64_t> sizes(given.sizes, given.sizes + given.dims);
   sizes.back() = out_features;
-  Tensor y = Tensor::empty(given.dims, sizes.data(), torch_shim::functions.aoti_torch_dtype_float32());
+  Tensor y = Tensor::empty(given.dims, sizes.data(), x.dtype());
   Rows rows = rows_of(given);
   if (!rows.direct) {
     x = x.contiguous_copy();
     rows.stride = static_cast<std::int64_t>(w.header.k);
   }
   if (bias && b.sizes[0] > 1 && b.strides[0] != 1) bias = bias.contiguous_copy();
-  linear(w, LinearArgs{static_cast<const float*>(x.data()), rows.count, rows.stride,
-                       bias ? static_cast<const float*>(bias.data()) : nullptr,
-                       static_cast<float*>(y.mutable_data()), out_features,
-                       static_cast<Activation>(activation)});
+  const FloatBias floats = bias ? FloatBias(bias.data(), b.dtype, out_features) : FloatBias();
+  linear(w, LinearArgs{dtype, x.data(), rows.count, rows.stride, floats.data(), y.mutable_data(),
+                       out_features, static_cast<Activation>(activation)});
   return y;
 }
 

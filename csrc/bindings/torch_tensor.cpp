@@ -42,14 +42,18 @@ const char* dtype_name(std::int32_t dtype) {
   return "another dtype";
 }
 
-bindings::Operand Tensor::operand() const {
+std::int32_t Tensor::dtype() const {
   std::int32_t dtype = 0;
-  std::int64_t dims = 0, *sizes = nullptr, *strides = nullptr;
   check_torch(functions.aoti_torch_get_dtype(handle_, &dtype), "get_dtype");
+  return dtype;
+}
+
+bindings::Operand Tensor::operand() const {
+  std::int64_t dims = 0, *sizes = nullptr, *strides = nullptr;
   check_torch(functions.aoti_torch_get_dim(handle_, &dims), "get_dim");
   check_torch(functions.aoti_torch_get_sizes(handle_, &sizes), "get_sizes");
   check_torch(functions.aoti_torch_get_strides(handle_, &strides), "get_strides");
-  return {dtype_name(dtype), sizes, strides, dims};
+  return {dtype_name(dtype()), sizes, strides, dims};
 }
 
 const void* Tensor::data() const {
@@ -78,10 +82,8 @@ Tensor Tensor::empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t 
 }
 
 Tensor Tensor::contiguous_copy() const {
-  std::int32_t dtype = 0;
-  check_torch(functions.aoti_torch_get_dtype(handle_, &dtype), "get_dtype");
   const bindings::Operand from = operand();
-  Tensor copy = empty(from.dims, from.sizes, dtype);
+  Tensor copy = empty(from.dims, from.sizes, dtype());
   check_torch(functions.aoti_torch_copy_(copy.handle_, handle_, 0), "copy_");
   return copy;
 }

@@ -31,6 +31,7 @@ class Tensor {
   AtenTensorHandle get() const { return handle_; }
   AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
+  std::int32_t dtype() const;  // torch's number
   bindings::Operand operand() const;
   const void* data() const;
   void* mutable_data();

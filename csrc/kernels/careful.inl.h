@@ -11,15 +11,3 @@ inline void walk_careful(const std::uint8_t* order, const std::uint8_t* values, 
     sum.store(acc + order[lane] * 8);
   }
 }
-
-// Whether no element of x (tokens, cols) is NaN or infinity.
-bool all_finite(const float* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols) {
-  std::uint32_t extreme = 0;
-  for (std::int64_t t = 0; t < tokens && extreme == 0; ++t, x += x_stride)
-    for (std::int64_t c = 0; c < cols; ++c) {
-      std::uint32_t bits;
-      __builtin_memcpy(&bits, x + c, sizeof bits);
-      extreme |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-  return extreme == 0;
-}

@@ -38,6 +38,18 @@ const ValueKernels& value_kernels(const KernelTable& table, Dtype dtype) {
   }
 }
 
+const TokenKernels& token_kernels(const KernelTable& table, Dtype dtype) {
+  switch (dtype) {
+#define PRUNUS_CASE(index, type) \
+  case Dtype::type:              \
+    return table.tokens[index];
+    PRUNUS_TOKEN_TYPES(PRUNUS_CASE)
+#undef PRUNUS_CASE
+    default:
+      return table.tokens[0];
+  }
+}
+
 #define PRUNUS_OF(type, name)             \
   template <>                             \
   const KeyKernels<type>& key_kernels() { \

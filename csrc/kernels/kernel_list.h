@@ -10,6 +10,9 @@
 // X(index, tokens): tokens that one call of a "few" kernel takes; between two of them, the larger.
 #define PRUNUS_FEW_TOKENS(X) X(0, 1) X(1, 2) X(2, 4)
 
+// X(index, type): how x comes and y goes.
+#define PRUNUS_TOKEN_TYPES(X) X(0, f32) X(1, bf16) X(2, f16)
+
 // X(index, type): how values are stored (core/dtype.h).
 #define PRUNUS_VALUES(X) X(0, f32) X(1, bf16) X(2, f16) X(3, i8)
 

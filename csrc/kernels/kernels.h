@@ -43,26 +43,29 @@ struct ValueKernels {
   TileFn nm_careful, block_careful;  // strips of 8 tokens; skip holes
 };
 
+// What reads x and writes y, of one dtype; strides in elements. Everything between is float.
+struct TokenKernels {
+  // x (tokens, cols) with row stride -> strip panel; missing tokens and the last column are zero.
+  void (*pack_strip)(const void* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel);
+  // x (tokens, cols) -> rows panel, zero past cols. False when x holds NaN or infinity.
+  bool (*pack_rows)(const void* x, std::int64_t x_stride, int tokens, int cols, float* panel);
+  bool (*all_finite)(const void* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols);
+  // y[token][row] = act(acc[row][token]) for the first rows and tokens, rounded once.
+  void (*store_tile)(const float* acc, int width, int rows, int tokens, Activation act, void* y,
+                     std::int64_t y_stride);
+};
+
 struct KernelTable {
   Isa isa;
   ValueKernels values[4];   // by PRUNUS_VALUES
   int accumulators, lanes;  // vectors of sums that a strip kernel should have, and floats in one
 
-  // x (tokens, cols) with row stride -> strip panel; missing tokens and the last column are zero.
-  void (*pack_strip)(const float* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel);
-  // x (tokens, cols) -> rows panel, zero past cols. False when x holds NaN or infinity.
-  bool (*pack_rows)(const float* x, std::int64_t x_stride, int tokens, int cols, float* panel);
-
-  bool (*all_finite)(const float* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols);
+  TokenKernels tokens[3];  // by PRUNUS_TOKEN_TYPES
 
   // acc [rows_padded][width] = bias[row], or zero where bias is nullptr or row >= rows.
   void (*init_strip)(const float* bias, int rows, int rows_padded, int width, float* acc);
   // out [rows_padded][width] = sums of acc [rows][tokens][8] + bias; width is 1 for one token, else 8.
   void (*reduce_rows)(const float* acc, const float* bias, int rows, int tokens, float* out);
-
-  // y[token][row] = act(acc[row][token]) for the first rows and tokens.
-  void (*store_tile)(const float* acc, int width, int rows, int tokens, Activation act, float* y,
-                     std::int64_t y_stride);
 
   ScoreTable scores;
 };
@@ -71,5 +74,6 @@ struct KernelTable {
 const KernelTable& active_kernels();
 
 const ValueKernels& value_kernels(const KernelTable& table, Dtype dtype);
+const TokenKernels& token_kernels(const KernelTable& table, Dtype dtype);
 
 }  // namespace prunus

@@ -1,8 +1,17 @@
 // What surrounds the tile kernels: activations into panels, accumulators out to rows of y.
 
-void pack_strip(const float* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel) {
+// X is the dtype of x and y (simd/values.h). Rows of x are X::size * stride bytes apart, at any alignment.
+template <typename X>
+inline const std::uint8_t* element(const void* x, std::int64_t i) {
+  return static_cast<const std::uint8_t*>(x) + i * X::size;
+}
+
+template <typename X>
+void pack_strip(const void* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel) {
   if (width == 1) {
-    __builtin_memcpy(panel, x, static_cast<std::size_t>(cols) * sizeof(float));
+    int c = 0;
+    for (; c + 8 <= cols; c += 8) load8(X{}, element<X>(x, c)).store(panel + c);
+    for (; c < cols; ++c) panel[c] = load1(X{}, element<X>(x, c));
     panel[cols] = 0.0f;
     return;
   }
@@ -11,27 +20,43 @@ void pack_strip(const float* x, std::int64_t x_stride, int tokens, int cols, int
     int c = 0;
     for (; c + 8 <= cols; c += 8) {
       Vec8 r[8];
-      for (int i = 0; i < 8; ++i) r[i] = i < live ? Vec8::load(x + (t + i) * x_stride + c) : Vec8::set(0.0f);
+      for (int i = 0; i < 8; ++i)
+        r[i] = i < live ? load8(X{}, element<X>(x, (t + i) * x_stride + c)) : Vec8::set(0.0f);
       transpose8(r);
       for (int i = 0; i < 8; ++i) r[i].store(panel + (c + i) * width + t);
     }
     for (; c < cols; ++c)
-      for (int i = 0; i < 8; ++i) panel[c * width + t + i] = i < live ? x[(t + i) * x_stride + c] : 0.0f;
+      for (int i = 0; i < 8; ++i)
+        panel[c * width + t + i] = i < live ? load1(X{}, element<X>(x, (t + i) * x_stride + c)) : 0.0f;
     Vec8::set(0.0f).store(panel + cols * width + t);
   }
 }
 
-bool pack_rows(const float* x, std::int64_t x_stride, int tokens, int cols, float* panel) {
+inline std::uint32_t extreme_bits(float v) {  // 1 for NaN and infinity
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &v, sizeof bits);
+  return (bits & 0x7f800000u) == 0x7f800000u;
+}
+
+template <typename X>
+bool pack_rows(const void* x, std::int64_t x_stride, int tokens, int cols, float* panel) {
   std::uint32_t extreme = 0;
-  for (int t = 0; t < tokens; ++t, x += x_stride, panel += 64) {
+  for (int t = 0; t < tokens; ++t, panel += 64) {
     for (int c = 0; c < cols; ++c) {
-      std::uint32_t bits;
-      __builtin_memcpy(&bits, x + c, sizeof bits);
-      extreme |= (bits & 0x7f800000u) == 0x7f800000u;
-      panel[c] = x[c];
+      panel[c] = load1(X{}, element<X>(x, t * x_stride + c));
+      extreme |= extreme_bits(panel[c]);
     }
     for (int c = cols; c < 64; ++c) panel[c] = 0.0f;
   }
+  return extreme == 0;
+}
+
+template <typename X>
+bool all_finite(const void* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols) {
+  std::uint32_t extreme = 0;
+  for (std::int64_t t = 0; t < tokens && extreme == 0; ++t)
+    for (std::int64_t c = 0; c < cols; ++c)
+      extreme |= extreme_bits(load1(X{}, element<X>(x, t * x_stride + c)));
   return extreme == 0;
 }
 
@@ -55,16 +80,18 @@ void reduce_rows(const float* acc, const float* bias, int rows, int tokens, floa
     }
 }
 
-inline void store_some(Vec8 v, int count, float* out) {
-  if (count >= 8) return v.store(out);
-  float tail[8];
-  v.store(tail);
-  __builtin_memcpy(out, tail, static_cast<std::size_t>(count) * sizeof(float));
+template <typename X>
+inline void store_some(Vec8 v, int count, std::uint8_t* out) {
+  if (count >= 8) return store8(X{}, v, out);
+  std::uint8_t tail[8 * X::size];
+  store8(X{}, v, tail);
+  __builtin_memcpy(out, tail, static_cast<std::size_t>(count) * X::size);
 }
 
-template <Activation A>
-void store_row(const float* acc, int rows, float* y) {  // one token
-  for (int r = 0; r < rows; r += 8) store_some(activate8<A>(Vec8::load(acc + r)), rows - r, y + r);
+template <typename X, Activation A>
+void store_row(const float* acc, int rows, std::uint8_t* y) {  // one token
+  for (int r = 0; r < rows; r += 8)
+    store_some<X>(activate8<A>(Vec8::load(acc + r)), rows - r, y + r * X::size);
 }
 
 // Eight accumulators from row r on, activated and turned: v[i] holds eight rows of token t + i.
@@ -76,8 +103,8 @@ inline void turn8(const float* acc, int width, Vec8 (&v)[8]) {
 
 // Eight tokens at a time, along their rows: sixteen rows make whole cache lines of y. The other loop order
 // (rows outermost, which reads acc once) touches one page of y per token and took twice as long.
-template <Activation A>
-void store_block(const float* acc, int width, int rows, int tokens, float* y, std::int64_t y_stride) {
+template <typename X, Activation A>
+void store_block(const float* acc, int width, int rows, int tokens, std::uint8_t* y, std::int64_t y_stride) {
   for (int t = 0; t < tokens; t += 8)
     for (int r = 0; r < rows; r += 16) {
       const float* from = acc + r * width + t;
@@ -86,30 +113,32 @@ void store_block(const float* acc, int width, int rows, int tokens, float* y, st
       turn8<A>(from, width, lo);
       if (left > 8) turn8<A>(from + 8 * width, width, hi);
       for (int i = 0; i < live; ++i) {
-        float* out = y + (t + i) * y_stride + r;
-        store_some(lo[i], left, out);
-        if (left > 8) store_some(hi[i], left - 8, out + 8);
+        std::uint8_t* out = y + ((t + i) * y_stride + r) * X::size;
+        store_some<X>(lo[i], left, out);
+        if (left > 8) store_some<X>(hi[i], left - 8, out + 8 * X::size);
       }
     }
 }
 
-template <Activation A>
-void store_as(const float* acc, int width, int rows, int tokens, float* y, std::int64_t y_stride) {
-  width == 1 ? store_row<A>(acc, rows, y) : store_block<A>(acc, width, rows, tokens, y, y_stride);
+template <typename X, Activation A>
+void store_as(const float* acc, int width, int rows, int tokens, void* y, std::int64_t y_stride) {
+  auto* out = static_cast<std::uint8_t*>(y);
+  width == 1 ? store_row<X, A>(acc, rows, out) : store_block<X, A>(acc, width, rows, tokens, out, y_stride);
 }
 
-void store_tile(const float* acc, int width, int rows, int tokens, Activation act, float* y,
+template <typename X>
+void store_tile(const float* acc, int width, int rows, int tokens, Activation act, void* y,
                 std::int64_t y_stride) {
   switch (act) {
     case Activation::none:
-      return store_as<Activation::none>(acc, width, rows, tokens, y, y_stride);
+      return store_as<X, Activation::none>(acc, width, rows, tokens, y, y_stride);
     case Activation::relu:
-      return store_as<Activation::relu>(acc, width, rows, tokens, y, y_stride);
+      return store_as<X, Activation::relu>(acc, width, rows, tokens, y, y_stride);
     case Activation::gelu:
-      return store_as<Activation::gelu>(acc, width, rows, tokens, y, y_stride);
+      return store_as<X, Activation::gelu>(acc, width, rows, tokens, y, y_stride);
     case Activation::gelu_tanh:
-      return store_as<Activation::gelu_tanh>(acc, width, rows, tokens, y, y_stride);
+      return store_as<X, Activation::gelu_tanh>(acc, width, rows, tokens, y, y_stride);
     case Activation::silu:
-      return store_as<Activation::silu>(acc, width, rows, tokens, y, y_stride);
+      return store_as<X, Activation::silu>(acc, width, rows, tokens, y, y_stride);
   }
 }

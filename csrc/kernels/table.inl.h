@@ -54,6 +54,11 @@ constexpr ValueKernels kernels_of() {
 #undef PRUNUS_BLOCK_FEW
 }
 
+template <typename X>
+constexpr TokenKernels tokens_of() {
+  return {pack_strip<X>, pack_rows<X>, all_finite<X>, store_tile<X>};
+}
+
 template <typename Key>
 constexpr KeyKernels<Key> key_kernels_of() {
   return {split_keys<Key>, flag<Key>,          count_below<Key>, copy_within<Key>,
@@ -78,11 +83,15 @@ constexpr ScoreTable score_table() {
 
 constexpr KernelTable make_table(Isa isa) {
 #define PRUNUS_TYPE(index, type) kernels_of<Value_##type>(),
-  return {isa,           {PRUNUS_VALUES(PRUNUS_TYPE)},
-          kAccumulators, Vec::lanes,
-          pack_strip,    pack_rows,
-          all_finite,    init_strip,
-          reduce_rows,   store_tile,
+#define PRUNUS_TOKENS(index, type) tokens_of<Value_##type>(),
+  return {isa,
+          {PRUNUS_VALUES(PRUNUS_TYPE)},
+          kAccumulators,
+          Vec::lanes,
+          {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)},
+          init_strip,
+          reduce_rows,
           score_table()};
 #undef PRUNUS_TYPE
+#undef PRUNUS_TOKENS
 }

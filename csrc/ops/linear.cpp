@@ -17,6 +17,10 @@ constexpr double kStoreCost = 40.0;
 // nm reads (and does not use) up to 16 floats behind the last group.
 constexpr std::size_t kPanelSlack = 16;
 
+const void* offset(Dtype dtype, const void* data, std::int64_t elements) {
+  return static_cast<const std::uint8_t*>(data) + elements * static_cast<std::int64_t>(dtype_size(dtype));
+}
+
 thread_local Workspace panels_of_caller, acc_of_worker;
 
 // One chunk of tokens: its activations as panels, then every (strip, row tile) of the output once.
@@ -27,6 +31,14 @@ struct Chunk {
   Geometry geo;
   std::int64_t strips;
   float* panels;  // [strip][column tile][panel_floats]
+  const TokenKernels& io;
+
+  const void* x_at(std::int64_t token, std::int64_t col) const {
+    return offset(args.dtype, args.x, token * args.x_stride + col);
+  }
+  void* y_at(std::int64_t token, std::int64_t row) const {
+    return const_cast<void*>(offset(args.dtype, args.y, token * args.y_stride + row));
+  }
 
   // Zero columns behind the last one of w, for what points outside of it.
   std::int64_t zeros() const { return std::max<std::int64_t>(1, w.header.unit.cols); }
@@ -42,21 +54,21 @@ struct Chunk {
     return static_cast<int>(std::min<std::int64_t>(plan.tokens, args.m - s * plan.tokens));
   }
 
-  void pack_strip(const float* x, int tokens, int cols, int width, float* to) const {
-    plan.kernels->pack_strip(x, args.x_stride, tokens, cols, width, to);
+  void pack_strip(const void* x, int tokens, int cols, int width, float* to) const {
+    io.pack_strip(x, args.x_stride, tokens, cols, width, to);
     const std::int64_t first = cols + 1, behind = round_up(cols, static_cast<int>(zeros())) + zeros();
     if (behind > first)
       std::memset(to + first * width, 0, static_cast<std::size_t>((behind - first) * width) * sizeof(float));
   }
 
   bool pack(std::int64_t s, std::int64_t b) const {
-    const float* x = args.x + s * plan.tokens * args.x_stride + b * geo.tile_cols;
+    const void* x = x_at(s * plan.tokens, b * geo.tile_cols);
     const int tokens = tokens_of(s), cols = geo.cols_of(b);
     if (plan.layout == PanelLayout::few) {
       if (tokens < plan.tokens)
         std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
       for (int t = 0; t < tokens; ++t)
-        pack_strip(x + t * args.x_stride, 1, cols, 1, panel(s, b) + t * kFewPanel);
+        pack_strip(x_at(t, b * geo.tile_cols), 1, cols, 1, panel(s, b) + t * kFewPanel);
       return true;
     }
     if (plan.layout == PanelLayout::strip) {
@@ -65,7 +77,7 @@ struct Chunk {
     }
     // A rows kernel reads every token of its panel; those past the last are zero.
     std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
-    return plan.kernels->pack_rows(x, args.x_stride, tokens, cols, panel(s, b));
+    return io.pack_rows(x, args.x_stride, tokens, cols, panel(s, b));
   }
 
   // False when x holds NaN or infinity and the kernel must not see them.
@@ -90,8 +102,7 @@ struct Chunk {
   void prefetch_output(std::int64_t s, std::int64_t row, int rows, std::int64_t b) const {
     const std::int64_t tokens = tokens_of(s), tiles = geo.col_tiles();
     for (std::int64_t i = tokens * b / tiles; i < tokens * (b + 1) / tiles; ++i)
-      for (std::int64_t r = 0; r < rows; r += 16)
-        __builtin_prefetch(args.y + (s * plan.tokens + i) * args.y_stride + row + r, 1);
+      for (std::int64_t r = 0; r < rows; r += 16) __builtin_prefetch(y_at(s * plan.tokens + i, row + r), 1);
   }
 
   void multiply(std::int64_t t, std::int64_t s, float* acc) const {
@@ -123,8 +134,7 @@ struct Chunk {
       plan.kernels->init_strip(bias, rows, padded, width, acc);
       multiply(t, s, acc);
     }
-    plan.kernels->store_tile(acc, width, rows, tokens_of(s), args.activation,
-                             args.y + s * tokens * args.y_stride + row, args.y_stride);
+    io.store_tile(acc, width, rows, tokens_of(s), args.activation, y_at(s * tokens, row), args.y_stride);
   }
 
   // All tokens in one strip. The kernel may take more than there are: what it adds for those is not stored.
@@ -136,8 +146,7 @@ struct Chunk {
       plan.kernels->init_strip(args.bias ? args.bias + row : nullptr, rows, padded, 1, acc + i * kFewRows);
     multiply(t, 0, acc);
     for (int i = 0; i < args.m; ++i)
-      plan.kernels->store_tile(acc + i * kFewRows, 1, rows, 1, args.activation,
-                               args.y + i * args.y_stride + row, args.y_stride);
+      io.store_tile(acc + i * kFewRows, 1, rows, 1, args.activation, y_at(i, row), args.y_stride);
   }
 
   // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
@@ -176,7 +185,13 @@ struct Chunk {
 };
 
 bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args) {
-  Chunk chunk{w, plan, args, geometry(w.header), (args.m + plan.tokens - 1) / plan.tokens, nullptr};
+  Chunk chunk{w,
+              plan,
+              args,
+              geometry(w.header),
+              (args.m + plan.tokens - 1) / plan.tokens,
+              nullptr,
+              token_kernels(*plan.kernels, args.dtype)};
   const std::int64_t floats = chunk.strips * chunk.geo.col_tiles() * chunk.panel_floats();
   chunk.panels = panels_of_caller.floats(static_cast<std::size_t>(floats) + kPanelSlack);
   return chunk.run();
@@ -186,15 +201,15 @@ bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args) {
 
 void linear(const PackedView& w, const LinearArgs& args) {
   if (args.m == 0 || w.header.n == 0) return;
-  const bool finite =
-      !needs_finite(w.header) ||
-      active_kernels().all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(w.header.k));
+  const bool finite = !needs_finite(w.header) ||
+                      token_kernels(active_kernels(), args.dtype)
+                          .all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(w.header.k));
   const Plan plan = make_plan(w, args.m, finite);
   for (std::int64_t begin = 0; begin < args.m; begin += plan.chunk) {
     LinearArgs part = args;
     part.m = std::min(plan.chunk, args.m - begin);
-    part.x += begin * args.x_stride;
-    part.y += begin * args.y_stride;
+    part.x = offset(args.dtype, args.x, begin * args.x_stride);
+    part.y = const_cast<void*>(offset(args.dtype, args.y, begin * args.y_stride));
     if (!run_chunk(w, plan, part)) run_chunk(w, make_plan(w, part.m, false), part);
   }
 }

@@ -9,11 +9,12 @@
 namespace prunus {
 
 struct LinearArgs {
-  const float* x;  // (m, k), last dimension contiguous
+  Dtype dtype;    // of x and y: f32, bf16 or f16; sums are float
+  const void* x;  // (m, k), last dimension contiguous
   std::int64_t m;
   std::int64_t x_stride;  // elements between rows
   const float* bias;      // (n) or nullptr
-  float* y;               // (m, n), last dimension contiguous; must not overlap x
+  void* y;                // (m, n), last dimension contiguous; must not overlap x
   std::int64_t y_stride;
   Activation activation;
 };

@@ -30,11 +30,11 @@ _torch_linear: Callable[..., Any] | None = None
 
 @overload
 def linear(
-    x: NDArray[np.float32],
+    x: NDArray[Any],
     p: PackedWeight,
-    bias: NDArray[np.float32] | None = None,
+    bias: NDArray[Any] | None = None,
     activation: str | None = None,
-) -> NDArray[np.float32]: ...
+) -> NDArray[Any]: ...
 @overload
 def linear(
     x: torch.Tensor,
@@ -45,12 +45,14 @@ def linear(
 def linear(x: Any, p: Any, bias: Any = None, activation: str | None = None) -> Any:
     """Sparse linear layer ``activation(x @ w.T + bias)`` for a packed weight w (n, k).
 
-    x: float32 (..., k), a numpy array or a torch CPU tensor, any strides, any number of rows.
+    x: float32, bfloat16 or float16 (..., k), a numpy array or a torch CPU tensor, any strides, any number
+    of rows.
     p: a `PackedWeight`, or its buffer as a torch uint8 tensor.
-    bias: float32 (n,), the same kind as x.
+    bias: float32 or the dtype of x, (n,), the same kind as x.
     activation: None, "relu", "gelu" (with erf), "gelu_tanh" (Hendrycks and Gimpel, arXiv:1606.08415) or
     "silu", applied at the store.
-    Returns float32 (..., n), contiguous, the same kind as x, the same bits for any thread count.
+    Returns (..., n), contiguous, of the kind and dtype of x, the same bits for any thread count. Sums are
+    float32 and rounded once, at the store.
     A weight that is zero does not spread NaN or infinity of its input.
 
     Autograd follows tensors to x and bias, once (no second derivative); the weight is frozen.
@@ -83,12 +85,12 @@ def activation_number(activation: str | None) -> int:
         raise ValueError(f"activation: expected one of {names}, got {activation!r}") from None
 
 
-def _linear_numpy(x: NDArray[Any], p: Any, bias: Any, activation: int) -> NDArray[np.float32]:
+def _linear_numpy(x: NDArray[Any], p: Any, bias: Any, activation: int) -> NDArray[Any]:
     if not isinstance(p, PackedWeight):
         raise TypeError(f"p: expected a PackedWeight, got {type(p).__name__}")
     if bias is not None and not isinstance(bias, np.ndarray):
         raise TypeError(f"bias: expected a numpy array like x, got {type(bias).__name__}")
-    y: NDArray[np.float32] = _core.linear(x, p.buffer, bias, activation)
+    y: NDArray[Any] = _core.linear(x, p.buffer, bias, activation)
     return y
 
 

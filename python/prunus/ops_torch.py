@@ -27,15 +27,24 @@ _core.join_torch(torch.__version__)
 # every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
 _library.impl("linear", torch.library.fallthrough_kernel, "Autograd")
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
 
 def _linear_fake(
     x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, out_features: int, activation: int
 ) -> torch.Tensor:
+    if x.dtype not in DTYPES:
+        raise ValueError(f"x: expected float32, bfloat16 or float16, got {_dtype_name(x)}")
+    if bias is not None and bias.dtype not in (torch.float32, x.dtype):
+        expected = "float32" if x.dtype == torch.float32 else f"float32 or {_dtype_name(x)}"
+        raise ValueError(f"bias: expected {expected}, got {_dtype_name(bias)}")
     for name, tensor in (("x", x), ("bias", bias)):
         if tensor is None:
             continue
-        if tensor.dtype != torch.float32:
-            raise ValueError(f"{name}: expected float32, got {str(tensor.dtype).removeprefix('torch.')}")
         if torch.is_grad_enabled() and tensor.requires_grad:
             raise RuntimeError(_core.gradient_sentence(name))
     if x.dim() == 0:

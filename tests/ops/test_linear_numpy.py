@@ -2,6 +2,7 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -185,3 +186,45 @@ def test_rows_of_very_different_length(rng, threads):
     w[:10], w[300:560] = 1, 0
     x = rng.standard_normal((66, 300)).astype(np.float32)
     close(prunus.linear(x, prunus.pack(w)), x.astype(np.float64) @ w.T, 300)
+
+
+HALVES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_half_precision_in_and_out(rng, isa, threads, kind, format):
+    """The sums are those of float32: y is the float32 answer for the same x, rounded once."""
+    w, bias = layer(rng, 77, 131, 0.7)
+    p = prunus.pack(w, format=format)
+    for m in (0, 1, 3, 8, 17, 65, 130):
+        x = rng.standard_normal((m, 131)).astype(HALVES[kind])
+        half_bias = bias.astype(x.dtype)
+        for b in (None, bias, half_bias):
+            y = prunus.linear(x, p, b, "silu")
+            exact = prunus.linear(x.astype(np.float32), p, None if b is None else b.astype(np.float32), "silu")
+            assert y.dtype == x.dtype
+            np.testing.assert_array_equal(y.view(np.uint16), exact.astype(x.dtype).view(np.uint16))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_half_precision_rounds_to_nearest_even(isa, kind):
+    """Every exponent, ties, overflow, infinity and NaN; what float32 calls subnormal is flushed."""
+    x = np.arange(0, 1 << 16, 7, dtype=np.uint16).view(HALVES[kind])
+    with np.errstate(invalid="ignore"):
+        x = x[~(np.abs(x.astype(np.float32)) < 2.0**-124)]
+    p = prunus.pack(np.ones((1, 1), np.float32))
+    np.testing.assert_array_equal(prunus.linear(x[:, None], p)[:, 0].astype(np.float32), x.astype(np.float32))
+    third = prunus.pack(np.full((1, 1), 1 / 3, np.float32))
+    exact = prunus.linear(x.astype(np.float32)[:, None], third)[:, 0]
+    with np.errstate(over="ignore"):
+        expected = exact.astype(x.dtype).astype(np.float32)
+        np.testing.assert_array_equal(prunus.linear(x[:, None], third)[:, 0].astype(np.float32), expected)
+
+
+def test_bias_of_another_half_is_refused(rng):
+    p = prunus.pack(np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match="bias: expected float32 or float16, got bfloat16"):
+        prunus.linear(np.ones((1, 2), np.float16), p, np.ones(3, ml_dtypes.bfloat16))
+    with pytest.raises(ValueError, match="bias: expected float32, got float16"):
+        prunus.linear(np.ones((1, 2), np.float32), p, np.ones(3, np.float16))

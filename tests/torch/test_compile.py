@@ -95,7 +95,7 @@ def test_export_and_load(tmp_path: Path) -> None:
 
 def test_fake_kernel_refuses_like_the_real_one(packed: torch.Tensor) -> None:
     for x, sentence in [
-        (torch.ones(3, K, dtype=torch.float64), "x: expected float32, got float64"),
+        (torch.ones(3, K, dtype=torch.float64), "x: expected float32, bfloat16 or float16, got float64"),
         (torch.ones(()), r"x: expected \(..., k\), got \(\)"),
     ]:
         with pytest.raises(ValueError, match=sentence):

@@ -27,9 +27,9 @@ def p() -> prunus.PackedWeight:
         (torch.ones(2, 10, 3), None, "x: expected (..., 10), got (2, 10, 3)"),
         (torch.tensor(1.0), None, "x: expected (..., 10), got ()"),
         (torch.ones(0), None, "x: expected (..., 10), got (0,)"),
-        (torch.ones(3, 10, dtype=torch.float64), None, "x: expected float32, got float64"),
-        (torch.ones(3, 10, dtype=torch.int64), None, "x: expected float32, got int64"),
-        (torch.ones(3, 10, dtype=torch.bool), None, "x: expected float32, got bool"),
+        (torch.ones(3, 10, dtype=torch.float64), None, "x: expected float32, bfloat16 or float16, got float64"),
+        (torch.ones(3, 10, dtype=torch.int64), None, "x: expected float32, bfloat16 or float16, got int64"),
+        (torch.ones(3, 10, dtype=torch.bool), None, "x: expected float32, bfloat16 or float16, got bool"),
         (torch.ones(3, 10), torch.ones(5), "bias: expected (6,), got (5,)"),
         (torch.ones(3, 10), torch.ones(1), "bias: expected (6,), got (1,)"),
         (torch.ones(3, 10), torch.ones(1, 6), "bias: expected (6,), got (1, 6)"),
@@ -61,7 +61,7 @@ def test_unknown_activation(p: prunus.PackedWeight, x: object, activation: objec
 
 
 def test_foreign_byte_order(p: prunus.PackedWeight) -> None:
-    with pytest.raises(ValueError, match="x: expected float32, got >f4"):
+    with pytest.raises(ValueError, match="x: expected float32, bfloat16 or float16, got >f4"):
         prunus.linear(np.ones((3, 10), ">f4"), p)
 
 

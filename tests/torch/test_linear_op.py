@@ -171,3 +171,20 @@ def test_module_is_ordinary() -> None:
     fresh.packed.zero_()
     fresh.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(fresh(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    """Dense float32 on the same halves, rounded once; bias of either dtype; under compile and opcheck too."""
+    w, bias = pruned(33, 257), integers(33, seed=4)
+    p = prunus.pack(w)
+    for m in (1, 9, 70):
+        x = integers(m, 257, seed=3).to(dtype)
+        exact = F.linear(x.float(), w, bias).to(dtype)
+        assert torch.equal(prunus.linear(x, p, bias), exact)
+        assert torch.equal(prunus.linear(x, p, bias.to(dtype)), exact)
+        arguments = (x, buffer_tensor(p), bias.to(dtype), 33, 0)
+        torch.library.opcheck(torch.ops.prunus.linear.default, arguments)
+    compiled = torch.compile(lambda t: prunus.linear(t, p, bias), fullgraph=True, backend="aot_eager")
+    assert compiled(x).dtype == dtype
+    assert torch.equal(compiled(x), exact)

@@ -115,6 +115,7 @@ inline Vec8 expand8(Value value, const std::uint8_t*& p, std::uint64_t bits, int
   return Vec8::load(v);
 }
 
+inline void store8(F32, Vec8 v, std::uint8_t* out) { v.store(reinterpret_cast<float*>(out)); }
 // Eight floats as stored halves.
 template <typename Value>
 inline void store8(Value value, Vec8 v, std::uint8_t* out) {

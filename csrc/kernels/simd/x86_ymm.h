@@ -161,6 +161,7 @@ inline Ymm expand8(I8, const std::uint8_t*& p, std::uint64_t bits, int i) {
       _mm_shuffle_epi8(values, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kExpand.i8[0][0] + row))));
 }
 
+inline void store8(F32, Ymm v, std::uint8_t* out) { v.store(reinterpret_cast<float*>(out)); }
 // Eight floats as stored halves. A NaN becomes the one NaN that every other isa makes of it.
 inline void store8(F16, Ymm v, std::uint8_t* out) {
   const __m256 sign = _mm256_set1_ps(-0.0f),
