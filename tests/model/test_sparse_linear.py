@@ -117,7 +117,9 @@ def test_refuses_unknown_activation_and_wrong_bias():
 def test_refuses_other_dtypes_and_shapes_in_forward():
     layer = SparseLinear.from_linear(linear())
     for dtype in (torch.float64, torch.int64):
-        with pytest.raises(ValueError, match="x: expected float32, bfloat16 or float16, got " + str(dtype).split(".")[1]):
+        with pytest.raises(
+            ValueError, match="x: expected float32, bfloat16 or float16, got " + str(dtype).split(".")[1]
+        ):
             layer(torch.ones(2, 20, dtype=dtype))
     with pytest.raises(ValueError, match="x: expected"):
         layer(torch.ones(2, 19))

@@ -202,7 +202,9 @@ def test_half_precision_in_and_out(rng, isa, threads, kind, format):
         half_bias = bias.astype(x.dtype)
         for b in (None, bias, half_bias):
             y = prunus.linear(x, p, b, "silu")
-            exact = prunus.linear(x.astype(np.float32), p, None if b is None else b.astype(np.float32), "silu")
+            exact = prunus.linear(
+                x.astype(np.float32), p, None if b is None else b.astype(np.float32), "silu"
+            )
             assert y.dtype == x.dtype
             np.testing.assert_array_equal(y.view(np.uint16), exact.astype(x.dtype).view(np.uint16))
 

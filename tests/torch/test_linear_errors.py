@@ -27,7 +27,11 @@ def p() -> prunus.PackedWeight:
         (torch.ones(2, 10, 3), None, "x: expected (..., 10), got (2, 10, 3)"),
         (torch.tensor(1.0), None, "x: expected (..., 10), got ()"),
         (torch.ones(0), None, "x: expected (..., 10), got (0,)"),
-        (torch.ones(3, 10, dtype=torch.float64), None, "x: expected float32, bfloat16 or float16, got float64"),
+        (
+            torch.ones(3, 10, dtype=torch.float64),
+            None,
+            "x: expected float32, bfloat16 or float16, got float64",
+        ),
         (torch.ones(3, 10, dtype=torch.int64), None, "x: expected float32, bfloat16 or float16, got int64"),
         (torch.ones(3, 10, dtype=torch.bool), None, "x: expected float32, bfloat16 or float16, got bool"),
         (torch.ones(3, 10), torch.ones(5), "bias: expected (6,), got (5,)"),
