@@ -1,7 +1,7 @@
 """The neon kernels, compiled by a cross compiler and run under qemu-user.
 
-Debian: apt install g++-aarch64-linux-gnu qemu-user-static; then PRUNUS_TEST_AARCH64=1 pytest tests/kernels. It
-compiles the whole core for another machine, which takes minutes, so it is asked for by name.
+Debian: apt install g++-aarch64-linux-gnu qemu-user-static; then PRUNUS_TEST_AARCH64=1 pytest tests/kernels.
+It compiles the core for another machine, which takes minutes, so it is asked for by name.
 """
 
 import os

@@ -190,5 +190,17 @@ def test_wrong_operands_are_named_in_training_too() -> None:
     bias = torch.zeros(6, requires_grad=True)
     with pytest.raises(ValueError, match=r"x: expected \(\.\.\., 9\), got \(2, 8\)"):
         prunus.linear(torch.ones(2, 8, requires_grad=True), p)
-    with pytest.raises(ValueError, match="x: expected float32, got float64"):
+    with pytest.raises(ValueError, match="x: expected float32, bfloat16 or float16, got float64"):
         prunus.linear(torch.ones(2, 9, dtype=torch.float64), p, bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_inputs_get_half_gradients_and_a_float_bias_a_float_one(dtype: torch.dtype) -> None:
+    x = torch.ones(3, 4, dtype=dtype, requires_grad=True)
+    bias = torch.zeros(2, requires_grad=True)
+    p = prunus.pack(torch.tensor([[0.0, 2.0, 0.0, 0.0], [1.0, 0.0, 0.0, 3.0]]))
+    prunus.linear(x, p, bias).sum().backward()
+    assert x.grad.dtype == dtype
+    assert x.grad[0].tolist() == [1.0, 2.0, 0.0, 3.0]
+    assert bias.grad.dtype == torch.float32
+    assert bias.grad.tolist() == [3.0, 3.0]
