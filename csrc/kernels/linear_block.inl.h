@@ -166,7 +166,7 @@ struct Chain {
 // go along together.
 template <typename Value, int Tokens, int PerGroup, int Chains>
 inline void add_blocks(Chain* chains, int steps, const BlockTile& t, const Vec8* scale, const float* panel,
-                       Vec8 (*sum)[Tokens]) {
+                       const std::uint8_t* ahead, Vec8 (*sum)[Tokens]) {
   const int step = t.lanes * Value::size;
   Vec8 own[Chains][Tokens];
   for (int n = 0; n < Chains; ++n)
@@ -175,7 +175,8 @@ inline void add_blocks(Chain* chains, int steps, const BlockTile& t, const Vec8*
     for (int j = 0; j < t.c; ++j)
 #pragma GCC unroll 4
       for (int n = 0; n < Chains; ++n) {
-        __builtin_prefetch(chains[n].value + kPrefetch);
+        __builtin_prefetch(ahead);
+        ahead += 8 * Value::size;
         const Vec8 v = load8(Value{}, chains[n].value);
         const Vec8 w = Value::size == 1 ? v * scale[n] : v;
 #pragma GCC unroll 8
@@ -200,10 +201,15 @@ inline void walk_chains(Chain* chains, int count, const BlockTile& t, const std:
     scale[n] = Value::size == 1 ? lane_scales(scales, chains[n].rows_of, rows) : Vec8::set(1.0f);
     for (int i = 0; i < Tokens; ++i) sum[n][i] = lookup8(acc + i * kFewRows, chains[n].rows_of);
   }
-  if (count == Chains)
-    add_blocks<Value, Tokens, PerGroup, Chains>(chains, chains[Chains - 1].steps, t, scale, panel, sum);
+  if (count == Chains) {
+    // The chains are so many streams: what follows the last is fetched in its order, not the streams'.
+    const Chain& last = chains[Chains - 1];
+    add_blocks<Value, Tokens, PerGroup, Chains>(chains, last.steps, t, scale, panel,
+                                                last.column + last.steps * PerGroup, sum);
+  }
   for (int n = 0; n < count; ++n) {
-    add_blocks<Value, Tokens, PerGroup, 1>(chains + n, chains[n].steps, t, scale + n, panel, sum + n);
+    add_blocks<Value, Tokens, PerGroup, 1>(chains + n, chains[n].steps, t, scale + n, panel,
+                                           chains[n].value + kPrefetch, sum + n);
     for (int i = 0; i < Tokens; ++i) {
       float lanes[8];
       sum[n][i].store(lanes);

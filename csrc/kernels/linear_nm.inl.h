@@ -77,7 +77,9 @@ inline void nm_blocks(const std::uint8_t* tile, const std::uint8_t* scales, int 
   const int value_bytes = t.steps * 8 * Value::size, block_bytes = value_bytes + t.steps * Bits;
   const std::uint8_t* values = tile + first * block_bytes;
   const std::uint8_t* positions = values + value_bytes;
-  const std::uint8_t* ahead = values + Blocks * block_bytes;  // the same place of the next blocks
+  // The blocks are so many streams: the bytes after next are fetched in their order, not the streams'.
+  constexpr int step_bytes = Blocks * (8 * Value::size + Bits);
+  const std::uint8_t* ahead = values + 2 * Blocks * block_bytes;
   Vec8 sum[Blocks][Tokens], scale[Blocks];
   for (int b = 0; b < Blocks; ++b) {
     std::uint8_t order[8];
@@ -86,11 +88,10 @@ inline void nm_blocks(const std::uint8_t* tile, const std::uint8_t* scales, int 
     for (int i = 0; i < Tokens; ++i) sum[b][i] = Vec8::load(acc + i * kFewRows + (first + b) * 8);
   }
   for (int g = 0; g < t.groups; ++g, panel += unit.cols)
-    for (int s = 0; s < unit.rows;
-         ++s, values += 8 * Value::size, positions += Bits, ahead += 8 * Value::size + Bits)
+    for (int s = 0; s < unit.rows; ++s, values += 8 * Value::size, positions += Bits, ahead += step_bytes) {
+      for (int byte = 0; byte < step_bytes; byte += 64) __builtin_prefetch(ahead + byte);
 #pragma GCC unroll 8
       for (int b = 0; b < Blocks; ++b) {
-        __builtin_prefetch(ahead + b * block_bytes);
         const Vec8 v = load8(Value{}, values + b * block_bytes);
         const Vec8 w = Value::size == 1 ? v * scale[b] : v;
         const Places places = load_places<Bits>(positions + b * block_bytes);
@@ -98,6 +99,7 @@ inline void nm_blocks(const std::uint8_t* tile, const std::uint8_t* scales, int 
         for (int i = 0; i < Tokens; ++i)
           sum[b][i] = fma(w, pick8<Bits>(panel + i * kFewPanel, places), sum[b][i]);
       }
+    }
   for (int b = 0; b < Blocks; ++b)
     for (int i = 0; i < Tokens; ++i) sum[b][i].store(acc + i * kFewRows + (first + b) * 8);
 }
