@@ -11,6 +11,7 @@
 #include "core/check.h"
 #include "formats/pack.h"
 #include "ops/linear.h"
+#include "ops/plan.h"
 
 namespace prunus::bindings {
 namespace {
@@ -72,6 +73,19 @@ py::dict info(const Bytes& buffer) {
   d["unit"] = py::make_tuple(h.unit.rows, h.unit.cols);
   d["tile_rows"] = h.tile_rows;
   d["tile_cols"] = h.tile_cols;
+  return d;
+}
+
+py::dict explain(const Bytes& buffer, std::int64_t m) {
+  check_value(m >= 0, expected_got("m", "a number of tokens >= 0", std::to_string(m)));
+  const PackedView w = header_of(buffer);
+  const Plan plan = make_plan(w, std::max<std::int64_t>(m, 1), true);
+  py::dict d;
+  d["isa"] = isa_name(plan.kernels->isa);
+  d["kernel"] = kernel_name(w.header, plan);
+  d["tokens"] = plan.tokens;
+  d["passes"] = (m + plan.tokens - 1) / plan.tokens;
+  d["threads"] = plan.threads;
   return d;
 }
 
@@ -146,6 +160,7 @@ void register_packed(py::module_& m) {
   m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
         py::arg("stored_dtype") = "float32", py::arg("format") = "auto");
   m.def("packed_info", &info, py::arg("buffer").noconvert());
+  m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"));
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());
   m.def("linear", &linear_numpy, py::arg("x").noconvert(), py::arg("buffer").noconvert(),

@@ -95,4 +95,22 @@ Plan make_plan(const PackedView& w, std::int64_t m, bool finite) {
   return plan;
 }
 
+std::string kernel_name(const PackedHeader& h, const Plan& plan) {
+  const char* value = "";
+  switch (h.dtype) {
+#define PRUNUS_CASE(index, type) \
+  case Dtype::type:              \
+    value = #type;               \
+    break;
+    PRUNUS_VALUES(PRUNUS_CASE)
+#undef PRUNUS_CASE
+    default:
+      break;
+  }
+  const char* way = plan.layout == PanelLayout::rows  ? "_rows_"
+                    : plan.layout == PanelLayout::few ? "_few_"
+                                                      : "_";
+  return std::string(format_name(h.format)) + way + value + "_" + std::to_string(plan.tokens);
+}
+
 }  // namespace prunus

@@ -1,6 +1,7 @@
 // Which kernel, how many tokens at a time, on how many threads: decided once per call from counts alone.
 #pragma once
 #include <cstdint>
+#include <string>
 
 #include "formats/tiles.h"
 #include "kernels/kernels.h"
@@ -22,5 +23,8 @@ struct Plan {
 // needs_finite: the caller has to look, because the kernels of a plan for finite x do not.
 Plan make_plan(const PackedView& w, std::int64_t m, bool finite);
 bool needs_finite(const PackedHeader& h);
+
+// As `_core.kernels()` names it: format, way, value type, tokens.
+std::string kernel_name(const PackedHeader& h, const Plan& plan);
 
 }  // namespace prunus

@@ -95,6 +95,19 @@ class PackedWeight:
         """
         return _core.unpack(self.buffer)
 
+    def explain(self, m: int) -> dict[str, Any]:
+        """How `prunus.linear` would run m tokens now: isa, kernel, tokens per pass, passes, threads.
+
+        The plan is made in every call, from counts alone (below a microsecond), so it follows
+        `torch.set_num_threads` and `PRUNUS_ISA`. For finite x; one that holds NaN or infinity takes a kernel
+        that skips the zeros. kernel is one of `_core.kernels()`. Raises ``ValueError`` when m is negative.
+
+        >>> import numpy as np, prunus
+        >>> prunus.pack(np.eye(64, dtype=np.float32)).explain(1)["kernel"]
+        'col8_f32_1'
+        """
+        return _core.explain(self.buffer, m)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (PackedWeight.from_buffer, (self.buffer,))
 

@@ -198,3 +198,20 @@ GOLDEN = {
         "000000000000000000000000000000000000020606060606"
     ),
 }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_explain_names_a_kernel_that_exists(rng, isa, threads, format):
+    w = np.zeros((512, 96), np.float32)
+    w[:, ::2] = rng.standard_normal((512, 48))  # 1:2, and blocks of any height
+    p = prunus.pack(w, format=format)
+    for m in (0, 1, 2, 5, 8, 17, 64, 65, 1000):
+        plan = p.explain(m)
+        assert plan["kernel"] in _core.kernels()
+        assert plan["kernel"].startswith(format)
+        assert plan["isa"] == isa
+        assert plan["tokens"] * plan["passes"] >= m
+        assert plan["tokens"] * (plan["passes"] - 1) < max(m, 1)
+        assert 1 <= plan["threads"] <= threads
+    with pytest.raises(ValueError, match="m: expected a number of tokens >= 0, got -1"):
+        p.explain(-1)

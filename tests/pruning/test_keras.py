@@ -9,7 +9,7 @@ import pytest
 
 import prunus
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/keras.md"
+PAGE = Path(__file__).with_name("keras.md")
 
 
 @pytest.fixture(scope="module")
