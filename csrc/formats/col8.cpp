@@ -49,7 +49,7 @@ void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t*
     with_stored(dtype, [&](auto type) {
       for (int l = 0; l < kGroup; ++l) {
         const int r = o.row[g * kGroup + l];
-        const float scale = scales ? scales[r] : 1;
+        const float scale = scales && r < tile.rows ? scales[r] : 1;
         for (int q = 0; q < o.count[g * kGroup + l]; ++q) {
           write_value(tile.values[r][q], type(), scale,
                       values + static_cast<std::size_t>(q * kGroup + l) * dtype_size(type()));

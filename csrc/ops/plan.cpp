@@ -48,11 +48,13 @@ void choose_pattern_kernel(const PackedHeader& h, std::int64_t m, bool finite, P
     plan.layout = PanelLayout::few;
     const int index = m <= 2 ? static_cast<int>(m) - 1 : 2;
     plan.tokens = 1 << index;
-    plan.kernel = (nm ? kernels.nm_few : kernels.block_few)[index];
+    const TileFn* few = nm ? kernels.nm_few : kernels.block_few;
+    plan.kernel = few[index];
   } else {
     const std::int32_t most = nm ? kMaxStrip : block_strip(*plan.kernels, h.unit.rows);
     plan.tokens = strip_width(m, most);
-    plan.kernel = (nm ? kernels.nm : kernels.block)[plan.tokens / 8 - 1];
+    const TileFn* strips = nm ? kernels.nm : kernels.block;
+    plan.kernel = strips[plan.tokens / 8 - 1];
   }
 }
 
@@ -70,7 +72,8 @@ void choose_kernel(const PackedHeader& h, std::int64_t m, bool finite, Plan& pla
     plan.kernel = kernels.col8_one;
   } else {
     plan.tokens = strip_width(m, kMaxStrip);
-    plan.kernel = (bitmap ? kernels.bitmap : kernels.col8)[plan.tokens / 8 - 1];
+    const TileFn* strips = bitmap ? kernels.bitmap : kernels.col8;
+    plan.kernel = strips[plan.tokens / 8 - 1];
   }
 }
 
