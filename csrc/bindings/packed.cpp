@@ -99,8 +99,10 @@ Floats unpack(const Bytes& buffer) {
 }
 
 void validate(const Bytes& buffer) {
+  const std::uint8_t* bytes = buffer.data();
+  const auto size = static_cast<std::size_t>(buffer.nbytes());
   py::gil_scoped_release release;
-  validate_packed(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
+  validate_packed(bytes, size);
 }
 
 // What C++ needs to know about a numpy array; strides in elements, or a copy when they are not whole
