@@ -3,6 +3,7 @@
 #include "core/activation.h"
 #include "core/check.h"
 #include "core/dtype.h"
+#include "formats/values.h"
 
 namespace prunus::bindings {
 
@@ -38,15 +39,15 @@ Rows rows_of(const Operand& x) {
   return rows;
 }
 
-FloatBias::FloatBias(const void* data, const std::string& dtype, std::int64_t n) {
-  if (dtype == "float32") {
+FloatBias::FloatBias(const void* data, Dtype dtype, std::int64_t n) {
+  if (dtype == Dtype::f32) {
     data_ = static_cast<const float*>(data);
     return;
   }
-  copy_.reserve(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i)
-    copy_.push_back(dtype == "bfloat16" ? to_float(static_cast<const bf16_t*>(data)[i])
-                                        : to_float(static_cast<const f16_t*>(data)[i]));
+  copy_.resize(static_cast<std::size_t>(n));
+  const auto* bytes = static_cast<const std::uint8_t*>(data);
+  for (std::size_t i = 0; i < copy_.size(); ++i)
+    copy_[i] = read_value(bytes + i * dtype_size(dtype), dtype, 1);
   data_ = copy_.data();
 }
 

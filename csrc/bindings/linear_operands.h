@@ -32,7 +32,7 @@ Rows rows_of(const Operand& x);
 class FloatBias {
  public:
   FloatBias() = default;
-  FloatBias(const void* data, const std::string& dtype, std::int64_t n);
+  FloatBias(const void* data, Dtype dtype, std::int64_t n);
   const float* data() const { return data_; }
 
  private:

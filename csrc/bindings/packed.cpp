@@ -144,7 +144,7 @@ py::array linear_numpy(const py::array& x_array, const Bytes& buffer,
   FloatBias floats;
   if (bias) {
     bias->array = py::array::ensure(bias->array, py::array::c_style);
-    floats = FloatBias(bias->array.data(), bias->operand.dtype, n);
+    floats = FloatBias(bias->array.data(), dtype_from_name(bias->operand.dtype), n);
   }
   std::vector<py::ssize_t> shape(x.sizes.begin(), x.sizes.end());
   shape.back() = n;

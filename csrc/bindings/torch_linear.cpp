@@ -59,7 +59,8 @@ Tensor linear_torch(Tensor x, const Tensor& packed, Tensor bias, std::int64_t ou
     rows.stride = static_cast<std::int64_t>(w.header.k);
   }
   if (bias && b.sizes[0] > 1 && b.strides[0] != 1) bias = bias.contiguous_copy();
-  const FloatBias floats = bias ? FloatBias(bias.data(), b.dtype, out_features) : FloatBias();
+  const FloatBias floats =
+      bias ? FloatBias(bias.data(), dtype_from_name(b.dtype), out_features) : FloatBias();
   linear(w, LinearArgs{dtype, x.data(), rows.count, rows.stride, floats.data(), y.mutable_data(),
                        out_features, static_cast<Activation>(activation)});
   return y;
