@@ -41,6 +41,11 @@ class Site:
         """m of each kind of call, without repetition."""
         return list(dict.fromkeys(math.prod(shape[:-1]) for shape in self.inputs))
 
+    def put(self, module: nn.Module) -> None:
+        """`module` at every place of the site."""
+        for parent, leaf in self.places:
+            parent._modules[leaf] = module
+
 
 def survey(
     model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None, at_least: float = MIN_SPARSITY

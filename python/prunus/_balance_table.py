@@ -20,7 +20,7 @@ from prunus.methods import choose
 from prunus.nn import SparseLinear
 from prunus.patterns import Pattern
 
-__all__ = ["Table", "measure", "swap", "swapped"]
+__all__ = ["Table", "measure", "swapped"]
 
 # Per level: enough passes for a median, few enough for ten levels of a large model.
 SECONDS, AT_LEAST, AT_MOST = 2.0, 5, 30
@@ -74,24 +74,18 @@ def measure(
     return Table(whole.ms, middle, table)
 
 
-def swap(site: Site, module: nn.Module) -> None:
-    """Put `module` at every place of the site."""
-    for parent, leaf in site.places:
-        parent._modules[leaf] = module
-
-
 @contextmanager
 def swapped(sites: Sequence[Site], modules: Sequence[nn.Module]) -> Iterator[None]:
     """Other modules at the sites; what stood there before comes back."""
     before = [site.places[0][0]._modules[site.places[0][1]] for site in sites]
     try:
         for site, module in zip(sites, modules, strict=True):
-            swap(site, module)
+            site.put(module)
         yield
     finally:
         for site, old in zip(sites, before, strict=True):
             assert old is not None
-            swap(site, old)
+            site.put(old)
 
 
 def _trial(site: Site, level: Pattern) -> SparseLinear:

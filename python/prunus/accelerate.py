@@ -146,7 +146,7 @@ def _commit(
     try:
         for site in sites:
             if id(site) in chosen:
-                _swap(site, chosen[id(site)])
+                site.put(chosen[id(site)])
         while True:
             try:
                 outputs = [output_tensors(batch.run(model)) for batch in batches]
@@ -156,13 +156,8 @@ def _commit(
                     raise
     except BaseException:
         for site in sites:
-            _swap(site, site.module)
+            site.put(site.module)
         raise
-
-
-def _swap(site: Site, module: nn.Module) -> None:
-    for parent, leaf in site.places:
-        parent._modules[leaf] = module
 
 
 def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool:
@@ -175,7 +170,7 @@ def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool
             site.reason = f"the model reads its .{error.name}"
             if any(isinstance(parent, nn.TransformerEncoderLayer) for parent, _ in site.places):
                 site.reason += f" ({FAST_PATH})"
-            _swap(site, site.module)
+            site.put(site.module)
             del chosen[id(site)]
     return bool(culprits)
 
