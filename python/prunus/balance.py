@@ -14,7 +14,7 @@ from prunus._balance_table import AT_LEAST, SECONDS, Table, measure, swapped
 from prunus._running import Batch, as_batches, check_model, evaluating
 from prunus._timing import Times, rounds
 from prunus.accelerate import AccelerateReport, accelerate_
-from prunus.allocation import Allocation, Key, Survey, choose_levels, output_error, weigh
+from prunus.allocation import Allocation, Key, Survey, choose_levels, trials, weigh
 from prunus.calibration import Calibration, Stats, as_calibration
 from prunus.methods import Method, Wanda
 from prunus.patterns import Block, Pattern, Unstructured
@@ -187,10 +187,10 @@ class _Trials(Survey):
 
     def see(self, key: Key, weight: Tensor, stats: Stats) -> Tensor | None:
         errors, trial = [0.0], None
-        for level, pattern in enumerate(self.candidates[1:], 1):
-            mask, new = self.method.prune(weight, stats, pattern)
-            values = (weight if new is None else new) * mask
-            errors.append(output_error(weight, values, stats))
+        for level, (values, error, _) in enumerate(
+            trials(self.method, weight, stats, self.candidates[1:]), 1
+        ):
+            errors.append(error)
             trial = values if level == self.tried else trial
         self.rule.errors[key] = errors
         return trial

@@ -43,9 +43,7 @@ def _linear_fake(
         expected = "float32" if x.dtype == torch.float32 else f"float32 or {_dtype_name(x)}"
         raise ValueError(f"bias: expected {expected}, got {_dtype_name(bias)}")
     for name, tensor in (("x", x), ("bias", bias)):
-        if tensor is None:
-            continue
-        if torch.is_grad_enabled() and tensor.requires_grad:
+        if tensor is not None and is_grad_enabled() and tensor.requires_grad:
             raise RuntimeError(_core.gradient_sentence(name))
     if x.dim() == 0:
         raise ValueError("x: expected (..., k), got ()")

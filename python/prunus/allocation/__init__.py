@@ -3,7 +3,7 @@
 from prunus.allocation.base import Allocation, Global, Key, Survey
 from prunus.allocation.choose import choose_levels
 from prunus.allocation.owl import OWL
-from prunus.allocation.sensitivity import Sensitivity, nearest, output_error, weigh
+from prunus.allocation.sensitivity import Sensitivity, nearest, output_error, trials, weigh
 
 __all__ = [
     "OWL",
@@ -15,5 +15,6 @@ __all__ = [
     "choose_levels",
     "nearest",
     "output_error",
+    "trials",
     "weigh",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from prunus.calibration import Stats
 
-__all__ = ["Sensitivity", "nearest", "output_error", "weigh"]
+__all__ = ["Sensitivity", "nearest", "output_error", "trials", "weigh"]
 
 #: Sparsities that are tried on every layer.
 LEVELS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -82,11 +82,9 @@ class _TrialSurvey(Survey):
         self.weights += weight.numel()
         trial = None
         errors, zeros = [], []
-        for level, pattern in enumerate(self.candidates):
-            mask, new = self.method.prune(weight, stats, pattern)
-            values = (weight if new is None else new) * mask
-            errors.append(output_error(weight, values, stats))
-            zeros.append(float(mask.numel() - mask.sum()))
+        for level, (values, error, gone) in enumerate(trials(self.method, weight, stats, self.candidates)):
+            errors.append(error)
+            zeros.append(gone)
             trial = values if level == self.tried else trial
         self.errors[key], self.zeros[key] = errors, zeros
         return trial
@@ -101,6 +99,16 @@ class _TrialSurvey(Survey):
         errors = weigh(self.errors, self.influence, self.tried)
         levels = choose_levels(list(errors.values()), gains, target)
         return {key: self.candidates[level] for key, level in zip(self.errors, levels, strict=True)}
+
+
+def trials(
+    method: Method, weight: Tensor, stats: Stats, patterns: Iterable[Pattern]
+) -> Iterator[tuple[Tensor, float, float]]:
+    """The pruned weight at every pattern, its `output_error`, and its number of zeros."""
+    for pattern in patterns:
+        mask, new = method.prune(weight, stats, pattern)
+        values = (weight if new is None else new) * mask
+        yield values, output_error(weight, values, stats), float(mask.numel() - mask.sum())
 
 
 def nearest(candidates: list[Pattern], sparsity: float) -> int:
