@@ -1,7 +1,7 @@
 """Which models are made: cells of words, and the words as methods and patterns."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -60,45 +60,45 @@ def quick_cells() -> Iterator[Cell]:
 
 
 def cells() -> Iterator[Cell]:
-    """The usual grid: everything with one seed, the methods within rows with three; what tells most first."""
-    yield from _within_rows(0)
-    yield from structured()
+    """The usual grid: methods x patterns x sparsities x seeds, structure, allocations and options; what tells
+    most first."""
+    yield from dict.fromkeys(_usual())
+
+
+def _usual() -> Iterator[Cell]:
+    yield from _every(METHODS, ("row",), 0)
+    yield from structured(0)
     for allocation, sparsity in product(ALLOCATIONS, (0.6, 0.7)):
         yield Cell("wanda", allocation, sparsity)
     for sparsity, method in product((0.7, 0.6), OPTIONS):
         yield Cell(method, "row", sparsity)
-    for method in ("magnitude", "magnitude/row", "wanda", "sparsegpt"):
-        if method != "magnitude/row":  # within a row, scaling rows changes nothing
-            yield from (Cell(method, nm, 0.5) for nm in ("2:4", "4:8"))
-        yield from (Cell(method, block, s) for block, s in product(("4x4", "16x1"), (0.5, 0.7)))
-    for seed in SEEDS[1:]:
-        yield from _within_rows(seed)
-    for method, sparsity in product(("magnitude", "magnitude/row", "wanda", "sparsegpt"), SPARSITIES):
-        yield Cell(method, "tensor", sparsity)
+    for seed in SEEDS:
+        yield from _every(METHODS, PATTERNS, seed)
+        if seed > 0:
+            yield from structured(seed)
+    # Within a row, scaling rows changes nothing.
+    yield from _every(("magnitude/row",), ("tensor", "4x4", "16x1"), 0)
 
 
-def _within_rows(seed: int) -> Iterator[Cell]:
-    for sparsity, method in product(SPARSITIES, METHODS):
-        if seed == 0 or method not in FIXED:
-            yield Cell(method, "row", sparsity, seed)
+def _every(methods: Iterable[str], patterns: Iterable[str], seed: int) -> Iterator[Cell]:
+    for pattern, sparsity, method in product(patterns, SPARSITIES, methods):
+        fixed = ":" in pattern and sparsity != 0.5
+        if not fixed and (seed == 0 or method not in FIXED):
+            yield Cell(method, pattern, sparsity, seed)
 
 
-def structured() -> Iterator[Cell]:
+def structured(seed: int) -> Iterator[Cell]:
     for what, how, sparsity in product(("neurons", "heads"), COMPENSATIONS, (0.25, 0.5)):
-        yield Cell(how, what, sparsity)
+        yield Cell(how, what, sparsity, seed)
     for share in (0.25, 0.5):
-        yield Cell("bias", "layers", share)
+        yield Cell("bias", "layers", share, seed)
 
 
 def full_cells() -> Iterator[Cell]:
-    """Everything with everything: hours."""
+    """Every option and allocation too: hours."""
     seen = dict.fromkeys(cells())
-    for method, pattern, sparsity, seed in product(
-        (*METHODS, *OPTIONS), (*PATTERNS, *ALLOCATIONS), SPARSITIES, SEEDS
-    ):
-        fixed = ":" in pattern and sparsity != 0.5
-        if not fixed and (seed == 0 or method not in FIXED):
-            seen[Cell(method, pattern, sparsity, seed)] = None
+    for seed in SEEDS:
+        seen |= dict.fromkeys(_every((*METHODS, *OPTIONS), (*PATTERNS, *ALLOCATIONS), seed))
     yield from seen
 
 
