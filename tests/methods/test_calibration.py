@@ -340,3 +340,63 @@ def test_calibration_of_a_method_that_needs_none_is_not_read(build):
 
     report = prune_(build("plain"), Unstructured(0.5), Magnitude(), Untouchable())
     assert report.summary["sparsity"] == 0.5
+
+
+class Block(nn.Module):
+    """Three layers of one input, and one more; counts how often it runs to its end."""
+
+    def __init__(self, in_place: bool = False) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(600, 600) for _ in range(3))
+        self.o, self.in_place, self.ends = nn.Linear(600, 600), in_place, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + 0
+        q = self.q(x)
+        if self.in_place:
+            x.mul_(2.0)
+        out = self.o(q + self.k(x) + self.v(x))
+        self.ends += 1
+        return out
+
+
+def stack_of(blocks: list[nn.Module]) -> nn.Module:
+    model = nn.Module()
+    model.layers = nn.ModuleList(blocks)
+    model.forward = lambda x: nn.Sequential(*model.layers)(x)
+    return model
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_layers_of_one_input_share_the_work_unless_it_changed(in_place):
+    torch.manual_seed(0)
+    model, batches = stack_of([Block(in_place), Block(in_place)]), [torch.randn(9, 600) for _ in range(3)]
+    expected = inputs_by_hand(model, batches)
+    for name, stats in measure(model, Calibration(batches)).items():
+        x = expected[name].double()
+        assert torch.allclose(stats.sumsq, x.square().sum(0), rtol=1e-4)
+        assert torch.allclose(stats.gram.double(), x.t() @ x, rtol=1e-3, atol=1e-3)
+        assert torch.equal(stats.gram, stats.gram.t())
+
+
+def test_a_block_is_left_where_its_last_layer_was_seen():
+    torch.manual_seed(0)
+    model, batches = stack_of([Block(), Block()]), [torch.randn(5, 600) for _ in range(4)]
+    measure(model, Calibration(batches))
+    # Recording: one batch; measuring: the first batch; then the inputs of the next block, which the last lacks.
+    assert [block.ends for block in model.layers] == [1 + 1 + 4, 1 + 1]
+
+
+def test_a_layer_that_not_every_batch_calls_is_seen_whenever_it_is():
+    class Sometimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.always, self.rare = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.always(x)
+            return self.rare(x) if len(x) > 2 else x
+
+    batches = [torch.randn(n, 4) for n in (2, 3, 2, 5)]
+    found = measure(stack_of([Sometimes()]), Calibration(batches))
+    assert (found["layers.0.always"].tokens, found["layers.0.rare"].tokens) == (12, 8)

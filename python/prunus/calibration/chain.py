@@ -78,19 +78,17 @@ class Chain:
         except _AtFirstBlockError:
             self._calls[-1] *= len(self._modules)
 
-    def run(self, index: int) -> Iterator[Tensor]:
-        """Run block `index` on every batch; yields its outputs one by one."""
-        for hidden, calls in zip(self._hidden, self._calls, strict=True):
-            args, kwargs = calls[index]
-            if "hidden_states" in kwargs:
-                yield _first(self._modules[index](*args, **{**kwargs, "hidden_states": hidden}))
-            else:
-                yield _first(self._modules[index](hidden, *args, **kwargs))
+    def run(self, index: int, batch: int) -> Any:
+        """The hidden states that block `index` makes of a batch."""
+        hidden, (args, kwargs) = self._hidden[batch], self._calls[batch][index]
+        if "hidden_states" in kwargs:
+            return _first(self._modules[index](*args, **{**kwargs, "hidden_states": hidden}))
+        return _first(self._modules[index](hidden, *args, **kwargs))
 
     def advance(self, index: int) -> None:
         """Replace the stored hidden states by the outputs of block `index` as it is now."""
-        for batch, output in enumerate(self.run(index)):
-            self._hidden[batch] = output
+        for batch in range(len(self._hidden)):
+            self._hidden[batch] = self.run(index, batch)
 
     def _before(self, index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

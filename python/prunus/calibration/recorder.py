@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -14,12 +16,22 @@ from prunus.calibration.stats import Stats
 
 __all__ = ["Recorder", "check_seen", "token_rows"]
 
+STRIP = 512  # rows of X^T X at once: the half below the diagonal is not computed, only mirrored at the end
+
+_Sums = tuple[int, Tensor, list[Tensor]]
+
+
+class _SeenAllError(Exception):
+    """Nothing went wrong: the rest of the block is not needed."""
+
 
 class Recorder:
     """Within the `with` block every call of the modules adds its inputs to `stats`.
 
     layers: name -> the modules that hold this weight (tied layers have several). needs: "sumsq", "gram".
-    Set `real` (bool, (batch, tokens), False at padding) before each batch. Hooks never stay behind.
+    Set `real` (bool, (batch, tokens), False at padding) before each batch, or run it inside `batch(real)`.
+    Layers that are fed the same tensor one after another (query, key, value) share the work. Hooks never stay
+    behind.
     """
 
     def __init__(self, layers: Mapping[str, Sequence[nn.Module]], needs: frozenset[str]) -> None:
@@ -28,6 +40,10 @@ class Recorder:
         self.real: Tensor | None = None
         self.stats = {name: Stats(name) for name in layers}
         self._handles: list[RemovableHandle] = []
+        self._calls: Counter[str] = Counter()
+        self._once: bool | None = None  # whether the first batch called every layer once
+        self._may_stop = False
+        self._last: tuple[Tensor, int, Tensor | None, _Sums] | None = None
 
     def __enter__(self) -> Recorder:
         for name, modules in self.layers.items():
@@ -42,6 +58,26 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._last = None
+        for stats in self.stats.values():
+            if stats.gram is not None:
+                stats.gram = stats.gram.triu_() + stats.gram.triu(1).t()
+
+    @contextmanager
+    def batch(self, real: Tensor | None) -> Iterator[None]:
+        """Run one batch inside. It ends where the last layer has been seen, where the first batch called
+        every layer once: what a block does after that (a third of BERT's) is not needed here."""
+        self.real = real
+        self._calls.clear()
+        self._may_stop = self._once is True
+        try:
+            yield
+        except _SeenAllError:
+            pass
+        finally:
+            self._may_stop = False
+        if self._once is None:
+            self._once = all(self._calls[name] == 1 for name in self.layers)
 
     def check(self) -> dict[str, Stats]:
         """The statistics; ValueError naming layers that saw no token, or inputs that are not finite."""
@@ -54,20 +90,44 @@ class Recorder:
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._add(self.stats[name], args[0] if args else next(iter(kwargs.values())))
+            self._calls[name] += 1
+            if self._may_stop and len(self._calls) == len(self.layers):
+                raise _SeenAllError
 
         return hook
 
     @torch.no_grad()
     def _add(self, stats: Stats, inputs: Tensor) -> None:
-        x = token_rows(inputs.detach(), self.real).float()
-        stats.tokens += len(x)
-        # float32 squares would be exact enough; their sum over many tokens is not.
-        squares = x.square().sum(0, dtype=torch.float64)
+        tokens, squares, strips = self._sums(inputs)
+        stats.tokens += tokens
         stats.sumsq = squares if stats.sumsq is None else stats.sumsq + squares
         if "gram" in self.needs:
+            k = len(squares)
             if stats.gram is None:
-                stats.gram = torch.zeros(x.shape[1], x.shape[1], device=x.device)
-            stats.gram.addmm_(x.t(), x)
+                stats.gram = torch.zeros(k, k, device=squares.device)
+            for start, strip in zip(range(0, k, STRIP), strips, strict=True):
+                stats.gram[start : start + STRIP, start:] += strip
+
+    def _sums(self, inputs: Tensor) -> _Sums:
+        """Number of tokens, sum of squares, and X^T X as strips of rows, each from the diagonal on."""
+        if inputs.is_inference():  # no version: a change in place would go unnoticed
+            return self._summed(inputs)
+        version = inputs._version
+        if self._last is not None:
+            before, then, real, sums = self._last
+            if before is inputs and then == version and real is self.real:
+                return sums
+        self._last = None  # frees the strips before there are new ones
+        sums = self._summed(inputs)
+        self._last = inputs, version, self.real, sums
+        return sums
+
+    def _summed(self, inputs: Tensor) -> _Sums:
+        x = token_rows(inputs.detach(), self.real).float()
+        # float32 squares would be exact enough; their sum over many tokens is not.
+        squares = x.square().sum(0, dtype=torch.float64)
+        starts = range(0, x.shape[1], STRIP) if "gram" in self.needs else ()
+        return len(x), squares, [x[:, start : start + STRIP].t() @ x[:, start:] for start in starts]
 
 
 def check_seen(silent: Iterable[str]) -> None:

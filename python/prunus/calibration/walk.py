@@ -76,9 +76,10 @@ class _Walk:
             yield self._group([name], self.whole)
         if early:
             self._setup()
+        last = max((i for i, names in enumerate(inside.values()) if names), default=-1)
         for index, names in enumerate(inside.values()):
             yield self._group(names, partial(self._block, index)) if names else None
-            if self.chain.intact:
+            if self.chain.intact and index < last:
                 self.chain.advance(index)
         for name, place in order.items():
             if place == "after" and name not in placed:
@@ -96,10 +97,9 @@ class _Walk:
         if not self.chain.intact:
             self.whole(recorder)
             return
-        outputs = self.chain.run(index)
-        for batch in self.calibration.batches:
-            recorder.real = real_tokens(self.model, batch, self.calibration)
-            next(outputs)
+        for number, batch in enumerate(self.calibration.batches):
+            with recorder.batch(real_tokens(self.model, batch, self.calibration)):
+                self.chain.run(index, number)
 
     def _setup(self) -> dict[str, str]:
         """Record the calls of the blocks; each layer in the order of its first call, "before" or "after" the

@@ -139,7 +139,7 @@ def inverse_factor(stats: Stats, damping: float) -> Tensor:
     """U (k, k) float64, upper triangular, (H + damping * diag H)^-1 = U^T U; inputs never seen get u = 1.
 
     Factor H read backwards: H = R R^T with R upper triangular, then U = R^-1. One Cholesky and one triangular
-    solve, where inverting first takes two factorisations, the second of a worse conditioned matrix.
+    inverse, where inverting first takes two factorisations, the second of a worse conditioned matrix.
     """
     import torch
 
@@ -148,11 +148,28 @@ def inverse_factor(stats: Stats, damping: float) -> Tensor:
     diagonal = gram.diagonal()
     diagonal[diagonal == 0] = 1.0
     for _ in range(6):
-        damped = gram + torch.diag(damping * diagonal)
-        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+        damped = gram.flip(0, 1)  # a copy
+        damped.diagonal().add_(diagonal.flip(0), alpha=damping)
+        lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
-            identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-            factor: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
-            return factor
+            return _triangular_inverse(lower.flip(0, 1))
         damping *= 10.0
     raise ValueError(f"calibration: expected a positive definite X^T X, got none at damping {damping:g}")
+
+
+def _triangular_inverse(upper: Tensor) -> Tensor:
+    """By halves, so that nearly all of it is matrix products: at 3072, 0.54 s of one thread's time where
+    solving for the identity took 0.87."""
+    import torch
+
+    k = len(upper)
+    if k <= 64:
+        identity = torch.eye(k, dtype=upper.dtype, device=upper.device)
+        found: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
+        return found
+    half = k // 2
+    inverse = torch.zeros_like(upper)
+    inverse[:half, :half] = _triangular_inverse(upper[:half, :half])
+    inverse[half:, half:] = _triangular_inverse(upper[half:, half:])
+    inverse[:half, half:] = -(inverse[:half, :half] @ upper[:half, half:]) @ inverse[half:, half:]
+    return inverse
