@@ -383,7 +383,7 @@ def test_a_block_is_left_where_its_last_layer_was_seen():
     torch.manual_seed(0)
     model, batches = stack_of([Block(), Block()]), [torch.randn(5, 600) for _ in range(4)]
     measure(model, Calibration(batches))
-    # Recording: one batch; measuring: the first batch; then the inputs of the next block, which the last lacks.
+    # Recording: one batch; measuring: the first; then the inputs of the next block, where there is one.
     assert [block.ends for block in model.layers] == [1 + 1 + 4, 1 + 1]
 
 
