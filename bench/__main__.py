@@ -34,13 +34,16 @@ def parser() -> argparse.ArgumentParser:
 
     quality = commands.add_parser("quality", help="what pruning costs in quality, and what it pays")
     quality.add_argument("--quick", action="store_true", help="two minutes: the encoder, few cells")
-    quality.add_argument("--full", action="store_true", help="every method with every pattern: hours")
+    quality.add_argument(
+        "--full", action="store_true", help="options and allocations with every pattern: hours"
+    )
     quality.add_argument("--part", nargs="+", choices=("minilm", "gpt", "times", "speed", "plots"))
     quality.add_argument("--threads", type=int, help="torch's threads (default: torch's)")
     quality.add_argument(
         "--cpu-time", action="store_true", help="times: one thread's processor time, for busy machines"
     )
     quality.add_argument("--out", type=Path, default=Path("bench/results/quality.jsonl"), help="gone on with")
+    quality.add_argument("--publish", action="store_true", help="tables and pictures into bench/README.md")
 
     table = commands.add_parser("table", help="the tables of a result file")
     table.add_argument("file", type=Path)

@@ -6,6 +6,7 @@ from statistics import mean, median
 from typing import Any
 
 from bench.plots import figure, finish
+from bench.quality.grid import STRUCTURES
 from bench.quality.tables import FIGURES, TITLES, Line, lines
 from bench.records import Record
 
@@ -22,7 +23,6 @@ LOOKS = {
     "layers": ("#7f7f7f", "X"),
 }
 DASHES = {"row": "-", "(weight)": "-", "(bias)": "--", "balance_": "--"}
-STRUCTURES = ("neurons", "heads", "layers")
 Place = Callable[[Record], float]
 
 

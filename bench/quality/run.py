@@ -46,6 +46,11 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
             with processor_time(args.cpu_time):
                 run_jobs(out, speed_jobs(args.quick), part)
     out.writer.close()
+    if args.publish:
+        from bench.quality.publish import publish
+
+        print(*publish(out.writer.records), sep="\n")
+        return 0
     return show(out.writer.records, "plots" in parts, args.out)
 
 

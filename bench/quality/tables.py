@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from statistics import mean, pstdev
+from statistics import mean
 from typing import Any
 
+from bench.quality.grid import PATTERNS, STRUCTURES
 from bench.records import Record
 from bench.tables import Table, percent
 
@@ -23,7 +24,8 @@ def quality_tables(records: list[Record]) -> list[Table]:
     for part, figures in FIGURES.items():
         mine = [r for r in records if r.get("part") == part]
         tables += [_by_sparsity(mine, figure, f"{TITLES[part]}: {text}") for figure, text in figures.items()]
-        tables += [_variation(mine, TITLES[part]), _times(mine, part), _balance(mine, part)]
+        tables += [_structures(mine, part), _variation(mine, TITLES[part])]
+        tables += [_times(mine, part), _balance(mine, part)]
     return [table for table in [*tables, _speed(records)] if table.rows]
 
 
@@ -37,7 +39,7 @@ def value(figure: str, number: float) -> str:
 
 def label(r: Record) -> str:
     """Method and pattern as one name."""
-    if r["pattern"] in ("neurons", "heads", "layers"):
+    if r["pattern"] in STRUCTURES:
         return f"{r['pattern']} ({r['method']})"
     return f"{r['method']}, {r['pattern']}"
 
@@ -47,22 +49,62 @@ def _of(records: Iterable[Record], kind: str) -> list[Record]:
 
 
 def _by_sparsity(records: list[Record], figure: str, title: str) -> Table:
-    """Mean over the seeds, with the standard deviation where there are several."""
-    cells: dict[tuple[str, float], list[float]] = defaultdict(list)
+    """The dense model, then a row per method and pattern: mean over the seeds, and least and most."""
+    cells: dict[str, dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for r in _of(records, "quality"):
-        cells[label(r), r["sparsity"]].append(r[figure])
-    sparsities = sorted({s for _, s in cells})
-    variation = {r["seed"]: r["cv"] for r in _of(records, "quality-variation")}
-    seeds = f"; input cv {mean(variation.values()):.2f}" if variation else ""
-    table = Table(f"{title} (mean ± sd over seeds{seeds})", ["method, pattern", *map(percent, sparsities)])
-    for name in dict.fromkeys(name for name, _ in cells):
-        row = []
-        for s in sparsities:
-            found = cells.get((name, s), [])
-            spread = f" ± {pstdev(found):.2g}" if len(found) > 1 else ""
-            row.append(value(figure, mean(found)) + spread if found else "")
-        table.rows.append([name, *row])
+        if r["pattern"] not in STRUCTURES:
+            cells[label(r)][r["sparsity"]].append(r)
+    sparsities = sorted({s for levels in cells.values() for s in levels})
+    variation = {r["seed"]: r for r in _of(records, "quality-variation")}
+    columns = ["method, pattern", "input cv", "0 %", *map(percent, sparsities)]
+    table = Table(f"{title}; mean over seeds (least..most)", columns)
+    if not cells:
+        return table
+    if variation:
+        dense = value(figure, next(iter(variation.values()))["dense"][figure])
+        table.rows.append(["dense", _cv(variation.values()), dense, *[""] * len(sparsities)])
+    for name in sorted(cells, key=_order):
+        levels = cells[name]
+        seeds = {r["seed"] for found in levels.values() for r in found}
+        cv = _cv(variation[seed] for seed in sorted(seeds & variation.keys()))
+        row = [several(figure, levels[s]) if s in levels else "" for s in sparsities]
+        table.rows.append([name, cv, "", *row])
     return table
+
+
+def _structures(records: list[Record], part: str) -> Table:
+    """What shrink_ made, with all figures."""
+    cells: dict[tuple[str, float], list[Record]] = defaultdict(list)
+    for r in _of(records, "quality"):
+        if r["pattern"] in STRUCTURES:
+            cells[label(r), r["sparsity"]].append(r)
+    columns = ["structure (compensation)", "asked for", "gone", *FIGURES[part]]
+    table = Table(f"{TITLES[part]}: neurons, heads and blocks; mean over seeds (least..most)", columns)
+    for (name, sparsity), found in sorted(cells.items()):
+        gone = percent(mean(r["gone"] for r in found))
+        figures = [several(figure, found) for figure in FIGURES[part]]
+        table.rows.append([name, percent(sparsity), gone, *figures])
+    return table
+
+
+def several(figure: str, records: list[Record]) -> str:
+    """Mean over the seeds, with the least and the most where there are several."""
+    found = [r[figure] for r in records]
+    if len(found) == 1:
+        return value(figure, found[0])
+    return f"{value(figure, mean(found))} ({value(figure, min(found))}..{value(figure, max(found))})"
+
+
+def _cv(found: Iterable[Record]) -> str:
+    """Variation of the input norms, mean over the calibrations of these seeds."""
+    every = [r["cv"] for r in found]
+    return f"{mean(every):.2f}" if every else ""
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Rows by pattern, in the order of the grid; allocations last."""
+    pattern = name.rpartition(", ")[2]
+    return (PATTERNS.index(pattern) if pattern in PATTERNS else len(PATTERNS)), pattern
 
 
 def _variation(records: list[Record], title: str) -> Table:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from prunus._accelerate_survey import Site, recording, survey
-from prunus._balance_table import AT_LEAST, SECONDS, Table, measure, swapped
+from prunus._balance_table import Table, Turns, in_turn, measure, rehearse
 from prunus._running import Batch, as_batches, check_model, evaluating
-from prunus._timing import Times, rounds
 from prunus.accelerate import AccelerateReport, accelerate_
 from prunus.allocation import Allocation, Key, Survey, choose_levels, trials, weigh
 from prunus.calibration import Calibration, Stats, as_calibration
 from prunus.methods import Method, Wanda
 from prunus.patterns import Block, Pattern, Unstructured
-from prunus.prune import PruneReport, prune_and
+from prunus.prune import PruneReport, fold_targets, prune_and
+from prunus.prune.journal import Journal
+from prunus.prune.targets import Target as Weight
 from prunus.prune.targets import find_targets
 from prunus.report import Column, Report
 
 __all__ = ["BalanceReport", "Target", "balance_"]
 
 LEVELS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+# How often the chosen levels are tried on the whole model, and by which share what it gains may differ from
+# the sum over the layers before they are chosen again.
+REHEARSALS, CLOSE = 3, 0.03
 _WANDA, _UNSTRUCTURED = Wanda(), Unstructured(0.5)
 
 
@@ -72,10 +77,12 @@ class BalanceReport(Report):
     """What `balance_` chose; one row per layer, summary for the model.
 
     Row: name, shape (n, k), sparsity, error (relative, of its outputs), dense_ms, predicted_ms (of the
-    table), runs. Summary: dense_ms and measured_ms (medians, taking turns at the end, all example inputs
-    together), target_ms, predicted_ms (of the table, made at the start), predicted_speedup,
-    measured_speedup, off (measured over predicted time, minus 1, both as shares of the dense time of their
-    moment), sparsity, layers, converted, threads. `pruned` and `accelerated`: the reports of the two verbs.
+    table), runs. Summary: dense_ms and measured_ms (taking turns at the end, all example inputs together;
+    measured_ms is dense_ms times the median of the ratios of neighbouring turns), spread (quartile range of
+    those ratios over their median), target_ms, predicted_ms (of the trial of the chosen levels, before
+    pruning), predicted_speedup, measured_speedup, off (measured over predicted time, minus 1, both as shares
+    of the dense time of their moment), sparsity, layers, converted, threads. `pruned` and `accelerated`: the
+    reports of the two verbs.
     """
 
     title = "Balance: sparsity by layer for the time asked for"
@@ -97,8 +104,8 @@ class BalanceReport(Report):
         return (
             f"{s['measured_speedup']:.2f}x measured, {s['predicted_speedup']:.2f}x predicted; "
             f"{s['dense_ms']:.2f} ms -> {s['measured_ms']:.2f} ms (predicted {s['predicted_ms']:.2f} ms, "
-            f"off by {s['off']:+.1%}); {s['sparsity']:.1%} of {s['layers']} layers zero; "
-            f"{s['threads']} thread{'s' * (s['threads'] != 1)}."
+            f"off by {s['off']:+.1%}, spread {s['spread']:.1%}); "
+            f"{s['sparsity']:.1%} of {s['layers']} layers zero; {s['threads']} thread{'s' * (s['threads'] != 1)}."
         )
 
 
@@ -114,7 +121,9 @@ def balance_(
 
     Measures a table layer x sparsity -> milliseconds (our kernels, this machine, torch's current threads) and
     layer x sparsity -> error (like `Sensitivity`, by trial runs of `method` on the calibration inputs),
-    chooses a level per layer by dynamic programming, prunes, converts what is faster, and measures again.
+    chooses a level per layer by dynamic programming, tries them on the whole model with trial weights (and
+    chooses again where that gains another time than the layers promised), prunes, converts what is faster,
+    and measures again. Masks of `torch.nn.utils.prune` and the like are folded in first, as by `prune_`.
     example_inputs: as for `accelerate_`; the time is that of all batches together. calibration: as for
     `prune_`, default the example inputs. filter_fn: as for `prune_`. An error leaves the model as it was.
 
@@ -132,28 +141,34 @@ def balance_(
         raise TypeError(f"target: expected a Target such as Target(speedup=1.5), got {type(target).__name__}")
     batches = as_batches(example_inputs, "example_inputs")
     given = _calibration(calibration, batches)
-    sites = _called(model, batches, filter_fn)
-    with evaluating(model):
-        table = measure(model, sites, batches, target.candidates()[1:])
-    _check_reach(table, target)
-    rule = _Balance(target, table)
-    accelerated: list[AccelerateReport] = []
+    with Journal() as folds:
+        targets, _ = find_targets(model, filter_fn)
+        fold_targets(targets, folds)
+        sites = _called(model, targets, batches)
+        with evaluating(model):
+            table = measure(model, sites, batches, target.candidates()[1:])
+        _check_reach(table, target)
+        rule = _Balance(target, table, partial(_tried, model, sites, batches))
+        accelerated: list[AccelerateReport] = []
 
-    def convert() -> None:
-        accelerated.append(accelerate_(model, example_inputs, min_speedup=1.0))
+        def convert() -> None:
+            accelerated.append(accelerate_(model, example_inputs, min_speedup=1.0))
 
-    dense = [site.module for site in sites]
-    pruned = prune_and(model, rule, method, (given, filter_fn), convert)
+        dense = [site.module for site in sites]
+        pruned = prune_and(model, rule, method, (given, filter_fn), convert)
+        folds.commit()
+    _tell_folded(pruned, targets)
     with evaluating(model):
-        times = _dense_and_now(model, sites, dense, batches)
-    return _report(rule, pruned, accelerated[0], times)
+        turns = in_turn(model, sites, dense, batches)
+    return _report(rule, pruned, accelerated[0], turns)
 
 
 class _Balance(Allocation):
     """Levels by measured milliseconds and measured output errors."""
 
-    def __init__(self, target: Target, table: Table) -> None:
-        self.target, self.table = target, table
+    def __init__(self, target: Target, table: Table, tried: Callable[[Mapping[str, Pattern]], float]) -> None:
+        self.target, self.table, self.tried = target, table, tried
+        self.predicted_ms = table.model_ms
         self.errors: dict[Key, list[float]] = {}
         self.influence: dict[Key, float] = {}
         self.chosen: dict[str, int] = {}
@@ -177,6 +192,25 @@ class _Balance(Allocation):
 
     def gains(self, name: str) -> list[float]:
         return [0.0, *(self.table.gains(name) or [0.0] * len(self.target.levels))]
+
+    def choose(self, errors: Mapping[str, list[float]], candidates: Sequence[Pattern]) -> None:
+        """Levels by the table, corrected by how the whole model runs with them: what a layer gains depends a
+        little on its neighbours."""
+        gains = [self.gains(name) for name in errors]
+        most = sum(map(max, gains))
+        wanted = asked = self.table.model_ms - self.target.wanted_ms(self.table.model_ms)
+        for _ in range(REHEARSALS):
+            levels = choose_levels(list(errors.values()), gains, min(asked, most))
+            before, self.chosen = self.chosen, dict(zip(errors, levels, strict=True))
+            promised = sum(gain[level] for gain, level in zip(gains, levels, strict=True))
+            if self.chosen == before or promised <= 0:
+                return
+            sparse = {n: candidates[i] for n, i in self.chosen.items() if self.gains(n)[i] > 0}
+            gained = self.table.model_ms * (1.0 - self.tried(sparse))
+            self.predicted_ms = self.table.model_ms - gained
+            if abs(gained - promised) <= CLOSE * promised or gained <= 0:
+                return
+            asked = wanted * promised / gained
 
 
 class _Trials(Survey):
@@ -205,10 +239,21 @@ class _Trials(Survey):
         for (name, _), errors in weigh(rule.errors, rule.influence, self.tried).items():
             layers.setdefault(name, []).append(errors)
         sums = [[sum(e) for e in zip(*parts, strict=True)] for parts in layers.values()]
-        wanted = rule.table.model_ms - rule.target.wanted_ms(rule.table.model_ms)
-        levels = choose_levels(sums, [rule.gains(name) for name in layers], wanted)
-        rule.chosen = dict(zip(layers, levels, strict=True))
+        rule.choose(dict(zip(layers, sums, strict=True)), self.candidates)
         return {key: self.candidates[rule.chosen[key[0]]] for key in rule.errors}
+
+
+def _tried(model: nn.Module, sites: list[Site], batches: list[Batch], levels: Mapping[str, Pattern]) -> float:
+    with evaluating(model):
+        return rehearse(model, sites, batches, levels)
+
+
+def _tell_folded(report: PruneReport, targets: list[Weight]) -> None:
+    """What was folded before `prune_` looked, in its report."""
+    notes = {target.name: target.notes for target in targets}
+    for row in report.rows:
+        new = [note for note in notes.get(row["name"], []) if note not in row["note"]]
+        row["note"] = "; ".join(filter(None, [row["note"], *new]))
 
 
 def _calibration(given: Any, batches: list[Batch]) -> Calibration:
@@ -217,11 +262,8 @@ def _calibration(given: Any, batches: list[Batch]) -> Calibration:
     return Calibration([batch.kwargs or batch.args for batch in batches])
 
 
-def _called(
-    model: nn.Module, batches: list[Batch], filter_fn: Callable[[nn.Module, str], bool] | None
-) -> list[Site]:
+def _called(model: nn.Module, targets: list[Weight], batches: list[Batch]) -> list[Site]:
     """The layers that will be pruned, can be converted, and are reached by the inputs."""
-    targets, _ = find_targets(model, filter_fn)
     modules = {id(module) for target in targets for module in target.modules.values()}
     sites = [site for site in survey(model, None, at_least=0.0) if id(site.module) in modules]
     with evaluating(model), recording(sites):
@@ -243,25 +285,8 @@ def _check_reach(table: Table, target: Target) -> None:
         )
 
 
-def _dense_and_now(
-    model: nn.Module, sites: list[Site], dense: list[nn.Module], batches: list[Batch]
-) -> tuple[float, float]:
-    """Milliseconds of the model with its old layers and as it is, taking turns."""
-    old, new = Times(), Times()
-    for i in rounds(SECONDS, AT_LEAST + 1, 60):
-        with swapped(sites, dense):
-            before = Times()
-            before.add(lambda: [batch.run(model) for batch in batches])
-        after = Times()
-        after.add(lambda: [batch.run(model) for batch in batches])
-        if i:  # the first round finds cold caches
-            old.seconds += before.seconds
-            new.seconds += after.seconds
-    return old.ms, new.ms
-
-
 def _report(
-    rule: _Balance, pruned: PruneReport, accelerated: AccelerateReport, times: tuple[float, float]
+    rule: _Balance, pruned: PruneReport, accelerated: AccelerateReport, turns: Turns
 ) -> BalanceReport:
     runs = {row["name"]: row["runs"] for row in accelerated.rows}
     rows = []
@@ -275,16 +300,17 @@ def _report(
             {"name": name, "shape": row["shape"], "sparsity": row["sparsity"], **figures}
             | {"predicted_ms": rule.predicted(name), "runs": runs.get(name, "dense")}
         )
-    saved = sum(rule.gains(name)[level] for name, level in rule.chosen.items())
-    predicted, (dense, now) = rule.table.model_ms - saved, times
+    # Both against the dense time of their moment; `turns` has the dense model second.
+    predicted, measured = rule.table.model_ms / rule.predicted_ms, turns.ratio
     summary = {
-        "dense_ms": dense,
+        "dense_ms": turns.second.ms,
         "target_ms": rule.target.wanted_ms(rule.table.model_ms),
-        "predicted_ms": predicted,
-        "measured_ms": now,
-        "predicted_speedup": rule.table.model_ms / predicted,
-        "measured_speedup": dense / now,
-        "off": rule.table.model_ms / predicted / (dense / now) - 1.0,
+        "predicted_ms": rule.predicted_ms,
+        "measured_ms": turns.second.ms / measured,
+        "spread": turns.spread,
+        "predicted_speedup": predicted,
+        "measured_speedup": measured,
+        "off": predicted / measured - 1.0,
         "sparsity": pruned.summary["sparsity"],
         "layers": len(rows),
         "converted": accelerated.summary["converted"],

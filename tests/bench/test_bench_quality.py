@@ -25,7 +25,7 @@ from bench.quality.grid import (
     timed_cells,
 )
 from bench.quality.metrics import embedding_quality, input_variation, live_weights
-from bench.quality.plots import draw
+from bench.quality.publish import BEGIN, END, publish
 from bench.quality.run import Results, quality_jobs, run_jobs
 from bench.quality.tables import quality_tables, uniform_at
 from prunus import NM, OWL, Block, Layers, Neurons, Sensitivity, Taylor, Unstructured
@@ -114,7 +114,8 @@ def test_a_file_is_gone_on_with(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.
 def test_times_tables_and_pictures(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "SECONDS", 0.0)
     shared = {"part": "gpt", "commit": "x"}
-    records = [{"record": "run", "cpu": "test"}]
+    run = {"cpu": "test", "cpus": 1, "isa": "avx2", "commit": "x", "time": "now", "versions": {}, "blas": []}
+    records: list[dict[str, Any]] = [{"record": "run", **run}]
     records.append({"record": "quality-variation", **shared, **work.variation_record(tiny, 0)})
     for sparsity in (0.5, 0.9):
         cell = Cell("wanda", "row", sparsity)
@@ -128,9 +129,50 @@ def test_times_tables_and_pictures(tiny: Tiny, tmp_path: Path, monkeypatch: pyte
     assert [any(word in t for t in titles) for word in ("perplexity", "variation", "time", "balance_")] == [
         True
     ] * 4
-    names = {path.name for path in draw(records, tmp_path)}
-    assert names == {"quality-gpt-ms.svg", "quality-gpt-sparsity.svg"}
-    assert all(1000 < path.stat().st_size < 80_000 for path in tmp_path.glob("*.svg"))
+    page = tmp_path / "README.md"
+    page.write_text(f"Before\n{BEGIN}\nold\n{END}\nAfter\n")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/quality-minilm-ms.svg").write_text("of nothing in these records")
+    keyed = [r if r["record"] == "run" else r | {"key": [r["record"]]} for r in records]
+    for _ in range(2):  # the second time over its own text
+        publish(keyed, page)
+        text = page.read_text()
+        assert text.startswith(f"Before\n{BEGIN}\ntest")
+        assert text.endswith(f"{END}\nAfter\n")
+        assert "Commits: gpt at x; gpt times at x." in text
+        assert "| dense | " in text
+        assert "old" not in text
+        made = {path.name: path for path in (tmp_path / "pictures").iterdir()}
+        assert set(made) == {"quality-gpt-ms.svg", "quality-gpt-sparsity.svg"}
+        assert all(f"(pictures/{name})" in text for name in made)
+        assert all(1000 < path.stat().st_size < 80_000 for path in made.values())
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="expected the marks"):
+        publish(keyed, page)
+
+
+def test_tables_have_the_dense_model_the_variation_and_the_range_over_seeds() -> None:
+    shared = {"part": "minilm", "method": "wanda", "pattern": "row", "sparsity": 0.5, "gone": 0.5}
+    perfect = {"cosine": 1.0, "spearman": 1.0, "overlap": 1.0}
+    records: list[dict[str, Any]] = []
+    for seed, cosine in enumerate((0.8, 0.9, 0.7)):
+        variation = {"part": "minilm", "seed": seed, "layers": {}, "cv": 0.4 + 0.1 * seed, "dense": perfect}
+        records.append({"record": "quality-variation", **variation})
+        figures = {"cosine": cosine, "spearman": 0.5, "overlap": 0.5}
+        records.append({"record": "quality", **shared, "seed": seed, **figures})
+    figures = {"seed": 0, "cosine": 0.6, "spearman": 0.5, "overlap": 0.25}
+    records.append({"record": "quality", **shared, "method": "magnitude", **figures})
+    cut = {"pattern": "layers", "method": "bias", "gone": 1 / 3}
+    records.append({"record": "quality", **shared, **cut, **figures})
+    tables = quality_tables(records)
+    assert tables[0].columns == ["method, pattern", "input cv", "0 %", "50 %"]
+    assert tables[0].rows == [
+        ["dense", "0.50", "1.000", ""],
+        ["wanda, row", "0.50", "", "0.800 (0.700..0.900)"],
+        ["magnitude, row", "0.40", "", "0.600"],
+    ]
+    structures = next(table for table in tables if "blocks" in table.title)
+    assert structures.rows == [["layers (bias)", "50 %", "33 %", "0.600", "0.500", "25 %"]]
 
 
 def test_processor_time_leaves_out_sleep_and_needs_one_thread() -> None:

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 from prunus import balance
 from prunus import nn as prunus_nn
-from prunus._balance_table import Table
+from prunus._balance_table import AT_LEAST, AT_MOST, Table, Turns
+from prunus._timing import Times
 from prunus.balance import Target, balance_
 from prunus.methods import Magnitude, Method, SparseGPT, Wanda
 from prunus.patterns import NM, Block, Unstructured
@@ -32,6 +34,19 @@ def fixed_times(monkeypatch):
         return Table(10.0 * len(names) + 5.0, dict.fromkeys(names, 10.0), {name: list(ms) for name in names})
 
     monkeypatch.setattr(balance, "measure", measure)
+    monkeypatch.setattr(balance, "rehearse", whole_model(1.0))
+
+
+def whole_model(share):
+    """A machine where all layers together gain a share of what each of them gains alone."""
+
+    def rehearse(model, sites, batches, levels):
+        gained = sum(10.0 * levels[site.name].sparsity for site in sites if site.name in levels)
+        rehearse.seen.append(gained)
+        return 1.0 - share * gained / (10.0 * len(sites) + 5.0)
+
+    rehearse.seen = []
+    return rehearse
 
 
 @pytest.mark.parametrize("method", [Wanda(), Magnitude(), SparseGPT()], ids=str)
@@ -54,6 +69,72 @@ def test_the_predicted_time_meets_the_target(fixed_times, method, pattern):
     assert "measured" in str(report)
     assert set(report.pruned.pruned) == {"0", "2", "4"}
     assert {row["name"] for row in report.accelerated.rows} == {"0", "2", "4"}
+
+
+@pytest.mark.parametrize(("share", "times"), [(0.8, 2), (1.25, 2), (0.99, 1)])
+def test_levels_are_chosen_again_where_the_model_gains_another_time(fixed_times, monkeypatch, share, times):
+    rehearsal = whole_model(share)
+    monkeypatch.setattr(balance, "rehearse", rehearsal)
+    levels = tuple(i / 40 for i in range(1, 40))
+    report = balance_(stack(), X, Target(ms=23.0, levels=levels))
+    s = report.summary
+    # 12 of 35 ms must go; a model that gains 0.8 of what its layers promise needs 15 ms of promises.
+    assert len(rehearsal.seen) == times
+    assert s["predicted_ms"] == pytest.approx(35.0 - share * rehearsal.seen[-1])
+    assert s["predicted_ms"] == pytest.approx(23.0, abs=0.4)
+
+
+def test_rehearsals_end(fixed_times, monkeypatch):
+    answers = iter((0.99, 0.5, 0.99, 0.5, 0.99))
+    monkeypatch.setattr(balance, "rehearse", lambda *args: next(answers))
+    report = balance_(stack(), X, Target(ms=30.0, levels=(0.3, 0.6, 0.9)))
+    assert next(answers) in (0.5, 0.99)
+    assert report.summary["predicted_ms"] in (35.0 * 0.99, 35.0 * 0.5)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_masks_of_torch_are_folded_or_put_back(fixed_times, monkeypatch, fails):
+    model = stack()
+    torch_prune.l1_unstructured(model[2], "weight", 0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert "2.weight_mask" in before
+    target = Target(speedup=1.5, levels=(0.5, 0.9))
+    if fails:
+
+        def breaks(*args, **kwargs):
+            raise RuntimeError("broke")
+
+        monkeypatch.setattr(balance, "accelerate_", breaks)
+        with pytest.raises(RuntimeError, match="broke"):
+            balance_(model, X, target)
+        assert list(model.state_dict()) == list(before)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        return
+    report = balance_(model, X, target)
+    assert {row["name"] for row in report.rows} == {"0", "2", "4"}
+    note = next(row["note"] for row in report.pruned.rows if row["name"] == "2")
+    assert note == "folded torch.nn.utils.prune mask"
+    assert not any("mask" in name or "orig" in name for name in model.state_dict())
+
+
+def test_pairs_outlast_a_slow_phase():
+    """A machine that is three times slower for half of the turns: the ratio does not see it."""
+    turns = Turns(Times([1.0, 1.0, 3.0, 3.0, 3.0]), Times([2.0, 2.0, 6.0, 6.0, 6.3]))
+    assert turns.ratio == 2.0
+    assert turns.spread == pytest.approx(0.025)
+    assert Turns(Times([1.0]), Times([2.0])).spread == 0.0
+
+
+def test_turns_end_where_the_ratio_is_settled():
+    steady, noisy = Turns(), Turns()
+    for i in steady.rounds(1e9):
+        steady.first.seconds.append(1.0 + i)
+        steady.second.seconds.append(2.0 + 2.0 * i)
+    for i in noisy.rounds(1e9):
+        noisy.first.seconds.append(1.0)
+        noisy.second.seconds.append(1.0 + i % 2)
+    assert len(steady.ratios) == AT_LEAST + 1
+    assert len(noisy.ratios) == AT_MOST
 
 
 def test_the_layer_that_minds_least_pays(fixed_times):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from prunus.prune.report import PruneReport
 from prunus.prune.run import Run
 from prunus.prune.targets import FilterFn, Target, find_targets
 
-__all__ = ["prune_", "prune_and"]
+__all__ = ["fold_targets", "prune_", "prune_and"]
 
 _MAGNITUDE = Magnitude()
 
@@ -74,8 +74,7 @@ def prune_and(
             + (f" ({reasons}{', ...' if len(rows) > 5 else ''})" if rows else "")
         )
     with Journal() as journal:
-        for target in targets:
-            _fold(target, journal)
+        fold_targets(targets, journal)
         before = {target.name: _zeros(target) for target in targets}
         given = None if calibration is None else as_calibration(calibration)
         run = Run(model, targets, method, given)
@@ -123,13 +122,15 @@ def _fitting(targets: list[Target], pattern: object, rows: list[dict[str, Any]])
     return fitting
 
 
-def _fold(target: Target, journal: Journal) -> None:
-    for module in target.modules.values():
-        folded = fold(module)
-        if folded is not None:
-            note, undo = folded
-            journal.on_undo(undo)
-            target.notes.append(note)
+def fold_targets(targets: Iterable[Target], journal: Journal) -> None:
+    """Masks and parametrizations of the targets become zeros in ordinary weights, noted at each target."""
+    for target in targets:
+        for module in target.modules.values():
+            folded = fold(module)
+            if folded is not None:
+                note, undo = folded
+                journal.on_undo(undo)
+                target.notes.append(note)
 
 
 def _zeros(target: Target) -> int:
