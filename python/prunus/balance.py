@@ -101,11 +101,12 @@ class BalanceReport(Report):
 
     def summary_line(self) -> str:
         s = self.summary
+        threads = f"{s['threads']} thread{'s' * (s['threads'] != 1)}"
         return (
             f"{s['measured_speedup']:.2f}x measured, {s['predicted_speedup']:.2f}x predicted; "
             f"{s['dense_ms']:.2f} ms -> {s['measured_ms']:.2f} ms (predicted {s['predicted_ms']:.2f} ms, "
             f"off by {s['off']:+.1%}, spread {s['spread']:.1%}); "
-            f"{s['sparsity']:.1%} of {s['layers']} layers zero; {s['threads']} thread{'s' * (s['threads'] != 1)}."
+            f"{s['sparsity']:.1%} of {s['layers']} layers zero; {threads}."
         )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from prunus.families import weight_matrix
 from prunus.masks import select
-from prunus.methods import Magnitude, Random
+from prunus.methods import Magnitude, Random, SparseGPT, Wanda
 from prunus.patterns import NM, Block, Unstructured
 from prunus.prune import prune_
 
@@ -257,3 +257,19 @@ def test_global_budget_is_one_selection_over_the_model(build):
 def test_wrong_arguments_are_named(arguments, error, sentence):
     with pytest.raises(error, match=sentence):
         prune_(*arguments)
+
+
+@pytest.mark.parametrize("method", [Wanda(), SparseGPT(), Magnitude(repair=True)], ids=str)
+def test_what_attention_reads_without_calling_it_is_skipped_where_inputs_are_wanted(method):
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+    before = model.layers[0].self_attn.out_proj.weight.clone()
+    report = prune_(model, Unstructured(0.5), method, [torch.randn(3, 7, 16)])
+    assert set(report.pruned) == {f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)}
+    reason = "MultiheadAttention reads its weight and never calls it: its inputs are not seen"
+    assert report.skipped["layers.0.self_attn.out_proj"] == reason
+    assert torch.equal(model.layers[0].self_attn.out_proj.weight, before)
+    assert "layers.0.self_attn.out_proj" in prune_(model, Unstructured(0.5)).pruned
+    alone = nn.MultiheadAttention(16, 2)
+    with pytest.raises(ValueError, match=r"at least one Linear .*out_proj: MultiheadAttention reads"):
+        prune_(alone, Unstructured(0.5), method, [(torch.randn(7, 3, 16),) * 3])

@@ -14,9 +14,12 @@ from prunus._arrays import FLOATS
 from prunus.families import blocks, stacks, weight_matrix
 from prunus.families.lookup import block_parts
 
-__all__ = ["FilterFn", "Target", "find_targets", "is_linear"]
+__all__ = ["FilterFn", "Target", "find_targets", "is_linear", "read_weights"]
 
 FilterFn = Callable[[nn.Module, str], bool]
+
+# Modules that read the weights of their Linear children.
+READERS = (nn.MultiheadAttention,)
 
 # What projections that are several in one are called. Those of a known family get a budget per part.
 FUSED = frozenset({"query_key_value", "qkv", "qkv_proj", "Wqkv", "c_attn", "gate_up_proj", "in_proj"})
@@ -110,6 +113,17 @@ def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Tar
     covered = {_identity(_weight_of(module)) for module in model.modules() if is_linear(module)}
     skipped += _other_weights(model, covered)
     return list(targets.values()), skipped
+
+
+def read_weights(model: nn.Module) -> dict[str, str]:
+    """Name -> kind of the module above that reads the weight of this Linear instead of calling it."""
+    return {
+        f"{name}.{path}".lstrip("."): type(module).__name__
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, READERS)
+        for path, child in module.named_modules()
+        if is_linear(child)
+    }
 
 
 def _weight_of(module: Any) -> Tensor | None:

@@ -16,8 +16,8 @@ from prunus.patterns import NM, Block, Pattern, Unstructured
 from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
 from prunus.prune.report import PruneReport
-from prunus.prune.run import Run
-from prunus.prune.targets import FilterFn, Target, find_targets
+from prunus.prune.run import Run, looks_at_inputs
+from prunus.prune.targets import FilterFn, Target, find_targets, read_weights
 
 __all__ = ["fold_targets", "prune_", "prune_and"]
 
@@ -40,7 +40,8 @@ def prune_(
     transformer blocks (all, where the model has none) whose weight is not shared with an embedding; so not
     the embeddings, poolers and output heads. A shared weight is pruned and counted once. Fused projections
     (q, k, v or gate, up in one weight) get one budget per part. Masks left by `torch.nn.utils.prune` or a
-    parametrization of the weight are folded in first. Weights: float32, float64, float16, bfloat16.
+    parametrization of the weight are folded in first. Weights: float32, float64, float16, bfloat16. Methods
+    that look at inputs leave out what `nn.MultiheadAttention` holds: its weights are read, not called.
 
     Raises TypeError for arguments of another kind, ValueError when nothing is left to prune, when `method`
     needs a calibration that is missing, when a layer saw no token, when a weight is NaN.
@@ -65,6 +66,8 @@ def prune_and(
     calibration, filter_fn = inputs
     started = time.perf_counter()
     targets, rows = find_targets(model, filter_fn)
+    if looks_at_inputs(method, pattern):
+        targets = _called(model, targets, rows)
     targets = _fitting(targets, pattern, rows)
     if not targets:
         reasons = "; ".join(f"{row['name']}: {row['note']}" for row in rows[:5])
@@ -103,6 +106,16 @@ def _check_pattern(pattern: object) -> None:
     if not isinstance(pattern, (Unstructured, NM, Block)):
         kind = type(pattern).__name__
         raise TypeError(f"pattern: expected Unstructured, NM, Block or an Allocation, got {kind}")
+
+
+def _called(model: nn.Module, targets: list[Target], rows: list[dict[str, Any]]) -> list[Target]:
+    """The targets whose forward is called, so that their inputs are seen; a row for every other one."""
+    readers = read_weights(model)
+    for target in targets:
+        if target.name in readers:
+            reason = f"{readers[target.name]} reads its weight and never calls it: its inputs are not seen"
+            rows.append(target.row("skipped", reason))
+    return [target for target in targets if target.name not in readers]
 
 
 def _fitting(targets: list[Target], pattern: object, rows: list[dict[str, Any]]) -> list[Target]:
