@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from prunus.allocation import OWL, Sensitivity
 from prunus.families import weight_matrix
 from prunus.masks import select
 from prunus.methods import Magnitude, Random, SparseGPT, Wanda
@@ -164,15 +165,47 @@ def test_experts_are_named_and_do_not_expose_the_head():
 
 
 def test_fused_weights_of_unknown_families_are_noted():
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    from transformers import BloomConfig, BloomForCausalLM
 
-    sizes = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 32, "vocab_size": 60}
-    model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_hidden_layers=1))
+    sizes = {"hidden_size": 16, "n_head": 4, "n_layer": 1, "vocab_size": 60, "tie_word_embeddings": False}
+    model = BloomForCausalLM(BloomConfig(**sizes))
     rows = {row["name"].rpartition(".")[2]: row for row in prune_(model, Unstructured(0.5)).rows}
     assert rows["query_key_value"]["status"] == "pruned"
     assert rows["query_key_value"]["note"] == "fused, and of no known family: its parts share one budget"
     assert rows["dense_h_to_4h"]["note"] == ""
     assert rows["lm_head"]["note"] == "outside the blocks"
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern"),
+    [
+        (Magnitude(), Unstructured(0.5)),
+        (SparseGPT(), Unstructured(0.5, scope="row")),
+        (Wanda(repair=True), NM(2, 4)),
+        (Wanda(), OWL(Unstructured(0.5))),
+        (Wanda(), Sensitivity(Unstructured(0.5), levels=(0.25, 0.5))),
+    ],
+    ids=str,
+)
+def test_parts_that_alternate_head_by_head_have_a_budget_each(method, pattern):
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 32, "vocab_size": 60}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, num_hidden_layers=1)).eval()
+    fused = model.gpt_neox.layers[0].attention.query_key_value.weight
+    heads = fused.detach().view(4, 3, 4, 16)  # head, part, row of the head
+    heads[:, 0] *= 100.0
+    before = heads.clone()
+    report = prune_(model, pattern, method, {"input_ids": torch.arange(60).view(4, 15)})
+    assert [row["note"] for row in report.rows if row["name"].endswith("query_key_value")] == [""]
+    kept = [128 - zeros(heads[:, part]) + 128 for part in range(3)]
+    if isinstance(pattern, (Unstructured, NM)):
+        assert kept == [128, 128, 128]
+    else:
+        assert all(0 < count < 256 for count in kept)
+    if type(method) is Wanda and not method.repair:
+        assert torch.equal(heads[heads != 0], before[heads != 0])
 
 
 def test_zero_targets_is_an_error():

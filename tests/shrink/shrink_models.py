@@ -31,6 +31,7 @@ _BERT = {
     "max_position_embeddings": 64,
 }
 _GPT2 = {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_inner": WIDTH}
+_NEOX = {**_BERT, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _OPT = {**_BERT, "ffn_dim": WIDTH, "word_embed_proj_dim": HIDDEN, "dropout": 0.0}
 
 MAKE: dict[str, Any] = {
@@ -40,6 +41,12 @@ MAKE: dict[str, Any] = {
     "distilbert": lambda: tf.DistilBertModel(
         tf.DistilBertConfig(vocab_size=VOCAB, dim=HIDDEN, n_layers=LAYERS, n_heads=HEADS, hidden_dim=WIDTH)
     ),
+    "electra": lambda: tf.ElectraModel(tf.ElectraConfig(**_BERT, embedding_size=HIDDEN)),
+    "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**_NEOX)),
+    "gpt_neox-serial": lambda: tf.GPTNeoXForCausalLM(
+        tf.GPTNeoXConfig(**_NEOX, use_parallel_residual=False, attention_bias=False)
+    ),
+    "phi": lambda: tf.PhiForCausalLM(tf.PhiConfig(**_LLAMA)),
     "gpt2": lambda: tf.GPT2LMHeadModel(
         tf.GPT2Config(**_GPT2, n_positions=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     ),
@@ -55,6 +62,10 @@ FAMILY_OF = {
     "bert-mlm": "bert",
     "roberta": "bert",
     "distilbert": "distilbert",
+    "electra": "bert",
+    "gpt_neox": "gpt_neox",
+    "gpt_neox-serial": "gpt_neox",
+    "phi": "phi",
     "gpt2": "gpt2",
     "opt": "opt",
     "llama": "llama",
@@ -63,7 +74,7 @@ FAMILY_OF = {
     "qwen2": "llama",
     "phi3": "phi3",
 }
-DECODERS = ("gpt2", "opt", "llama", "qwen2", "phi3")
+DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "phi", "phi3")
 
 
 def make(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from shrink_models import FAMILY_OF, HIDDEN, LAYERS, WIDTH, make
+from shrink_models import FAMILY_OF, HEADS, HIDDEN, LAYERS, WIDTH, make
 from torch import nn
 from torch.nn.utils import prune
 from transformers.pytorch_utils import Conv1D
@@ -69,6 +69,22 @@ def test_fused_parts_are_the_rows_that_the_forward_pass_cuts(name):
     model(input_ids=torch.arange(3, 9).reshape(1, 6))
     assert seen == [0.0]
     assert attention is not None
+
+
+def test_parts_that_alternate_head_by_head_are_row_numbers():
+    model = make("gpt_neox")
+    size = HIDDEN // HEADS
+    parts = fused_parts(model, "gpt_neox.layers.1.attention.query_key_value")
+    assert parts["v"] == tuple(row for row in range(3 * HIDDEN) if row % (3 * size) >= 2 * size)
+    assert sorted(parts["q"] + parts["k"] + parts["v"]) == list(range(3 * HIDDEN))
+    block = model.gpt_neox.layers[1]
+    with torch.no_grad():
+        block.attention.query_key_value.weight[list(parts["v"])] = 0
+        block.attention.query_key_value.bias[list(parts["v"])] = 0
+    seen = []
+    block.attention.dense.register_forward_pre_hook(lambda _, args: seen.append(args[0].abs().max().item()))
+    model(input_ids=torch.arange(3, 9).reshape(1, 6))
+    assert seen == [0.0]
 
 
 def test_fused_parts_of_gate_up_and_of_plain_layers():
@@ -137,6 +153,8 @@ def test_an_incomplete_description_is_refused():
         Family(name="x", blocks="layer", q="a", o="d", up="e", down="f")
     with pytest.raises(ValueError, match="either gate_up or up"):
         Family(name="x", blocks="layer", qkv="a", o="d", down="f")
+    with pytest.raises(ValueError, match="expected qkv where qkv_by_head is set"):
+        Family(name="x", blocks="layer", q="a", k="b", v="c", o="d", up="e", down="f", qkv_by_head=True)
     with pytest.raises(TypeError, match="family: expected a Family, got str"):
         register_family("bert")
 

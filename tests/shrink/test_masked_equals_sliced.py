@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from shrink_models import FAMILY_OF, batches, make, output
+from transformers import MPNetConfig, MPNetModel, ViTConfig, ViTModel
 
 from prunus.families import find_stack, weight_matrix
 from prunus.shrink import Heads, Neurons, shrink_
@@ -56,7 +57,8 @@ def test_groups_without_input_weights_cost_nothing(name, kind):
     report = shrink_(shrunk, KINDS[kind](0.5))
     assert report.summary["importance"] == "weight"
     assert all(row["after"] == row["before"] // 2 for row in report.rows)
-    emits = name not in ("mistral", "phi3", "llama") and (name, kind) != ("qwen2", "neurons")
+    silent = ("mistral", "phi3", "llama"), (("qwen2", "neurons"), ("gpt_neox-serial", "heads"))
+    emits = name not in silent[0] and (name, kind) not in silent[1]
     assert all(bool(row["bias"]) == emits for row in report.rows)
     for batch in batches():
         torch.testing.assert_close(output(shrunk, batch), output(masked, batch), rtol=0, atol=1e-10)
@@ -139,3 +141,30 @@ def kept_groups(slot, shrunk_slot, before, after):
     old = weight_matrix(slot.module)[slot.start : slot.start + before * slot.per].reshape(before, -1)
     new = weight_matrix(shrunk_slot.module)[shrunk_slot.start : shrunk_slot.start + after * slot.per]
     return torch.tensor([g for g in range(before) if (old[g] == new.reshape(after, -1)).all(1).any()])
+
+
+def test_vision_models_are_cut_too():
+    config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    torch.manual_seed(0)
+    model = ViTModel(ViTConfig(**config, image_size=16, patch_size=8)).eval().double()
+    pixels = [{"pixel_values": torch.randn(2, 3, 16, 16, dtype=torch.float64)} for _ in range(3)]
+    assert find_stack(model).family.name == "vit"
+    for kind, cut in KINDS.items():
+        masked, shrunk = copy.deepcopy(model), copy.deepcopy(model)
+        for site in sites(find_stack(masked), kind):
+            silence_weights(site, list(range(1, site.count, 2)))
+            silence_weights(sites(find_stack(shrunk), kind)[site.index], list(range(1, site.count, 2)))
+        shrink_(shrunk, cut(0.5))
+        with torch.no_grad():
+            expected, found = (m(**pixels[0]).last_hidden_state for m in (masked, shrunk))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_heads_that_the_model_counts_elsewhere_stay():
+    config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = MPNetModel(MPNetConfig(**config, vocab_size=97)).eval()
+    with pytest.raises(ValueError, match=r"heads of mpnet models stay: .* position bias per head"):
+        shrink_(model, Heads(0.5))
+    assert all(row["after"] == 24 for row in shrink_(model, Neurons(0.5)).rows)
+    with torch.no_grad():
+        assert model(torch.arange(5, 11)[None]).last_hidden_state.shape == (1, 6, 32)

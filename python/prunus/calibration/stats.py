@@ -29,7 +29,8 @@ class Stats:
     grad_sum: Tensor | None = None
     grad_sq: Tensor | None = None
 
-    def part(self, rows: range) -> Stats:
+    def part(self, rows: slice | list[int]) -> Stats:
         """The same inputs seen by some rows of the weight (one projection of a fused one)."""
-        cut = [g if g is None else g[rows.start : rows.stop] for g in (self.grad_sum, self.grad_sq)]
-        return Stats(f"{self.name}[{rows.start}:{rows.stop}]", self.tokens, self.sumsq, self.gram, *cut)
+        cut = [g if g is None else g[rows] for g in (self.grad_sum, self.grad_sq)]
+        start, stop = (rows.start, rows.stop) if isinstance(rows, slice) else (rows[0], rows[-1] + 1)
+        return Stats(f"{self.name}[{start}:{stop}]", self.tokens, self.sumsq, self.gram, *cut)

@@ -46,6 +46,7 @@ class Family:
     name : word shown in reports.
     blocks : attribute name of the `nn.ModuleList` of blocks (the last part of its path in the model).
     q, k, v, o : attention projections; or `qkv`, one projection with the rows [q; k; v].
+    qkv_by_head : the rows of `qkv` are q, k, v of the first head, then those of the second, ...
     up, down, gate : MLP projections (`gate` only where act(gate) * up is computed); or `gate_up`,
         rows [gate; up].
     act : activation between up (or gate) and down: a module or a function.
@@ -60,6 +61,7 @@ class Family:
         all).
     index_dependent : config flags under which a block computes something else at another position.
     even_heads : the forward pass reads head counts from the shared config: every block needs the same.
+    fixed_heads : why heads cannot be removed ("" where they can).
     """
 
     name: str
@@ -70,6 +72,7 @@ class Family:
     k: str = ""
     v: str = ""
     qkv: str = ""
+    qkv_by_head: bool = False
     up: str = ""
     gate: str = ""
     gate_up: str = ""
@@ -82,12 +85,15 @@ class Family:
     config: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: HF_CONFIG)
     index_dependent: tuple[str, ...] = ()
     even_heads: bool = False
+    fixed_heads: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.qkv) == bool(self.q and self.k and self.v):
             raise ValueError(f"family {self.name!r}: expected either qkv or all of q, k and v")
         if bool(self.gate_up) == bool(self.up):
             raise ValueError(f"family {self.name!r}: expected either gate_up or up")
+        if self.qkv_by_head and not self.qkv:
+            raise ValueError(f"family {self.name!r}: expected qkv where qkv_by_head is set")
 
     def weights(self) -> tuple[str, ...]:
         """Paths of the projections of a block, fused ones once."""

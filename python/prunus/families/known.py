@@ -113,5 +113,70 @@ _PHI3 = Family(
     even_heads=True,
 )
 
+# Parallel residual or not: nothing here depends on it.
+_GPT_NEOX = Family(
+    name="gpt_neox",
+    blocks="layers",
+    qkv="attention.query_key_value",
+    qkv_by_head=True,
+    o="attention.dense",
+    up="mlp.dense_h_to_4h",
+    down="mlp.dense_4h_to_h",
+    act="mlp.act",
+    attention="attention",
+    norms=("input_layernorm", "post_attention_layernorm"),
+    out_bias="mlp.dense_4h_to_h",
+    head_size=("head_size",),
+)
+
+_PHI = Family(
+    name="phi",
+    blocks="layers",
+    q="self_attn.q_proj",
+    k="self_attn.k_proj",
+    v="self_attn.v_proj",
+    o="self_attn.dense",
+    up="mlp.fc1",
+    down="mlp.fc2",
+    act="mlp.activation_fn",
+    attention="self_attn",
+    norms=("input_layernorm",),
+    out_bias="mlp.fc2",
+    config={**HF_CONFIG, "head_size": ("head_dim",)},
+)
+
+_MPNET = Family(
+    name="mpnet",
+    blocks="layer",
+    q="attention.attn.q",
+    k="attention.attn.k",
+    v="attention.attn.v",
+    o="attention.attn.o",
+    up="intermediate.dense",
+    down="output.dense",
+    act="intermediate.intermediate_act_fn",
+    attention="attention.attn",
+    norms=("attention.LayerNorm", "output.LayerNorm"),
+    out_bias="output.LayerNorm",
+    fixed_heads="the encoder adds one position bias per head to the scores of all blocks",
+)
+
+# As of transformers 5: before, its blocks were called `layer` and looked like BERT's.
+_VIT = Family(
+    name="vit",
+    blocks="layers",
+    q="attention.q_proj",
+    k="attention.k_proj",
+    v="attention.v_proj",
+    o="attention.o_proj",
+    up="mlp.fc1",
+    down="mlp.fc2",
+    act="mlp.activation_fn",
+    attention="attention",
+    norms=("layernorm_before", "layernorm_after"),
+    out_bias="mlp.fc2",
+    config={**HF_CONFIG, "head_size": ("head_dim",)},
+)
+
 #: Known families, searched from the last to the first: a registered one wins over a built-in one.
-FAMILIES: list[Family] = [_BERT, _DISTILBERT, _GPT2, _OPT, _PHI3, _LLAMA]
+FAMILIES: list[Family] = [_BERT, _DISTILBERT, _MPNET, _VIT, _GPT2, _GPT_NEOX, _OPT, _PHI, _PHI3, _LLAMA]

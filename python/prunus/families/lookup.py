@@ -10,7 +10,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 from prunus.families.family import Family, Stack, weight_matrix
 from prunus.families.known import FAMILIES
 
-__all__ = ["blocks", "find_family", "find_stack", "fused_parts", "register_family", "stacks"]
+__all__ = ["Rows", "blocks", "find_family", "find_stack", "fused_parts", "register_family", "stacks"]
+
+#: Rows of one part of a fused weight: a range, or their numbers where the parts alternate.
+Rows = range | tuple[int, ...]
 
 
 def register_family(family: Family) -> None:
@@ -96,11 +99,12 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def fused_parts(model: nn.Module, name: str) -> dict[str, range]:
-    """Row ranges of the projections fused into the weight of module `name`, in its (n, k) matrix.
+def fused_parts(model: nn.Module, name: str) -> dict[str, Rows]:
+    """Rows of the projections fused into the weight of module `name`, in its (n, k) matrix.
 
-    {"q": ..., "k": ..., "v": ...} or {"gate": ..., "up": ...}; {} when the module is not fused or not in a
-    known block. A budget per part keeps one projection from starving another.
+    {"q": ..., "k": ..., "v": ...} or {"gate": ..., "up": ...}, each a range, or a tuple of row numbers where
+    the parts alternate head by head; {} when the module is not fused or not in a known block. A budget per
+    part keeps one projection from starving another.
     """
     for stack in stacks(model):
         prefix = f"{stack.name}." if stack.name else ""
@@ -109,14 +113,17 @@ def fused_parts(model: nn.Module, name: str) -> dict[str, range]:
         index, _, path = name[len(prefix) :].partition(".")
         if not index.isdecimal() or int(index) >= len(stack.layers):
             continue
-        return block_parts(stack.family, stack.layers[int(index)], path)
+        return block_parts(stack, stack.layers[int(index)], path)
     return {}
 
 
-def block_parts(family: Family, block: nn.Module, path: str) -> dict[str, range]:
+def block_parts(stack: Stack, block: nn.Module, path: str) -> dict[str, Rows]:
     """`fused_parts` of one block: `path` is relative to the block."""
+    family = stack.family
     if path and path == family.qkv:
         rows = weight_matrix(block.get_submodule(path)).shape[0]
+        if family.qkv_by_head:
+            return _by_head(rows, head_size(stack, block))
         q = weight_matrix(block.get_submodule(family.o)).shape[1]
         kv = (rows - q) // 2
         return {"q": range(q), "k": range(q, q + kv), "v": range(q + kv, rows)}
@@ -124,6 +131,29 @@ def block_parts(family: Family, block: nn.Module, path: str) -> dict[str, range]
         rows = weight_matrix(block.get_submodule(path)).shape[0]
         return {"gate": range(rows // 2), "up": range(rows // 2, rows)}
     return {}
+
+
+def _by_head(rows: int, size: int) -> dict[str, Rows]:
+    starts = range(0, rows - 3 * size + 1, 3 * size)
+    return {
+        part: tuple(row for start in starts for row in range(start + i * size, start + (i + 1) * size))
+        for i, part in enumerate("qkv")
+    }
+
+
+def head_size(stack: Stack, block: nn.Module) -> int:
+    """Width of one attention head, from the attention module or as hidden size / heads of the config."""
+    attention = block.get_submodule(stack.family.attention)
+    for attribute in stack.family.head_size:
+        if isinstance(getattr(attention, attribute, None), int):
+            return int(getattr(attention, attribute))
+    hidden, heads = stack.number("hidden"), stack.number("heads")
+    if not hidden or not heads:
+        names = ", ".join(stack.family.head_size)
+        raise ValueError(
+            f"{stack.name}: expected the head size as {names} of the attention module or in the config"
+        )
+    return int(hidden) // int(heads)
 
 
 def _config_above(model: nn.Module, name: str) -> Any:

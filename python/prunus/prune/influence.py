@@ -11,6 +11,8 @@ from prunus.calibration.recorder import token_rows
 
 __all__ = ["Influence"]
 
+ALL = slice(None)
+
 
 class Influence:
     """Compares the outputs for the first calibration batch with those of the model as it was; one forward
@@ -21,15 +23,16 @@ class Influence:
         self.batch = next(iter(calibration.batches))
         self.before = self._outputs()
 
-    def of(self, weight: Tensor, trial: Tensor) -> float | None:
-        """|now - before|^2 / |before|^2 of the outputs without padding, `trial` in the place of `weight`,
-        averaged over outputs; None when the model gives no floating-point output. The weight comes back."""
-        old = weight.clone()
+    def of(self, weight: Tensor, trial: Tensor, rows: slice | list[int] = ALL) -> float | None:
+        """|now - before|^2 / |before|^2 of the outputs without padding, `trial` in the place of these rows of
+        `weight`, averaged over outputs; None when the model gives no floating-point output. The weight comes
+        back."""
+        old = weight[rows].clone()
         try:
-            weight.copy_(trial)
+            weight[rows] = trial.to(weight.dtype)
             now = self._outputs()
         finally:
-            weight.copy_(old)
+            weight[rows] = old
         errors = []
         for name, before in self.before.items():
             size = float(before.square().sum())

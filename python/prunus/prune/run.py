@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from prunus.allocation import Allocation, Global, Key
 from prunus.calibration import Calibration, Stats, gradients, untouched, walk
 from prunus.calibration import Group as MeasuredGroup
+from prunus.families.lookup import Rows
 from prunus.methods import Method, cuts, least_squares
 from prunus.patterns import Pattern, Unstructured
 from prunus.prune.influence import Influence
@@ -94,17 +95,20 @@ class Run:
     ) -> tuple[Tensor, Tensor | None]:
         """Mask and maybe new values of a whole weight, from those of its parts."""
         weight = self._values(target.weight)
-        masks, news = [], []
+        whole, values = torch.empty(weight.shape, dtype=torch.bool, device=weight.device), None
         try:
             for part, rows in target.parts.items():
-                piece = weight[rows.start : rows.stop]
-                mask, new = self.method.prune(piece, _of_part(target, stats, rows), patterns[part])
-                masks.append(mask)
-                news.append(piece if new is None else new)
-                changed = new is not None
+                place = _place(rows)
+                mask, new = self.method.prune(weight[place], _of_part(target, stats, place), patterns[part])
+                if len(target.parts) == 1:
+                    return mask, new
+                whole[place] = mask
+                if new is not None:
+                    values = weight.clone() if values is None else values
+                    values[place] = new
         except ValueError as error:
             raise ValueError(f"{target.name}: {error}") from error
-        return torch.cat(masks), torch.cat(news) if changed else None
+        return whole, values
 
     def _survey(self, allocation: Allocation) -> Plan:
         survey = allocation.survey(self.method)
@@ -116,12 +120,12 @@ class Run:
                 for target in targets:
                     weight = self._values(target.weight)
                     for part, rows in target.parts.items():
-                        key, place = (target.name, part), slice(rows.start, rows.stop)
-                        trial = survey.see(key, weight[place], _of_part(target, stats[target.name], rows))
+                        key, place = (target.name, part), _place(rows)
+                        trial = survey.see(key, weight[place], _of_part(target, stats[target.name], place))
                         if trial is None or self.calibration is None:
                             continue
                         influence = influence or Influence(self.model, self.calibration)
-                        error = influence.of(target.weight[place], trial)
+                        error = influence.of(target.weight, trial, place)
                         if error is not None:
                             survey.felt(key, error)
         return survey.patterns()
@@ -177,5 +181,10 @@ def _both(group: MeasuredGroup, slopes: Mapping[str, Stats]) -> dict[str, Stats]
     return stats
 
 
-def _of_part(target: Target, stats: Stats, rows: range) -> Stats:
-    return stats.part(rows) if len(target.parts) > 1 else stats
+def _place(rows: Rows) -> slice | list[int]:
+    """Rows as an index: a view where they are neighbours."""
+    return slice(rows.start, rows.stop) if isinstance(rows, range) else list(rows)
+
+
+def _of_part(target: Target, stats: Stats, place: slice | list[int]) -> Stats:
+    return stats.part(place) if len(target.parts) > 1 else stats

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunus._arrays import FLOATS
 from prunus.families import blocks, stacks, weight_matrix
-from prunus.families.lookup import block_parts
+from prunus.families.lookup import Rows, block_parts
 
 __all__ = ["FilterFn", "Target", "find_targets", "is_linear", "read_weights"]
 
@@ -30,13 +30,13 @@ class Target:
     """One weight to prune.
 
     name: qualified name of the first module that holds it. modules: every selected module that holds it.
-    parts: row ranges with a budget of their own, {"": all rows} where the weight is not fused.
+    parts: rows with a budget of their own, {"": all rows} where the weight is not fused.
     notes: what the report says about it.
     """
 
     name: str
     modules: dict[str, Any]
-    parts: dict[str, range] = field(default_factory=dict)
+    parts: dict[str, Rows] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -175,14 +175,14 @@ def _is_inside(name: str, names: tuple[str, ...]) -> bool:
     return name in names or name.startswith(tuple(f"{block}." for block in names))
 
 
-def _fused_parts(model: nn.Module) -> dict[str, dict[str, range]]:
+def _fused_parts(model: nn.Module) -> dict[str, dict[str, Rows]]:
     found = {}
     for stack in stacks(model):
         for index, block in enumerate(stack.layers):
             for path in filter(None, (stack.family.qkv, stack.family.gate_up)):
                 if is_linear(block.get_submodule(path)) and "weight" in block.get_submodule(path)._parameters:
                     prefix = f"{stack.name}.{index}" if stack.name else str(index)
-                    found[f"{prefix}.{path}"] = block_parts(stack.family, block, path)
+                    found[f"{prefix}.{path}"] = block_parts(stack, block, path)
     return found
 
 

@@ -47,7 +47,7 @@ def cut_groups(
     for slot in site.slots:  # a fused projection is cut once, with the rows of all its parts
         modules.setdefault(id(slot.module), (slot.module, []))[1].append(slot.rows(keep))
     for module, rows in modules.values():
-        edits.keep_rows(module, torch.cat(rows))
+        edits.keep_rows(module, torch.cat(rows).sort().values)
     edits.keep_columns(site.out, columns, weight)
     return note
 

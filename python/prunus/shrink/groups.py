@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from prunus.families import Stack, weight_matrix
 from prunus.families.family import resolve
-from prunus.families.lookup import block_parts
+from prunus.families.lookup import block_parts, head_size
 
-__all__ = ["KINDS", "VALUE_PARTS", "Kind", "Site", "Slot", "head_size", "sites"]
+__all__ = ["KINDS", "VALUE_PARTS", "Kind", "Site", "Slot", "sites"]
 
 Kind = Literal["neurons", "heads"]
 KINDS: tuple[Kind, ...] = ("neurons", "heads")
@@ -23,16 +23,17 @@ VALUE_PARTS = ("up", "gate", "v")
 
 @dataclass(frozen=True)
 class Slot:
-    """Rows of a projection that feed the groups: group g owns `per` rows from `start + g * per` on."""
+    """Rows of a projection that feed the groups: group g owns `per` rows from `start + g * stride` on."""
 
     module: nn.Module
     part: str
     start: int
     per: int
+    stride: int
 
     def rows(self, groups: Tensor) -> Tensor:
         """Row indices of these groups, in order."""
-        return (self.start + groups[:, None] * self.per + torch.arange(self.per)).flatten()
+        return (self.start + groups[:, None] * self.stride + torch.arange(self.per)).flatten()
 
 
 @dataclass(frozen=True)
@@ -82,30 +83,16 @@ def sites(stack: Stack, kind: Kind) -> list[Site]:
     return found
 
 
-def head_size(stack: Stack, block: nn.Module) -> int:
-    """Width of one attention head, from the attention module or as hidden size / heads of the config."""
-    attention = block.get_submodule(stack.family.attention)
-    for attribute in stack.family.head_size:
-        if isinstance(getattr(attention, attribute, None), int):
-            return int(getattr(attention, attribute))
-    hidden, heads = stack.number("hidden"), stack.number("heads")
-    if not hidden or not heads:
-        names = ", ".join(stack.family.head_size)
-        raise ValueError(
-            f"{stack.name}: expected the head size as {names} of the attention module or in the config"
-        )
-    return int(hidden) // int(heads)
-
-
 def _slot(stack: Stack, block: nn.Module, part: str, groups: int) -> Slot:
     """The rows of `part`, from its own projection or from the fused one."""
     family = stack.family
     path = getattr(family, part) or (family.qkv if part in "qkv" else family.gate_up)
     module = block.get_submodule(path)
-    rows = block_parts(family, block, path).get(part, range(weight_matrix(module).shape[0]))
+    rows = block_parts(stack, block, path).get(part, range(weight_matrix(module).shape[0]))
     if groups == 0 or len(rows) % groups:
         raise ValueError(f"{stack.name} {path}: expected rows in {groups} equal groups, got {len(rows)} rows")
-    return Slot(module, part, rows.start, len(rows) // groups)
+    per = len(rows) // groups
+    return Slot(module, part, rows[0], per, rows[per] - rows[0] if groups > 1 else per)
 
 
 def _neurons(stack: Stack, index: int) -> Site:
@@ -121,10 +108,12 @@ def _neurons(stack: Stack, index: int) -> Site:
 
 def _heads(stack: Stack, index: int) -> Site:
     family, block = stack.family, stack.layers[index]
+    if family.fixed_heads:
+        raise ValueError(f"{stack.name}: heads of {family.name} models stay: {family.fixed_heads}")
     out = block.get_submodule(family.o)
     size = head_size(stack, block)
     if family.qkv:
-        kv_rows = len(block_parts(family, block, family.qkv)["k"])
+        kv_rows = len(block_parts(stack, block, family.qkv)["k"])
     else:
         kv_rows = weight_matrix(block.get_submodule(family.k)).shape[0]
     columns = weight_matrix(out).shape[1]

@@ -63,16 +63,16 @@ def _emitted(site: Site) -> Tensor:
 
 def _rows(site: Site, slot: Slot) -> Tensor:
     """(groups, numbers) input weights of every group in one slot."""
-    rows = weight_matrix(slot.module)[slot.start : slot.start + site.count * slot.per]
+    rows = weight_matrix(slot.module)[slot.rows(torch.arange(site.count))]
     return rows.cpu().reshape(site.count, -1)
 
 
 def _bias(site: Site, slot: Slot) -> Tensor:
-    rows = site.count * slot.per
+    rows = slot.rows(torch.arange(site.count))
     bias = slot.module.bias
     if not isinstance(bias, Tensor):
-        return torch.zeros(rows, dtype=torch.float64)
-    return bias.detach()[slot.start : slot.start + rows].double().cpu()
+        return torch.zeros(len(rows), dtype=torch.float64)
+    return bias.detach()[rows].double().cpu()
 
 
 def choose(
