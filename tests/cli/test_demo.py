@@ -11,6 +11,7 @@ from prunus import _accelerate_race as race_module
 from prunus.cli import demo, encoder, main, texts
 from prunus.cli.demo import parse_patterns
 from prunus.cli.encoder import Encoder
+from prunus.cli.inputs import threads
 from prunus.patterns import NM, Block, Unstructured
 
 SMALL = ["demo", "--batch", "2", "--length", "16", "--texts", "24"]
@@ -62,7 +63,7 @@ def test_table_and_detail(capsys):
 
 def test_threads_come_back():
     before = torch.get_num_threads()
-    with demo.threads(3):
+    with threads(3):
         assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == before
 

@@ -138,8 +138,8 @@ def test_options_reach_the_verbs(more, method, model_dirs, text_file, tmp_path, 
 
 
 def test_a_target_speed(model_dirs, text_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("prunus._balance_table.SECONDS", 0.0)
-    monkeypatch.setattr("prunus.balance.SECONDS", 0.0)
+    monkeypatch.setattr("prunus._balance_table.LEVEL_SECONDS", 0.0)
+    monkeypatch.setattr("prunus._balance_table.WHOLE_SECONDS", 0.0)
     out = tmp_path / "out"
     more = ["--method", "wanda", "--target-speedup", "1.0", "--calibration", text_file]
     assert prune(model_dirs["llama"], out, *more) == 0
@@ -249,7 +249,7 @@ def no_linear(source):
 def test_refusals_are_sentences_and_write_nothing(
     change, more, sentence, model_dirs, text_file, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("prunus._balance_table.SECONDS", 0.0)
+    monkeypatch.setattr("prunus._balance_table.LEVEL_SECONDS", 0.0)
     (tmp_path / "empty.txt").write_text(" \n\n")
     (tmp_path / "latin.txt").write_bytes(b"\xe9t\xe9\n")
     texts = {"TEXT": text_file, "EMPTY": str(tmp_path / "empty.txt"), "LATIN": str(tmp_path / "latin.txt")}

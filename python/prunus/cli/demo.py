@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from prunus import _core
 from prunus._progress import progress
 from prunus.cli.encoder import Encoder, chunks
+from prunus.cli.inputs import add_threads, check_least, threads
 from prunus.cli.texts import paragraphs, split_texts
 from prunus.patterns import NM, Block, Pattern, Scope, Unstructured
 from prunus.report import Column, Report
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prunus.accelerate import AccelerateReport
 
-__all__ = ["DemoReport", "add_parser", "parse_patterns", "threads"]
+__all__ = ["DemoReport", "add_parser", "parse_patterns"]
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
 GOOD_COSINE = 0.95
@@ -89,7 +89,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--scope", choices=get_args(Scope), default="model", help="what shares one budget of zeros (model)"
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    add_threads(parser)
     parser.add_argument("--batch", type=int, default=8, help="texts per timed batch (8)")
     parser.add_argument("--length", type=int, default=64, help="tokens per timed text (64)")
     parser.add_argument("--texts", type=int, default=256, help="held-out texts for the quality columns (256)")
@@ -203,12 +203,12 @@ def measure(encoder: Encoder, patterns: list[tuple[str, Pattern]], data: _Data) 
         row |= {"ms": time.ms, "spread_ms": time.spread_ms, "speedup": times[0].ms / time.ms}
         row["megabytes"] = module_bytes(model) / 1e6
     batch, length = data.timed["input_ids"].shape
-    threads = torch.get_num_threads()
-    title = f"all-MiniLM-L6-v2, {batch} x {length} tokens, {threads} thread{'s' * (threads != 1)}, "
+    count = torch.get_num_threads()
+    title = f"all-MiniLM-L6-v2, {batch} x {length} tokens, {count} thread{'s' * (count != 1)}, "
     summary = {
         "batch": batch,
         "length": length,
-        "threads": threads,
+        "threads": count,
         "isa": _core.active_isa(),
         "held_out_texts": len(reference),
         "rounds": len(times[0].seconds),
@@ -254,20 +254,6 @@ def _nearest(embeddings: Tensor) -> Tensor:
 def _check_counts(options: argparse.Namespace) -> None:
     least = {"threads": 1, "batch": 1, "length": 4, "texts": NEIGHBOURS + 1}
     for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise ValueError(f"--{name}: expected at least {low}, got {value}")
+        check_least(name, getattr(options, name), low)
     if options.length > 512:
         raise ValueError(f"--length: expected at most 512, the model's limit, got {options.length}")
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(count or before)
-        yield
-    finally:
-        torch.set_num_threads(before)

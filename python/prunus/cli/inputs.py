@@ -15,9 +15,21 @@ from typing import TYPE_CHECKING, Any
 from prunus.cli.encoder import MissingPackage, chunks
 
 if TYPE_CHECKING:
+    import argparse
+
     from torch import Tensor
 
-__all__ = ["Inputs", "SampleSize", "make_inputs", "quiet_transformers", "random_inputs", "read_texts"]
+__all__ = [
+    "Inputs",
+    "SampleSize",
+    "add_threads",
+    "check_least",
+    "make_inputs",
+    "quiet_transformers",
+    "random_inputs",
+    "read_texts",
+    "threads",
+]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length")
@@ -32,11 +44,46 @@ class SampleSize:
     length: int
     seed: int = 0
 
-    def check(self) -> None:
-        """ValueError naming the option."""
+    @staticmethod
+    def add_options(group: Any, samples: int, seed_of: str = "of the choice of samples") -> None:
+        """The options of a command that reads samples; samples: how many by default."""
+        text = f"passages, or blocks of tokens ({samples})"
+        group.add_argument("--samples", type=int, default=samples, help=text)
+        group.add_argument("--batch", type=int, default=8, help="per batch, also when timing (8)")
+        group.add_argument("--length", type=int, default=128, help="tokens in each (128)")
+        group.add_argument("--seed", type=int, default=0, help=f"{seed_of} (0)")
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> SampleSize:
+        """From the options; ValueError naming the wrong one."""
         for name, low in {"samples": 1, "batch": 1, "length": 2}.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"--{name}: expected at least {low}, got {getattr(self, name)}")
+            check_least(name, getattr(options, name), low)
+        return cls(options.samples, options.batch, options.length, options.seed)
+
+
+def check_least(name: str, value: int | None, least: int) -> None:
+    """ValueError naming the option; None: not given."""
+    if value is not None and value < least:
+        raise ValueError(f"--{name}: expected at least {least}, got {value}")
+
+
+def add_threads(parser: Any) -> None:
+    """The option that `threads` reads."""
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many of torch's threads, or as many as it has; ValueError for less than one."""
+    import torch
+
+    check_least("threads", count, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass

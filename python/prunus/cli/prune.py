@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from prunus.cli.demo import parse_patterns, threads
+from prunus.cli.demo import parse_patterns
 from prunus.cli.inputs import (
     Inputs,
     SampleSize,
+    add_threads,
     make_inputs,
     quiet_transformers,
     random_inputs,
     read_texts,
+    threads,
 )
 from prunus.patterns import Pattern, Scope
 
@@ -82,26 +84,21 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--repair", action="store_true", help="refit the kept weights by least squares")
     data = parser.add_argument_group("calibration")
     data.add_argument("--calibration", metavar="FILE", help="UTF-8 text, one passage per line")
-    data.add_argument("--samples", type=int, default=128, help="passages, or blocks of tokens (128)")
-    data.add_argument("--batch", type=int, default=8, help="per batch, also when timing (8)")
-    data.add_argument("--length", type=int, default=128, help="tokens in each (128)")
-    data.add_argument(
-        "--seed", type=int, default=0, help="of the choice of samples and of --method random (0)"
-    )
+    SampleSize.add_options(data, 128, "of the choice of samples and of --method random")
     run_ = parser.add_argument_group("run")
     run_.add_argument("--no-accelerate", action="store_true", help="only write zeros: layers stay ordinary")
     run_.add_argument(
         "--dtype", choices=DTYPES, default="auto", help="cast the model first (auto: as stored)"
     )
-    run_.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    add_threads(run_)
     run_.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prune, accelerate, write; then print the tables or JSON."""
-    size = SampleSize(options.samples, options.batch, options.length, options.seed)
-    pattern = _check(options, size)
+    size = SampleSize.of(options)
+    pattern = _check(options)
     texts = read_texts(options.calibration, "--calibration") if options.calibration else []
     with quiet_transformers("prune"), threads(options.threads):
         model, inputs = _load(options, size, texts)
@@ -114,16 +111,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace, size: SampleSize) -> Pattern:
-    """Everything that can be refused before the model is read; the pattern."""
-    size.check()
+def _check(options: argparse.Namespace) -> Pattern:
+    """What can be refused before anything is read; the pattern."""
     out = Path(options.out)
     if os.path.lexists(out):
         raise ValueError(f"--out: expected a directory that does not exist yet, got {options.out!r}")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out: expected a directory in an existing one, got {options.out!r}")
-    if options.threads is not None and options.threads < 1:
-        raise ValueError(f"--threads: expected at least 1, got {options.threads}")
     needs = METHODS[options.method] or options.repair or options.allocation != "uniform"
     if needs and not options.calibration:
         why = f"--method {options.method}" if METHODS[options.method] else "--repair and --allocation"

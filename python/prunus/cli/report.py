@@ -6,8 +6,16 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from prunus.cli.demo import threads
-from prunus.cli.inputs import Inputs, SampleSize, make_inputs, quiet_transformers, random_inputs, read_texts
+from prunus.cli.inputs import (
+    Inputs,
+    SampleSize,
+    add_threads,
+    make_inputs,
+    quiet_transformers,
+    random_inputs,
+    read_texts,
+    threads,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,21 +40,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--text", metavar="FILE", help="UTF-8 text, one passage per line; not the calibration's"
     )
-    parser.add_argument("--samples", type=int, default=32, help="passages, or blocks of tokens (32)")
-    parser.add_argument("--batch", type=int, default=8, help="per batch (8)")
-    parser.add_argument("--length", type=int, default=128, help="tokens in each (128)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of samples (0)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    SampleSize.add_options(parser, 32)
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Load both, compare, print the table or JSON."""
-    size = SampleSize(options.samples, options.batch, options.length, options.seed)
-    size.check()
-    if options.threads is not None and options.threads < 1:
-        raise ValueError(f"--threads: expected at least 1, got {options.threads}")
+    size = SampleSize.of(options)
     texts = read_texts(options.text, "--text") if options.text else []
     with quiet_transformers("report"), threads(options.threads):
         report = _compare(options, size, texts)
