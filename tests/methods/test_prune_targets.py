@@ -9,7 +9,7 @@ from torch import nn
 from prunus.allocation import OWL, Sensitivity
 from prunus.families import weight_matrix
 from prunus.masks import select
-from prunus.methods import Magnitude, Random, SparseGPT, Wanda
+from prunus.methods import Magnitude, Random, SparseGPT, Taylor, Wanda
 from prunus.patterns import NM, Block, Unstructured
 from prunus.prune import prune_
 
@@ -146,22 +146,69 @@ def test_weights_that_are_not_linear_are_named():
     assert set(report.skipped) == {"experts", "conv", "attention.in_proj_weight"}
 
 
-def test_experts_are_named_and_do_not_expose_the_head():
-    """Matrices in one 3-D parameter are the body of the model: its head is still outside the blocks."""
+def mixtral():
     from transformers import MixtralConfig, MixtralForCausalLM
 
+    torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
-    model = MixtralForCausalLM(
-        MixtralConfig(**sizes, num_hidden_layers=1, vocab_size=60, num_local_experts=4)
-    )
-    report = prune_(model, Unstructured(0.5))
+    config = MixtralConfig(**sizes, num_hidden_layers=1, vocab_size=60, num_local_experts=4)
+    return MixtralForCausalLM(config).eval()
+
+
+EXPERTS = "model.layers.0.mlp.experts"
+
+
+@pytest.mark.parametrize("method", [Magnitude(), Magnitude("column", steps=2), Random()], ids=str)
+def test_every_expert_has_a_budget_of_its_own(method):
+    model = mixtral()
     experts = model.model.layers[0].mlp.experts
+    with torch.no_grad():
+        experts.gate_up_proj[:, :32] *= 100.0
+        experts.down_proj[2] *= 100.0
+    before = {name: parameter.clone() for name, parameter in experts.named_parameters()}
+    report = prune_(model, Unstructured(0.5), method)
+    assert {f"{EXPERTS}.{key}.{i}" for key in before for i in range(4)} <= set(report.pruned)
+    assert [zeros(part) for expert in experts.gate_up_proj for part in expert.split(32)] == [256] * 8
+    assert [zeros(expert) for expert in experts.down_proj] == [256] * 4
     for name, parameter in experts.named_parameters():
-        if parameter.dim() == 3:
-            note = report.skipped[f"model.layers.0.mlp.experts.{name}"]
-            assert note == "4 matrices in one parameter (experts?), not Linear layers"
-    assert report.skipped["lm_head"] == "outside the blocks"
-    assert not any((parameter == 0).any() for parameter in experts.parameters())
+        assert torch.equal(parameter[parameter != 0], before[name][parameter != 0])
+    assert report.skipped["lm_head"] == "outside the blocks"  # also where the experts are most of the model
+    assert report.summary["zeros"] == sum(row["zeros"] for row in report.rows if "zeros" in row)
+
+
+def test_experts_that_are_stored_transposed_and_alternating():
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
+    model = GptOssForCausalLM(
+        GptOssConfig(**sizes, num_hidden_layers=1, vocab_size=60, num_local_experts=4, head_dim=4)
+    )
+    experts = model.model.layers[0].mlp.experts
+    with torch.no_grad():
+        for parameter in experts.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        experts.gate_up_proj[..., ::2] *= 100.0  # columns alternate between gate and up
+    prune_(model, NM(2, 4))
+    groups = experts.gate_up_proj.view(4, 4, 4, 64)  # of four neighbouring inputs
+    assert bool(((groups != 0).sum(2) == 2).all())
+    model_rows = prune_(model, Unstructured(0.75)).pruned
+    assert f"{EXPERTS}.gate_up_proj.0" in model_rows
+    assert [zeros(experts.gate_up_proj[..., i::2]) for i in (0, 1)] == [4 * 384, 4 * 384]
+
+
+def test_experts_are_skipped_by_methods_that_look_at_more_than_weights():
+    model = mixtral()
+    batch = {"input_ids": torch.arange(60).view(4, 15)}
+    before = model.model.layers[0].mlp.experts.down_proj.clone()
+    for method in (Wanda(), Magnitude(repair=True), Taylor(lambda m, b: m(**b, labels=b["input_ids"]).loss)):
+        report = prune_(mixtral(), Unstructured(0.5), method, batch)
+        assert "one of several experts" in report.skipped[f"{EXPERTS}.down_proj.3"]
+        assert "model.layers.0.self_attn.q_proj" in report.pruned
+    only = prune_(model, Unstructured(0.5), filter_fn=lambda module, name: name.endswith("down_proj.1"))
+    assert only.pruned == [f"{EXPERTS}.down_proj.1"]
+    after = model.model.layers[0].mlp.experts.down_proj
+    assert [i for i in range(4) if not torch.equal(before[i], after[i])] == [1]
 
 
 def test_fused_weights_of_unknown_families_are_noted():

@@ -19,21 +19,17 @@ from prunus.prune.influence import Influence
 from prunus.prune.journal import Journal
 from prunus.prune.targets import Target
 
-__all__ = ["Run", "looks_at_inputs"]
+__all__ = ["GRADIENTS", "Run", "needed"]
 
 GRADIENTS = frozenset({"grad_sum", "grad_sq"})
 Plan = Mapping[Key, Pattern]
 Group = tuple[list[Target], Callable[[], Mapping[str, Stats]]]
 
 
-def looks_at_inputs(method: Method, pattern: object) -> bool:
-    """Whether a run with these needs the inputs of the layers, not just weights and gradients."""
-    needs = _needed(method) | (pattern.needs(method) if isinstance(pattern, Allocation) else frozenset())
-    return bool(needs - GRADIENTS)
-
-
-def _needed(method: Method) -> frozenset[str]:
-    return method.needs | ({"gram"} if method.repair else frozenset())
+def needed(method: Method, pattern: object = None) -> frozenset[str]:
+    """The statistics that a run with these takes, an allocation's included."""
+    own = method.needs | ({"gram"} if method.repair else frozenset())
+    return own | (pattern.needs(method) if isinstance(pattern, Allocation) else frozenset())
 
 
 class Run:
@@ -61,7 +57,7 @@ class Run:
         """Cut every target as planned; changes go through `journal`."""
         schedule = {key: cuts(pattern, self.method.steps) for key, pattern in plan.items()}
         count = max(len(patterns) for patterns in schedule.values())
-        needs = _needed(self.method)
+        needs = needed(self.method)
         # Where nothing looks at the half-pruned model, masks wait as bits and no old weight is kept.
         live = bool(needs) or count > 1
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunus._arrays import FLOATS
 from prunus.families import blocks, stacks, weight_matrix
 from prunus.families.lookup import Rows, block_parts
+from prunus.prune.experts import experts
 
 __all__ = ["FilterFn", "Target", "find_targets", "is_linear", "read_weights"]
 
@@ -20,6 +21,8 @@ FilterFn = Callable[[nn.Module, str], bool]
 
 # Modules that read the weights of their Linear children.
 READERS = (nn.MultiheadAttention,)
+
+UNSEEN = "one of several experts in a parameter: only methods that look at the weight alone reach it"
 
 # What projections that are several in one are called. Those of a known family get a budget per part.
 FUSED = frozenset({"query_key_value", "qkv", "qkv_proj", "Wqkv", "c_attn", "gate_up_proj", "in_proj"})
@@ -31,13 +34,14 @@ class Target:
 
     name: qualified name of the first module that holds it. modules: every selected module that holds it.
     parts: rows with a budget of their own, {"": all rows} where the weight is not fused.
-    notes: what the report says about it.
+    notes: what the report says about it. unseen: why neither its inputs nor its gradients can be seen.
     """
 
     name: str
     modules: dict[str, Any]
     parts: dict[str, Rows] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unseen: str = ""
 
     @property
     def weight(self) -> Tensor:
@@ -81,15 +85,29 @@ def is_linear(module: Any) -> bool:
 def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Target], list[dict[str, Any]]]:
     """Targets in model order, and a report row {name, kind, shape, weights, note} per weight left alone.
 
-    Without `filter_fn`: every Linear and Conv1D inside the blocks of the model (everywhere when it has
-    none), unless its weight is shared with another kind of module. With it: exactly what it selects.
+    Without `filter_fn`: every Linear, Conv1D and expert inside the blocks of the model (everywhere when it
+    has none), unless its weight is shared with another kind of module. With it: exactly what it selects.
     """
     owners = _owners(model)
     parts = _fused_parts(model)
     inside = _blocks_that_matter(model)
     targets: dict[object, Target] = {}
     skipped: list[dict[str, Any]] = []
+    covered = {_identity(_weight_of(module)) for module in model.modules() if is_linear(module)}
     for name, module in model.named_modules():
+        for key, parameter, matrices, rows in experts(module):
+            covered.add(_identity(parameter))
+            for index, expert in enumerate(matrices):
+                path = f"{name}.{key}.{index}".lstrip(".")
+                reason = _unfit(expert, expert.weight)
+                if reason is None and filter_fn is not None:
+                    reason = None if filter_fn(expert, path) else "left out by filter_fn"
+                elif reason is None:
+                    reason = _left_out_by_default(path, inside, [])
+                if reason is not None:
+                    skipped.append(_row(path, expert, expert.weight, reason))
+                else:
+                    targets[path] = Target(path, {path: expert}, dict(rows), unseen=UNSEEN)
         if not is_linear(module):
             continue
         weight = _weight_of(module)
@@ -110,7 +128,6 @@ def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Tar
             others = [owner for owner, _ in owners[_identity(weight)] if owner != name]
             if others:
                 target.notes.append(f"shared with {', '.join(others)}")
-    covered = {_identity(_weight_of(module)) for module in model.modules() if is_linear(module)}
     skipped += _other_weights(model, covered)
     return list(targets.values()), skipped
 
@@ -228,7 +245,7 @@ def _other_weights(model: nn.Module, covered: set[object]) -> Iterator[dict[str,
             if parameter.dim() >= 2:
                 kind = "embedding" if isinstance(module, nn.Embedding) else "not a Linear"
                 if parameter.dim() == 3 and not hasattr(module, "kernel_size"):
-                    kind = f"{len(parameter)} matrices in one parameter (experts?), not Linear layers"
+                    kind = f"{len(parameter)} matrices in one parameter, of no known layout"
                 path = name if key == "weight" else f"{name}.{key}".lstrip(".")
                 yield _row(path, module, parameter, kind)
 

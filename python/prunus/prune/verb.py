@@ -16,7 +16,7 @@ from prunus.patterns import NM, Block, Pattern, Unstructured
 from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
 from prunus.prune.report import PruneReport
-from prunus.prune.run import Run, looks_at_inputs
+from prunus.prune.run import GRADIENTS, Run, needed
 from prunus.prune.targets import FilterFn, Target, find_targets, read_weights
 
 __all__ = ["fold_targets", "prune_", "prune_and"]
@@ -41,7 +41,9 @@ def prune_(
     the embeddings, poolers and output heads. A shared weight is pruned and counted once. Fused projections
     (q, k, v or gate, up in one weight) get one budget per part. Masks left by `torch.nn.utils.prune` or a
     parametrization of the weight are folded in first. Weights: float32, float64, float16, bfloat16. Methods
-    that look at inputs leave out what `nn.MultiheadAttention` holds: its weights are read, not called.
+    that look at inputs leave out what `nn.MultiheadAttention` holds (its weights are read, not called), and
+    experts that `transformers` keeps in one 3-D parameter: those are for methods that look at weights alone,
+    each with a budget of its own, named like "mlp.experts.down_proj.3", also for filter_fn (as a Linear).
 
     Raises TypeError for arguments of another kind, ValueError when nothing is left to prune, when `method`
     needs a calibration that is missing, when a layer saw no token, when a weight is NaN.
@@ -66,8 +68,7 @@ def prune_and(
     calibration, filter_fn = inputs
     started = time.perf_counter()
     targets, rows = find_targets(model, filter_fn)
-    if looks_at_inputs(method, pattern):
-        targets = _called(model, targets, rows)
+    targets = _seen(model, targets, needed(method, pattern), rows)
     targets = _fitting(targets, pattern, rows)
     if not targets:
         reasons = "; ".join(f"{row['name']}: {row['note']}" for row in rows[:5])
@@ -108,14 +109,21 @@ def _check_pattern(pattern: object) -> None:
         raise TypeError(f"pattern: expected Unstructured, NM, Block or an Allocation, got {kind}")
 
 
-def _called(model: nn.Module, targets: list[Target], rows: list[dict[str, Any]]) -> list[Target]:
-    """The targets whose forward is called, so that their inputs are seen; a row for every other one."""
-    readers = read_weights(model)
+def _seen(
+    model: nn.Module, targets: list[Target], needs: frozenset[str], rows: list[dict[str, Any]]
+) -> list[Target]:
+    """The targets whose statistics can be taken; a row with the reason for every other one."""
+    readers = read_weights(model) if needs - GRADIENTS else {}
+    seen = []
     for target in targets:
+        reason = target.unseen if needs else ""
         if target.name in readers:
             reason = f"{readers[target.name]} reads its weight and never calls it: its inputs are not seen"
+        if reason:
             rows.append(target.row("skipped", reason))
-    return [target for target in targets if target.name not in readers]
+        else:
+            seen.append(target)
+    return seen
 
 
 def _fitting(targets: list[Target], pattern: object, rows: list[dict[str, Any]]) -> list[Target]:
