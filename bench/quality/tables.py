@@ -12,7 +12,7 @@ from bench.tables import Table, percent
 
 FIGURES = {
     "minilm": {"cosine": "cosine to the dense embeddings", "spearman": "rank correlation of all pairs",
-               "overlap": "same top-10 neighbours"},
+               "overlap": "same top-10 neighbours, %"},
     "gpt": {"perplexity": "perplexity of held-out text"},
 }  # fmt: skip
 TITLES = {"minilm": "all-MiniLM-L6-v2", "gpt": "GPT 4 x 256"}
@@ -31,7 +31,7 @@ def quality_tables(records: list[Record]) -> list[Table]:
 
 def value(figure: str, number: float) -> str:
     if figure == "overlap":
-        return f"{100 * number:.0f} %"
+        return f"{100 * number:.0f}"
     if figure == "perplexity":
         return f"{number:.1f}" if number < 1e4 else f"{number:.0e}"
     return f"{number:.3f}"
@@ -92,7 +92,8 @@ def several(figure: str, records: list[Record]) -> str:
     found = [r[figure] for r in records]
     if len(found) == 1:
         return value(figure, found[0])
-    return f"{value(figure, mean(found))} ({value(figure, min(found))}..{value(figure, max(found))})"
+    middle, least, most = (value(figure, f(found)) for f in (mean, min, max))
+    return middle if least == most else f"{middle} ({least}..{most})"
 
 
 def _cv(found: Iterable[Record]) -> str:

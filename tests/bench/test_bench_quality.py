@@ -172,7 +172,7 @@ def test_tables_have_the_dense_model_the_variation_and_the_range_over_seeds() ->
         ["magnitude, row", "0.40", "", "0.600"],
     ]
     structures = next(table for table in tables if "blocks" in table.title)
-    assert structures.rows == [["layers (bias)", "50 %", "33 %", "0.600", "0.500", "25 %"]]
+    assert structures.rows == [["layers (bias)", "50 %", "33 %", "0.600", "0.500", "25"]]
 
 
 def test_processor_time_leaves_out_sleep_and_needs_one_thread() -> None:
