@@ -112,8 +112,8 @@ def timed_cells(quick: bool) -> Iterator[Cell]:
         yield Cell(method, "row", sparsity)
     yield from (Cell("weight", what, s) for what, s in product(("neurons", "heads"), (0.25, 0.5)))
     yield from (Cell("bias", "layers", s) for s in (0.17, 0.34))
-    yield Cell("sparsegpt", "2:4", 0.5)
-    yield from (Cell("sparsegpt", "16x1", s) for s in (0.5, 0.7))
+    yield from (Cell("sparsegpt", nm, 0.5) for nm in ("2:4", "4:8"))
+    yield from (Cell("sparsegpt", block, s) for block, s in product(("16x1", "4x4"), (0.5, 0.7, 0.8)))
 
 
 def method_of(word: str, seed: int, loss: Any) -> Method:

@@ -22,7 +22,7 @@ LOOKS = {
     "heads": ("#000000", "*"),
     "layers": ("#7f7f7f", "X"),
 }
-DASHES = {"row": "-", "(weight)": "-", "(bias)": "--", "balance_": "--"}
+DASHES = {"row": "-", "(weight)": "-", "(bias)": "--", "balance_": "--", "4x4": "--", "16x1": "-."}
 Place = Callable[[Record], float]
 
 
@@ -45,15 +45,17 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
         if rows:
             fig, ax = _axes(part, goal, "share of the weights of the blocks that is gone")
             _draw(ax, _lines(rows, goal), lambda r: r["gone"], goal)
+            _dense(ax, 0.0, mine, goal)
             ax.xaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f} %")
             paths.append(finish(fig, records, folder / f"quality-{part}-sparsity.svg"))
     return paths
 
 
 def _in_picture(r: Record) -> bool:
-    """One line per method within rows, and structure: the tables have the rest."""
-    plain = r["pattern"] == "row" and r["method"] in LOOKS
-    return plain or (r["pattern"] in STRUCTURES and r["method"] != "none")
+    """One line per method within rows, the other patterns for one method, and structure: the tables have the
+    rest."""
+    plain = r["method"] in LOOKS if r["pattern"] == "row" else r["method"] == "sparsegpt"
+    return (plain and r["pattern"] != "tensor") or (r["pattern"] in STRUCTURES and r["method"] != "none")
 
 
 def _axes(part: str, goal: str, x: str) -> tuple[Any, Any]:
@@ -103,9 +105,9 @@ def _label(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
         ax.annotate(name, (x, y), (1.03, height - over), arrowprops=arrow, **place)
 
 
-def _dense(ax: Any, ms: float, records: list[Record], goal: str) -> None:
+def _dense(ax: Any, x: float, records: list[Record], goal: str) -> None:
     """The model that nothing was taken from."""
     perfect = next((r["dense"] for r in records if r["record"] == "quality-variation"), None)
     if perfect is not None:
-        ax.plot([ms], [perfect[goal]], "k*", ms=9)
-        ax.annotate("dense", (ms, perfect[goal]), (4, -10), textcoords="offset points", fontsize=7.5)
+        ax.plot([x], [perfect[goal]], "k*", ms=9)
+        ax.annotate("dense", (x, perfect[goal]), (4, -10), textcoords="offset points", fontsize=7.5)
