@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.plots import figure, finish
 from bench.quality.grid import STRUCTURES
-from bench.quality.tables import FIGURES, TITLES, Line, lines
+from bench.quality.tables import FIGURES, TITLES, Line, lines, timed
 from bench.records import Record
 
 # Okabe and Ito's, told apart by colour-blind readers: colour and marker by method, dashes by pattern.
@@ -31,13 +31,13 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
     paths = []
     for part, figures in FIGURES.items():
         mine, goal = [r for r in records if r.get("part") == part], next(iter(figures))
-        timed = [r for r in mine if r["record"] in ("quality-time", "quality-balance")]
-        if timed:
-            base = median(r["dense_ms"] for r in timed)
-            clock = "processor ms" if timed[0]["clock"] == "cpu" else "ms"
-            text = f"{clock} per batch, {timed[0]['threads']} thread(s), faster to the right"
+        times = timed(mine)
+        if times:
+            base = median(r["dense_ms"] for r in times)
+            clock = "processor ms" if times[0]["clock"] == "cpu" else "ms"
+            text = f"{clock} per batch, {times[0]['threads']} thread(s), faster to the right"
             fig, ax = _axes(part, goal, text)
-            _draw(ax, _lines(timed, goal), lambda r, base=base: base / r["speedup"], goal)
+            _draw(ax, _lines(times, goal), lambda r, base=base: base / r["speedup"], goal)
             _dense(ax, base, mine, goal)
             ax.invert_xaxis()
             paths.append(finish(fig, records, folder / f"quality-{part}-ms.svg"))

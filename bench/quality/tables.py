@@ -122,22 +122,31 @@ def _variation(records: list[Record], title: str) -> Table:
 
 def _times(records: list[Record], part: str) -> Table:
     figures = FIGURES[part]
+    every = timed(records)
+    how = f" ({every[-1]['clock']} clock, {every[-1]['threads']} thread(s))" if every else ""
     table = Table(
-        f"{TITLES[part]}: quality and measured time",
+        f"{TITLES[part]}: quality and measured time{how}",
         ["method, pattern", "sparsity", "gone", "run sparse", "dense ms", "ms", "speed", *figures],
     )
-    for r in [*_of(records, "quality-time"), *_of(records, "quality-balance")]:
+    for r in every:
         numbers = [percent(r["sparsity"]), percent(r["gone"]), str(r["converted"])]
         numbers += [f"{r['dense_ms']:.1f}", f"{r['ms']:.1f}", f"{r['speedup']:.2f}x"]
         table.rows.append([label(r), *numbers, *(value(f, r[f]) for f in figures)])
     return table
 
 
+def timed(records: list[Record]) -> list[Record]:
+    """What was timed in the way (clock, threads) of the last that was: other times do not compare with it."""
+    found = [*_of(records, "quality-time"), *_of(records, "quality-balance")]
+    ways = [(r.get("clock"), r.get("threads")) for r in records if r["record"].startswith("quality-time")]
+    return [r for r in found if (r.get("clock"), r.get("threads")) == ways[-1]] if ways else found
+
+
 def uniform_at(records: list[Record], speedup: float, figure: str) -> float | None:
     """What uniform Wanda has at that speed, on the line between its two neighbours; None outside."""
     line = sorted(
         (r["speedup"], r[figure])
-        for r in _of(records, "quality-time")
+        for r in _of(timed(records), "quality-time")
         if (r["method"], r["pattern"]) == ("wanda", "row")
     )
     for (v0, q0), (v1, q1) in pairwise(line):
@@ -150,7 +159,7 @@ def _balance(records: list[Record], part: str) -> Table:
     figure = next(iter(FIGURES[part]))
     title = f"{TITLES[part]}: balance_ (Wanda) and uniform Wanda at the same measured speed"
     table = Table(title, ["", "predicted", "measured", "off", "zeros", figure, f"uniform {figure}"])
-    for r in _of(records, "quality-balance"):
+    for r in _of(timed(records), "quality-balance"):
         other = uniform_at(records, r["speedup"], figure)
         speeds = [f"{r[name]:.2f}x" for name in ("predicted_speedup", "measured_speedup")]
         speeds.append(f"{100 * r['off']:+.1f} %")

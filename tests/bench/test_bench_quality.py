@@ -27,7 +27,7 @@ from bench.quality.grid import (
 from bench.quality.metrics import embedding_quality, input_variation, live_weights
 from bench.quality.publish import BEGIN, END, publish
 from bench.quality.run import Results, quality_jobs, run_jobs
-from bench.quality.tables import quality_tables, uniform_at
+from bench.quality.tables import quality_tables, timed, uniform_at
 from prunus import NM, OWL, Block, Layers, Neurons, Sensitivity, Taylor, Unstructured
 from prunus._timing import Times
 
@@ -121,9 +121,9 @@ def test_times_tables_and_pictures(tiny: Tiny, tmp_path: Path, monkeypatch: pyte
         cell = Cell("wanda", "row", sparsity)
         records.append({"record": "quality", **shared, **work.quality_record(tiny, cell)})
         records.append({"record": "quality-time", **shared, **work.time_record(tiny, cell)})
-    timed = [r for r in records if r["record"] == "quality-time"]
-    assert all(r["ms"] > 0 and r["speedup"] == pytest.approx(r["dense_ms"] / r["ms"]) for r in timed)
-    balance = timed[0] | {"record": "quality-balance", "pattern": "balance 1.5x", "off": 0.01}
+    times = timed(records)
+    assert all(r["ms"] > 0 and r["speedup"] == pytest.approx(r["dense_ms"] / r["ms"]) for r in times)
+    balance = times[0] | {"record": "quality-balance", "pattern": "balance 1.5x", "off": 0.01}
     records.append(balance | {"predicted_speedup": 1.5, "measured_speedup": 1.5})
     titles = [table.title for table in quality_tables(records)]
     assert [any(word in t for t in titles) for word in ("perplexity", "variation", "time", "balance_")] == [
@@ -197,6 +197,14 @@ def test_uniform_is_read_between_its_neighbours() -> None:
     ]
     assert uniform_at(rows, 1.25, "cosine") == pytest.approx(0.8)
     assert uniform_at(rows, 3.0, "cosine") is None
+
+
+def test_times_of_another_clock_or_thread_count_are_not_mixed_in() -> None:
+    ways = [("cpu", 1), ("cpu", 1), ("wall", 2)]
+    rows = [{"record": "quality-time", "clock": c, "threads": t, "ms": i} for i, (c, t) in enumerate(ways)]
+    assert [r["ms"] for r in timed(rows)] == [2]
+    assert [r["ms"] for r in timed(rows[:2])] == [0, 1]
+    assert timed([]) == []
 
 
 def test_quality_of_the_same_and_of_shuffled_embeddings() -> None:
