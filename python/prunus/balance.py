@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunus._accelerate_survey import Site, recording, survey
+from prunus._balance_report import BalanceReport
 from prunus._balance_table import Table, Turns, in_turn, measure, rehearse
 from prunus._running import Batch, as_batches, check_model, evaluating
 from prunus.accelerate import AccelerateReport, accelerate_
@@ -22,7 +23,6 @@ from prunus.prune import PruneReport, fold_targets, prune_and
 from prunus.prune.journal import Journal
 from prunus.prune.targets import Target as Weight
 from prunus.prune.targets import find_targets
-from prunus.report import Column, Report
 
 __all__ = ["BalanceReport", "Target", "balance_"]
 
@@ -71,43 +71,6 @@ class Target:
     def wanted_ms(self, dense_ms: float) -> float:
         """The time to reach for a model that takes `dense_ms` now."""
         return self.ms if self.ms is not None else dense_ms / (self.speedup or 1.0)
-
-
-class BalanceReport(Report):
-    """What `balance_` chose; one row per layer, summary for the model.
-
-    Row: name, shape (n, k), sparsity, error (relative, of its outputs), dense_ms, predicted_ms (of the
-    table), runs. Summary: dense_ms and measured_ms (taking turns at the end, all example inputs together;
-    measured_ms is dense_ms times the median of the ratios of neighbouring turns), spread (quartile range of
-    those ratios over their median), target_ms, predicted_ms (of the trial of the chosen levels, before
-    pruning), predicted_speedup, measured_speedup, off (measured over predicted time, minus 1, both as shares
-    of the dense time of their moment), sparsity, layers, converted, threads. `pruned` and `accelerated`: the
-    reports of the two verbs.
-    """
-
-    title = "Balance: sparsity by layer for the time asked for"
-    columns = (
-        Column("name", "layer"),
-        Column("shape", "n x k"),
-        Column("sparsity", spec=".1%"),
-        Column("error", "output error", ".4f"),
-        Column("dense_ms", "dense ms", ".3f"),
-        Column("predicted_ms", "predicted ms", ".3f"),
-        Column("runs"),
-    )
-    dim_when: ClassVar[tuple[str, Any] | None] = ("runs", "dense")
-    pruned: PruneReport
-    accelerated: AccelerateReport
-
-    def summary_line(self) -> str:
-        s = self.summary
-        threads = f"{s['threads']} thread{'s' * (s['threads'] != 1)}"
-        return (
-            f"{s['measured_speedup']:.2f}x measured, {s['predicted_speedup']:.2f}x predicted; "
-            f"{s['dense_ms']:.2f} ms -> {s['measured_ms']:.2f} ms (predicted {s['predicted_ms']:.2f} ms, "
-            f"off by {s['off']:+.1%}, spread {s['spread']:.1%}); "
-            f"{s['sparsity']:.1%} of {s['layers']} layers zero; {threads}."
-        )
 
 
 def balance_(
