@@ -138,6 +138,7 @@ def _times(records: list[Record], part: str) -> Table:
 def timed(records: list[Record]) -> list[Record]:
     """What was timed in the way (clock, threads) of the last that was: other times do not compare with it."""
     found = [*_of(records, "quality-time"), *_of(records, "quality-balance")]
+    found = [r for r in found if "out_of_reach" not in r]
     ways = [(r.get("clock"), r.get("threads")) for r in records if r["record"].startswith("quality-time")]
     return [r for r in found if (r.get("clock"), r.get("threads")) == ways[-1]] if ways else found
 
@@ -165,6 +166,9 @@ def _balance(records: list[Record], part: str) -> Table:
         speeds.append(f"{100 * r['off']:+.1f} %")
         quality = [value(figure, r[figure]), "" if other is None else value(figure, other)]
         table.rows.append([r["pattern"], *speeds, percent(r["gone"]), *quality])
+    for r in _of(records, "quality-balance"):
+        if "out_of_reach" in r:
+            table.rows.append([r["pattern"], r["out_of_reach"], *[""] * 5])
     return table
 
 

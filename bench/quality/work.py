@@ -64,9 +64,15 @@ def balance_record(subject: Subject, speedup: float) -> Record:
     model = copy.deepcopy(subject.model)
     calibration = Calibration(subject.calibration(0), progress=False)
     target = Target(speedup=speedup, pattern=Unstructured(0.5, scope="row"))
-    s = balance_(model, subject.timed, target, Wanda(), calibration).summary
+    way = {"pattern": f"balance {speedup:g}x", "threads": torch.get_num_threads(), "clock": _clock()}
+    try:
+        s = balance_(model, subject.timed, target, Wanda(), calibration).summary
+    except ValueError as error:
+        if not str(error).startswith("target:"):
+            raise
+        return way | {"out_of_reach": str(error)}
     dense = _dense_again(subject, model)
-    cell = Cell("wanda", f"balance {speedup:g}x", s["sparsity"])
+    cell = Cell("wanda", way["pattern"], s["sparsity"])
     told = {name: s[name] for name in ("predicted_speedup", "measured_speedup", "off", "converted")}
     return cell.record() | _figures(subject, dense) | told | _times(subject, model)
 
@@ -92,8 +98,11 @@ def _times(subject: Subject, model: nn.Module) -> Record:
         calls = [partial(forward, subject.model), partial(forward, model)]
         dense, now = take_turns(calls, SECONDS, at_least=7, at_most=40)
     found = {"dense_ms": dense.ms, "ms": now.ms, "spread_ms": now.spread_ms}
-    clock = "wall" if CLOCKS[0].time is time else "cpu"
-    return found | {"speedup": dense.ms / now.ms, "threads": torch.get_num_threads(), "clock": clock}
+    return found | {"speedup": dense.ms / now.ms, "threads": torch.get_num_threads(), "clock": _clock()}
+
+
+def _clock() -> str:
+    return "wall" if CLOCKS[0].time is time else "cpu"
 
 
 @contextmanager

@@ -199,6 +199,20 @@ def test_uniform_is_read_between_its_neighbours() -> None:
     assert uniform_at(rows, 3.0, "cosine") is None
 
 
+def test_a_speed_out_of_reach_is_a_record_and_ends_nothing(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any) -> None:
+        raise ValueError("target: expected at least 61 ms, got 58 ms")
+
+    monkeypatch.setattr(work, "balance_", fails)
+    record = {"record": "quality-balance", "part": "gpt", **work.balance_record(tiny, 2.0)}
+    assert record["pattern"] == "balance 2x"
+    assert timed([record]) == []
+    table = next(t for t in quality_tables([record]) if "balance_" in t.title)
+    assert table.rows[0][:2] == ["balance 2x", "target: expected at least 61 ms, got 58 ms"]
+
+
 def test_times_of_another_clock_or_thread_count_are_not_mixed_in() -> None:
     ways = [("cpu", 1), ("cpu", 1), ("wall", 2)]
     rows = [{"record": "quality-time", "clock": c, "threads": t, "ms": i} for i, (c, t) in enumerate(ways)]
