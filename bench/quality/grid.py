@@ -111,7 +111,7 @@ def timed_cells(quick: bool) -> Iterator[Cell]:
     for sparsity, method in product((0.5, 0.7, 0.8, 0.9), ("wanda", "magnitude", "sparsegpt")):
         yield Cell(method, "row", sparsity)
     yield from (Cell("weight", what, s) for what, s in product(("neurons", "heads"), (0.25, 0.5)))
-    yield from (Cell("bias", "layers", s) for s in (0.17, 0.34))
+    yield from (Cell("bias", "layers", s) for s in (0.17, 0.34, 0.5))
     yield from (Cell("sparsegpt", nm, 0.5) for nm in ("2:4", "4:8"))
     yield from (Cell("sparsegpt", block, s) for block, s in product(("16x1", "4x4"), (0.5, 0.7, 0.8)))
 
