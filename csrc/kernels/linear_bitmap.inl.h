@@ -7,34 +7,83 @@ inline std::uint64_t bits_of_row(const std::uint8_t* tile, int row) {
   return bits;
 }
 
+// One set bit of a row: its column's activations times its value. Takes the bit away.
+template <typename Value, typename V, int Vectors>
+inline void add_lowest(std::uint64_t& bits, const std::uint8_t*& value, float scale, const float* panel,
+                       V (&sum)[Vectors]) {
+  const float* x = panel + static_cast<std::size_t>(__builtin_ctzll(bits)) * (V::lanes * Vectors);
+  const V w = V::set(Value::size == 1 ? load1(Value{}, value) * scale : load1(Value{}, value));
+#pragma GCC unroll 16
+  for (int j = 0; j < Vectors; ++j) sum[j] = fma(w, V::load(x + j * V::lanes), sum[j]);
+  bits &= bits - 1;
+  value += Value::size;
+}
+
+// Rows neighbouring rows, a bit of each in turn as long as all have one: where a strip alone has too few sums
+// to hide the latency of the multiply-add, the other rows do. Returns the values of the row after them.
+template <typename Value, typename V, int Vectors, int Rows>
+inline const std::uint8_t* walk_bits(const std::uint8_t* tile, const std::uint8_t* scales, int row,
+                                     const std::uint8_t* value, const float* panel, float* acc) {
+  constexpr int width = V::lanes * Vectors;
+  std::uint64_t bits[Rows];
+  const std::uint8_t* values[Rows];
+  float scale[Rows];
+  V sum[Rows][Vectors];
+  int together = 64;
+#pragma GCC unroll 4
+  for (int i = 0; i < Rows; ++i) {
+    bits[i] = bits_of_row(tile, row + i);
+    scale[i] = scales ? load1(F32{}, scales + (row + i) * 4) : 1.0f;
+    values[i] = value;
+    if (Rows > 1) {
+      const int count = __builtin_popcountll(bits[i]);
+      value += count * Value::size;
+      together = count < together ? count : together;
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < Vectors; ++j) sum[i][j] = V::load(acc + i * width + j * V::lanes);
+  }
+  if (width <= 32)
+    for (const std::uint8_t* v = values[0]; v < value; v += 64) __builtin_prefetch(v + kPrefetch);
+  if (Rows > 1)
+    for (; together > 0; --together)
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows; ++i) add_lowest<Value>(bits[i], values[i], scale[i], panel, sum[i]);
+#pragma GCC unroll 4
+  for (int i = 0; i < Rows; ++i) {
+    while (bits[i] != 0) add_lowest<Value>(bits[i], values[i], scale[i], panel, sum[i]);
+#pragma GCC unroll 16
+    for (int j = 0; j < Vectors; ++j) sum[i][j].store(acc + i * width + j * V::lanes);
+  }
+  return Rows > 1 ? value : values[0];
+}
+
 // Many tokens: the set bits of a row are walked one by one; a row's accumulators stay in registers.
 template <typename Value, int Width>
 void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit, const float* panel,
             float* acc) {
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
-  constexpr int vectors = Width / V::lanes;
+  constexpr int vectors = Width / V::lanes, together = vectors > 4 ? 1 : vectors > 2 ? 2 : 4;
   const std::uint8_t* value = tile + rows * 8;
-  for (int r = 0; r < rows; ++r, acc += Width) {
-    const float scale = scales ? load1(F32{}, scales + r * 4) : 1.0f;
-    V sum[vectors];
-    for (int j = 0; j < vectors; ++j) sum[j] = V::load(acc + j * V::lanes);
-    for (std::uint64_t bits = bits_of_row(tile, r); bits != 0; bits &= bits - 1, value += Value::size) {
-      const float* x = panel + static_cast<std::size_t>(__builtin_ctzll(bits)) * Width;
-      const V w = V::set(Value::size == 1 ? load1(Value{}, value) * scale : load1(Value{}, value));
-#pragma GCC unroll 16
-      for (int j = 0; j < vectors; ++j) sum[j] = fma(w, V::load(x + j * V::lanes), sum[j]);
-    }
-    for (int j = 0; j < vectors; ++j) sum[j].store(acc + j * V::lanes);
-  }
+  int r = 0;
+  for (; r + together <= rows; r += together, acc += together * Width)
+    value = walk_bits<Value, V, vectors, together>(tile, scales, r, value, panel, acc);
+  for (; r < rows; ++r, acc += Width)
+    value = walk_bits<Value, V, vectors, 1>(tile, scales, r, value, panel, acc);
 }
 
-// Few tokens: eight weights at a time are expanded to their columns and multiplied with eight activations of
-// every token, zeros included. No branch depends on the weights. Fewer than four tokens take several sums
-// each, because one multiply-add after another on the same sum would wait four cycles for eight weights.
+// A vector of columns as the eight sums that are kept of a row.
+inline Vec8 fold8(Vec8 v) { return v; }
+
+// Few tokens: a vector of weights at a time is expanded to its columns and multiplied with the activations of
+// every token, zeros included. No branch depends on the weights. Few tokens take several sums each, because
+// one multiply-add after another on the same sum would wait for its latency. All loops over tokens are
+// unrolled, or the sums would live in memory.
 template <typename Value, int Tokens>
 void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit,
                  const float* panel, float* acc) {
-  constexpr int sums = Tokens == 1 ? 4 : Tokens < 4 ? 2 : 1;
+  constexpr int lanes = RowVec::lanes, steps = 64 / lanes;
+  constexpr int sums = Tokens == 1 ? steps / 2 : Tokens < 4 ? 2 : 1;
   const std::uint8_t* value = tile + rows * 8;
   for (int r = 0; r < rows; ++r, acc += Tokens * 8) {
     const std::uint64_t bits = bits_of_row(tile, r);
@@ -42,20 +91,24 @@ void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows,
     __builtin_prefetch(value + kPrefetch);
     if (Value::size >= 2) __builtin_prefetch(value + kPrefetch + 64);
     if (Value::size >= 4) __builtin_prefetch(value + kPrefetch + 128);
-    Vec8 sum[Tokens][sums];
-    for (int t = 0; t < Tokens; ++t)
-      for (int i = 0; i < sums; ++i) sum[t][i] = i || scales ? Vec8::set(0.0f) : Vec8::load(acc + t * 8);
+    RowVec sum[Tokens][sums];
 #pragma GCC unroll 8
-    for (int c = 0; c < 8; ++c) {
-      const Vec8 w = expand8(Value{}, value, bits, c);
+    for (int t = 0; t < Tokens; ++t)
+#pragma GCC unroll 4
+      for (int i = 0; i < sums; ++i) sum[t][i] = RowVec::set(0.0f);
+#pragma GCC unroll 8
+    for (int c = 0; c < steps; ++c) {
+      const RowVec w = expand(Value{}, value, bits, c);
+#pragma GCC unroll 8
       for (int t = 0; t < Tokens; ++t)
-        sum[t][c % sums] = fma(w, Vec8::load(panel + t * 64 + c * 8), sum[t][c % sums]);
+        sum[t][c % sums] = fma(w, RowVec::load(panel + t * 64 + c * lanes), sum[t][c % sums]);
     }
+    const Vec8 scale = Vec8::set(scales ? load1(F32{}, scales + r * 4) : 1.0f);
+#pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t) {
+#pragma GCC unroll 4
       for (int i = 1; i < sums; ++i) sum[t][0] = sum[t][0] + sum[t][i];
-      if (scales)
-        sum[t][0] = fma(Vec8::set(load1(F32{}, scales + r * 4)), sum[t][0], Vec8::load(acc + t * 8));
-      sum[t][0].store(acc + t * 8);
+      fma(scale, fold8(sum[t][0]), Vec8::load(acc + t * 8)).store(acc + t * 8);
     }
   }
 }

@@ -45,14 +45,14 @@ inline void walk_rows(const std::uint8_t* order, const std::uint8_t* values, con
     V sum[Rows][Vectors];
     for (int i = 0; i < Rows; ++i)
       for (int j = 0; j < Vectors; ++j) sum[i][j] = V::load(acc + order[lane + i] * width + j * V::lanes);
-    const std::uint8_t* value = values + lane * 4;
-    const std::uint8_t* column = columns + lane;
+    const std::uint8_t *value = values, *column = columns + lane;
 #pragma GCC unroll 2
     for (int q = 0; q < steps; ++q, value += 32, column += 8) {
+      const Spread<V> step(value);
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
         const float* x = panel + std::size_t{column[i]} * width;
-        const V w = V::set(load1(F32{}, value + 4 * i));
+        const V w = step(lane + i);
 #pragma GCC unroll 16
         for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(w, V::load(x + j * V::lanes), sum[i][j]);
       }

@@ -105,19 +105,26 @@ inline void turn8(const float* acc, int width, Vec8 (&v)[8]) {
 // (rows outermost, which reads acc once) touches one page of y per token and took twice as long.
 template <typename X, Activation A>
 void store_block(const float* acc, int width, int rows, int tokens, std::uint8_t* y, std::int64_t y_stride) {
-  for (int t = 0; t < tokens; t += 8)
-    for (int r = 0; r < rows; r += 16) {
-      const float* from = acc + r * width + t;
-      const int live = tokens - t < 8 ? tokens - t : 8, left = rows - r;
+  const std::int64_t step = y_stride * X::size;
+  for (int t = 0; t < tokens; t += 8, y += 8 * step) {
+    const int live = tokens - t < 8 ? tokens - t : 8;
+    int r = 0;
+    for (; live == 8 && r + 16 <= rows; r += 16) {
       Vec8 lo[8], hi[8];
-      turn8<A>(from, width, lo);
-      if (left > 8) turn8<A>(from + 8 * width, width, hi);
-      for (int i = 0; i < live; ++i) {
-        std::uint8_t* out = y + ((t + i) * y_stride + r) * X::size;
-        store_some<X>(lo[i], left, out);
-        if (left > 8) store_some<X>(hi[i], left - 8, out + 8 * X::size);
+      turn8<A>(acc + r * width + t, width, lo);
+      turn8<A>(acc + (r + 8) * width + t, width, hi);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        store8(X{}, lo[i], y + i * step + r * X::size);
+        store8(X{}, hi[i], y + i * step + (r + 8) * X::size);
       }
     }
+    for (; r < rows; r += 8) {
+      Vec8 v[8];
+      turn8<A>(acc + r * width + t, width, v);
+      for (int i = 0; i < live; ++i) store_some<X>(v[i], rows - r, y + i * step + r * X::size);
+    }
+  }
 }
 
 template <typename X, Activation A>

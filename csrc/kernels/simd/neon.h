@@ -58,6 +58,7 @@ inline void transpose8(Pair (&r)[8]) {
 
 using Vec = Quad;
 using Vec8 = Pair;
+using RowVec = Vec8;  // columns as lanes: bitmap rows
 constexpr int kAccumulators = 24;
 
 inline float load1(F16, const std::uint8_t* p) {

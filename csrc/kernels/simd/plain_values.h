@@ -11,7 +11,7 @@ inline Vec8 load8(Value value, const std::uint8_t* p) {
 
 // The next popcount(bits) stored values in the lanes of the set bits, zero elsewhere.
 template <typename Value>
-inline Vec8 expand8(Value value, const std::uint8_t*& p, std::uint64_t bits, int i) {
+inline Vec8 expand(Value value, const std::uint8_t*& p, std::uint64_t bits, int i) {
   float v[8];
   for (int lane = 0; lane < 8; ++lane) {
     const bool kept = bits >> (8 * i + lane) & 1;

@@ -79,6 +79,7 @@ inline void transpose8(Lanes (&r)[8]) {
 
 using Vec = Lanes;
 using Vec8 = Lanes;
+using RowVec = Vec8;  // columns as lanes: bitmap rows
 constexpr int kAccumulators = 2;
 
 inline float load1(F16, const std::uint8_t* p) {

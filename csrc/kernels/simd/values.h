@@ -1,4 +1,4 @@
-// The stored value types, as tags that simd/<isa>.h overloads on: load1, load8, expand8. Sealed like them.
+// The stored value types, as tags that simd/<isa>.h overloads on: load1, load8, expand. Sealed like them.
 struct F32 {
   static constexpr int size = 4;
 };
@@ -36,6 +36,15 @@ inline float load1(F32, const std::uint8_t* p) {
   __builtin_memcpy(&f, p, sizeof f);
   return f;
 }
+// Eight floats at any address, each of them wanted in all lanes of a V. A broadcast from memory, unless the
+// isa has better.
+template <typename V>
+struct Spread {
+  const std::uint8_t* eight;
+  explicit Spread(const std::uint8_t* p) : eight(p) {}
+  V operator()(int i) const { return V::set(load1(F32{}, eight + 4 * i)); }
+};
+
 inline float load1(Bf16, const std::uint8_t* p) {
   std::uint16_t h;
   __builtin_memcpy(&h, p, sizeof h);
