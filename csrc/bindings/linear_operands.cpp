@@ -1,5 +1,7 @@
 #include "bindings/linear_operands.h"
 
+#include <algorithm>
+
 #include "core/activation.h"
 #include "core/check.h"
 #include "core/dtype.h"
@@ -7,21 +9,43 @@
 
 namespace prunus::bindings {
 
-Dtype check_linear(const PackedHeader& w, const Operand& x, const Operand* bias, std::int64_t activation) {
-  const auto n = static_cast<std::int64_t>(w.n), k = static_cast<std::int64_t>(w.k);
+Dtype check_input(const PackedHeader& w, const Operand& x, std::int64_t activation) {
+  const auto k = static_cast<std::int64_t>(w.k);
   if (x.dtype != "float32" && x.dtype != "bfloat16" && x.dtype != "float16")
     throw ValueError(expected_got("x", "float32, bfloat16 or float16", x.dtype));
   if (x.dims < 1 || x.sizes[x.dims - 1] != k)
     throw ValueError(expected_got("x", "(..., " + std::to_string(k) + ")", shape_text(x.sizes, x.dims)));
-  if (bias && bias->dtype != "float32" && bias->dtype != x.dtype)
-    throw ValueError(
-        expected_got("bias", x.dtype == "float32" ? "float32" : "float32 or " + x.dtype, bias->dtype));
-  if (bias && (bias->dims != 1 || bias->sizes[0] != n))
-    throw ValueError(expected_got("bias", shape_text(&n, 1), shape_text(bias->sizes, bias->dims)));
   if (activation < 0 || activation >= kActivationCount)
     throw ValueError(
         expected_got("activation", "0.." + std::to_string(kActivationCount - 1), std::to_string(activation)));
   return dtype_from_name(x.dtype);
+}
+
+void check_bias(const char* name, const PackedHeader& w, const Operand& x, const Operand& bias) {
+  const auto n = static_cast<std::int64_t>(w.n);
+  if (bias.dtype != "float32" && bias.dtype != x.dtype)
+    throw ValueError(
+        expected_got(name, x.dtype == "float32" ? "float32" : "float32 or " + x.dtype, bias.dtype));
+  if (bias.dims != 1 || bias.sizes[0] != n)
+    throw ValueError(expected_got(name, shape_text(&n, 1), shape_text(bias.sizes, bias.dims)));
+}
+
+void check_residual(const PackedHeader& w, const Operand& x, const Operand& residual) {
+  if (residual.dtype != x.dtype) throw ValueError(expected_got("residual", x.dtype, residual.dtype));
+  std::vector<std::int64_t> sizes(x.sizes, x.sizes + x.dims);
+  sizes.back() = static_cast<std::int64_t>(w.n);
+  if (residual.dims != x.dims || !std::equal(sizes.begin(), sizes.end(), residual.sizes))
+    throw ValueError(expected_got("residual", shape_text(sizes.data(), x.dims),
+                                  shape_text(residual.sizes, residual.dims)));
+}
+
+void check_gated(const PackedHeader& gate, const PackedHeader& up) {
+  if (gate.n == up.n && gate.k == up.k) return;
+  const auto text = [](const PackedHeader& w) {
+    const std::int64_t sizes[] = {static_cast<std::int64_t>(w.n), static_cast<std::int64_t>(w.k)};
+    return shape_text(sizes, 2);
+  };
+  throw ValueError(expected_got("up", "the shape of gate, " + text(gate), text(up)));
 }
 
 Rows rows_of(const Operand& x) {

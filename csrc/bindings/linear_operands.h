@@ -15,12 +15,19 @@ struct Operand {
   std::int64_t dims;
 };
 
-// Throws ValueError unless x is float32, bfloat16 or float16 (..., k), bias float32 or like x (n) or absent,
-// and activation a known number. Returns the dtype of x, which is that of y.
-Dtype check_linear(const PackedHeader& w, const Operand& x, const Operand* bias, std::int64_t activation);
+// Throw ValueError, the same for numpy and torch.
+// x: float32, bfloat16 or float16 (..., k); activation: a known number. Returns the dtype of x, which is that
+// of y.
+Dtype check_input(const PackedHeader& w, const Operand& x, std::int64_t activation);
+// bias (`name`): float32 or the dtype of x, (n,).
+void check_bias(const char* name, const PackedHeader& w, const Operand& x, const Operand& bias);
+// residual: the dtype of x and the shape of y.
+void check_residual(const PackedHeader& w, const Operand& x, const Operand& residual);
+// The two weights of a gated layer have one shape.
+void check_gated(const PackedHeader& gate, const PackedHeader& up);
 
-// The leading dimensions of x as rows of one distance. direct is false when only a contiguous copy has such
-// rows.
+// The leading dimensions of x (or residual) as rows of one distance. direct is false when only a contiguous
+// copy has such rows.
 struct Rows {
   std::int64_t count;
   std::int64_t stride;

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = PRUNUS_VERSION;
   prunus::bindings::register_core(m);
   prunus::bindings::register_packed(m);
+  prunus::bindings::register_linear(m);
   prunus::bindings::register_pruning(m);
   prunus::bindings::register_torch(m);
 }

@@ -1,5 +1,4 @@
-// Packed weights and linear on numpy arrays. Python (packed.py, ops.py) has checked kinds; here come shapes
-// and bytes.
+// Packed weights of numpy arrays. Python (packed.py) has checked kinds; here come shapes and bytes.
 #include <algorithm>
 #include <optional>
 #include <string>
@@ -7,26 +6,19 @@
 #include <vector>
 
 #include "bindings/bindings.h"
-#include "bindings/linear_operands.h"
 #include "core/check.h"
 #include "formats/pack.h"
-#include "ops/linear.h"
 #include "ops/plan.h"
 
 namespace prunus::bindings {
 namespace {
 
-using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 using Floats = py::array_t<float>;
 
 // (rows, cols) whose elements are neighbours within a row; arrays without elements have meaningless strides.
 bool rows_contiguous(const py::array& a) {
   return a.size() == 0 ||
          ((a.shape(1) <= 1 || a.strides(1) == a.itemsize()) && a.strides(0) % a.itemsize() == 0);
-}
-
-PackedView header_of(const Bytes& buffer) {
-  return read_header(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
 }
 
 // w: 2-D array with a contiguous last dimension, 16-bit floats as uint16; dtype says what the bits are.
@@ -105,57 +97,6 @@ void validate(const Bytes& buffer) {
   validate_packed(bytes, size);
 }
 
-// What C++ needs to know about a numpy array; strides in elements, or a copy when they are not whole
-// elements.
-struct NumpyOperand {
-  py::array array;
-  std::vector<std::int64_t> sizes, strides;
-  Operand operand;
-
-  explicit NumpyOperand(py::array a) : array(std::move(a)) {
-    const py::ssize_t size = std::max<py::ssize_t>(array.itemsize(), 1);
-    for (py::ssize_t d = 0; d < array.ndim(); ++d)
-      if (array.strides(d) % size != 0) array = py::array::ensure(array, py::array::c_style);
-    for (py::ssize_t d = 0; d < array.ndim(); ++d) {
-      sizes.push_back(array.shape(d));
-      strides.push_back(array.strides(d) / size);
-    }
-    // The name of a dtype is Python code in numpy and takes 2 us.
-    const bool floats = py::isinstance<Floats>(array);
-    operand = {floats ? "float32" : std::string(py::str(array.dtype())), sizes.data(), strides.data(),
-               array.ndim()};
-  }
-};
-
-// x (..., k) of any strides -> (..., n) of the same dtype.
-py::array linear_numpy(const py::array& x_array, const Bytes& buffer,
-                       const std::optional<py::array>& bias_array, int activation) {
-  const PackedView w = header_of(buffer);
-  NumpyOperand x(x_array);
-  std::optional<NumpyOperand> bias;
-  if (bias_array) bias.emplace(*bias_array);
-  const Dtype dtype = check_linear(w.header, x.operand, bias ? &bias->operand : nullptr, activation);
-  Rows rows = rows_of(x.operand);
-  if (!rows.direct) {
-    x.array = py::array::ensure(x.array, py::array::c_style);
-    rows.stride = static_cast<std::int64_t>(w.header.k);
-  }
-  const auto n = static_cast<std::int64_t>(w.header.n);
-  FloatBias floats;
-  if (bias) {
-    bias->array = py::array::ensure(bias->array, py::array::c_style);
-    floats = FloatBias(bias->array.data(), dtype_from_name(bias->operand.dtype), n);
-  }
-  std::vector<py::ssize_t> shape(x.sizes.begin(), x.sizes.end());
-  shape.back() = n;
-  py::array y(x.array.dtype(), shape);
-  const LinearArgs args{dtype,         x.array.data(),   rows.count, rows.stride,
-                        floats.data(), y.mutable_data(), n,          static_cast<Activation>(activation)};
-  py::gil_scoped_release release;  // other Python threads run while we compute
-  linear(w, args);
-  return y;
-}
-
 }  // namespace
 
 void register_packed(py::module_& m) {
@@ -165,8 +106,6 @@ void register_packed(py::module_& m) {
   m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"));
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());
-  m.def("linear", &linear_numpy, py::arg("x").noconvert(), py::arg("buffer").noconvert(),
-        py::arg("bias").noconvert() = py::none(), py::arg("activation") = 0);
 }
 
 }  // namespace prunus::bindings

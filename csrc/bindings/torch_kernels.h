@@ -8,6 +8,13 @@ namespace prunus::bindings {
 
 // prunus::linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor
 void linear_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+// prunus::linear_add(Tensor x, Tensor packed, Tensor? bias, Tensor residual, int out_features, int
+// activation)
+//     -> Tensor
+void linear_add_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+// prunus::gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,
+//     int activation) -> Tensor
+void gated_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 
 std::string gradient_sentence(const char* argument);
 

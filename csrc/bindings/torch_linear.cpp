@@ -1,4 +1,4 @@
-// prunus::linear for torch: the boxed CPU kernel. Runs without the GIL and must not touch Python.
+// The operators for torch: boxed CPU kernels. They run without the GIL and must not touch Python.
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -23,47 +23,114 @@ Tensor take_optional(StableIValue value) {
   return cell ? take(*cell) : Tensor();
 }
 
-PackedView read_packed(const Tensor& packed, std::int64_t out_features) {
+PackedView read_packed(const char* name, const Tensor& packed) {
   const Operand p = packed.operand();
-  if (p.dtype != "uint8") throw ValueError(expected_got("packed", "uint8", p.dtype));
+  if (p.dtype != "uint8") throw ValueError(expected_got(name, "uint8", p.dtype));
   if (p.dims != 1 || (p.sizes[0] > 1 && p.strides[0] != 1))
-    throw ValueError(expected_got("packed", "one contiguous dimension", shape_text(p.sizes, p.dims)));
-  const PackedView w =
-      read_header(static_cast<const std::uint8_t*>(packed.data()), static_cast<std::size_t>(p.sizes[0]));
-  if (static_cast<std::int64_t>(w.header.n) != out_features)
-    throw ValueError(expected_got("out_features", std::to_string(w.header.n), std::to_string(out_features)));
-  return w;
+    throw ValueError(expected_got(name, "one contiguous dimension", shape_text(p.sizes, p.dims)));
+  return read_header(static_cast<const std::uint8_t*>(packed.data()), static_cast<std::size_t>(p.sizes[0]));
+}
+
+// The schema has it for the fake kernel, which cannot read the bytes.
+void check_out_features(const PackedHeader& w, std::int64_t out_features) {
+  if (static_cast<std::int64_t>(w.n) != out_features)
+    throw ValueError(expected_got("out_features", std::to_string(w.n), std::to_string(out_features)));
 }
 
 // torch's default for an op without a derivative is a silent gradient of None.
-void refuse_gradients(const Tensor& x, const Tensor& bias) {
-  if (!torch_shim::functions.aoti_torch_grad_mode_is_enabled()) return;
-  if (x.tracked()) throw std::runtime_error(gradient_sentence("x"));
-  if (bias && bias.tracked()) throw std::runtime_error(gradient_sentence("bias"));
+void refuse_gradient(const char* name, const Tensor& tensor) {
+  if (tensor && torch_shim::functions.aoti_torch_grad_mode_is_enabled() && tensor.tracked())
+    throw std::runtime_error(gradient_sentence(name));
 }
 
-Tensor linear_torch(Tensor x, const Tensor& packed, Tensor bias, std::int64_t out_features,
-                    std::int64_t activation) {
-  const PackedView w = read_packed(packed, out_features);
-  const Operand given = x.operand();
-  const Operand b = bias ? bias.operand() : Operand{};
-  const Dtype dtype = check_linear(w.header, given, bias ? &b : nullptr, activation);
-  refuse_gradients(x, bias);
-
-  std::vector<std::int64_t> sizes(given.sizes, given.sizes + given.dims);
-  sizes.back() = out_features;
-  Tensor y = Tensor::empty(given.dims, sizes.data(), x.dtype());
-  Rows rows = rows_of(given);
+// Rows of one distance: of the tensor itself or of a contiguous copy that takes its place.
+Rows as_rows(Tensor& tensor, const Operand& operand) {
+  Rows rows = rows_of(operand);
   if (!rows.direct) {
-    x = x.contiguous_copy();
-    rows.stride = static_cast<std::int64_t>(w.header.k);
+    rows.stride = operand.sizes[operand.dims - 1];
+    tensor = tensor.contiguous_copy();
   }
-  if (bias && b.sizes[0] > 1 && b.strides[0] != 1) bias = bias.contiguous_copy();
-  const FloatBias floats =
-      bias ? FloatBias(bias.data(), dtype_from_name(b.dtype), out_features) : FloatBias();
-  linear(w, LinearArgs{dtype, x.data(), rows.count, rows.stride, floats.data(), y.mutable_data(),
-                       out_features, static_cast<Activation>(activation)});
-  return y;
+  return rows;
+}
+
+// What the operators share: x as rows, y to be filled, and the arguments that say so.
+struct TorchCall {
+  Tensor x, y;
+  Operand given;  // x as it came
+  LinearArgs args{};
+
+  TorchCall(const PackedHeader& w, Tensor tensor, std::int64_t activation)
+      : x(std::move(tensor)), given(x.operand()) {
+    args.dtype = check_input(w, given, activation);
+    args.activation = static_cast<Activation>(activation);
+    args.y_stride = static_cast<std::int64_t>(w.n);
+  }
+
+  // After all checks.
+  void prepare() {
+    std::vector<std::int64_t> sizes(given.sizes, given.sizes + given.dims);
+    sizes.back() = args.y_stride;
+    y = Tensor::empty(given.dims, sizes.data(), x.dtype());
+    const Rows rows = as_rows(x, given);
+    args.x = x.data();
+    args.m = rows.count;
+    args.x_stride = rows.stride;
+    args.y = y.mutable_data();
+  }
+
+  FloatBias floats(const char* name, const PackedHeader& w, Tensor& bias) const {
+    if (!bias) return {};
+    const Operand operand = bias.operand();
+    check_bias(name, w, given, operand);
+    refuse_gradient(name, bias);
+    if (operand.sizes[0] > 1 && operand.strides[0] != 1) bias = bias.contiguous_copy();
+    return FloatBias(bias.data(), dtype_from_name(operand.dtype), static_cast<std::int64_t>(w.n));
+  }
+};
+
+Tensor linear_torch(Tensor x, const Tensor& packed, Tensor bias, Tensor residual, std::int64_t out_features,
+                    std::int64_t activation) {
+  const PackedView w = read_packed("packed", packed);
+  check_out_features(w.header, out_features);
+  TorchCall call(w.header, std::move(x), activation);
+  refuse_gradient("x", call.x);
+  const FloatBias floats = call.floats("bias", w.header, bias);
+  call.args.bias = floats.data();
+  if (residual) {
+    const Operand operand = residual.operand();
+    check_residual(w.header, call.given, operand);
+    refuse_gradient("residual", residual);
+    call.args.residual_stride = as_rows(residual, operand).stride;
+    call.args.residual = residual.data();
+  }
+  call.prepare();
+  linear(w, call.args);
+  return std::move(call.y);
+}
+
+Tensor gated_torch(Tensor x, const Tensor& gate_packed, const Tensor& up_packed, Tensor gate_bias,
+                   Tensor up_bias, std::int64_t out_features, std::int64_t activation) {
+  const PackedView gate = read_packed("gate", gate_packed), up = read_packed("up", up_packed);
+  check_out_features(gate.header, out_features);
+  check_gated(gate.header, up.header);
+  TorchCall call(gate.header, std::move(x), activation);
+  refuse_gradient("x", call.x);
+  const FloatBias first = call.floats("gate_bias", gate.header, gate_bias),
+                  second = call.floats("up_bias", up.header, up_bias);
+  call.args.bias = first.data();
+  call.prepare();
+  gated(gate, up, second.data(), call.args);
+  return std::move(call.y);
+}
+
+// Only standard exceptions have a meaning in libtorch: ours becomes Python's ValueError there.
+template <typename F>
+void answer(StableIValue* stack, F f) {
+  try {
+    stack[0] = reinterpret_cast<StableIValue>(f().release());
+  } catch (const FormatError& e) {
+    throw ValueError(e.what());
+  }
 }
 
 }  // namespace
@@ -81,13 +148,30 @@ void linear_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
   Tensor x = take(stack[0]), packed = take(stack[1]), bias = take_optional(stack[2]);
   const auto out_features = static_cast<std::int64_t>(stack[3]),
              activation = static_cast<std::int64_t>(stack[4]);
-  try {
-    Tensor y = linear_torch(std::move(x), packed, std::move(bias), out_features, activation);
-    stack[0] = reinterpret_cast<StableIValue>(y.release());
-  } catch (const FormatError& e) {
-    // Only standard exceptions have a meaning in libtorch: this one becomes Python's ValueError there.
-    throw ValueError(e.what());
-  }
+  answer(stack, [&] {
+    return linear_torch(std::move(x), packed, std::move(bias), Tensor(), out_features, activation);
+  });
+}
+
+void linear_add_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor x = take(stack[0]), packed = take(stack[1]), bias = take_optional(stack[2]),
+         residual = take(stack[3]);
+  const auto out_features = static_cast<std::int64_t>(stack[4]),
+             activation = static_cast<std::int64_t>(stack[5]);
+  answer(stack, [&] {
+    return linear_torch(std::move(x), packed, std::move(bias), std::move(residual), out_features, activation);
+  });
+}
+
+void gated_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor x = take(stack[0]), gate = take(stack[1]), up = take(stack[2]), gate_bias = take_optional(stack[3]),
+         up_bias = take_optional(stack[4]);
+  const auto out_features = static_cast<std::int64_t>(stack[5]),
+             activation = static_cast<std::int64_t>(stack[6]);
+  answer(stack, [&] {
+    return gated_torch(std::move(x), gate, up, std::move(gate_bias), std::move(up_bias), out_features,
+                       activation);
+  });
 }
 
 }  // namespace prunus::bindings

@@ -19,7 +19,7 @@ void torch_run(std::int64_t tasks, RangeFn fn, void* context) {
 
 const ParallelBackend kTorchPool{"torch", torch_threads, torch_run};
 
-// Idempotent. The schema is defined in Python (prunus/ops_torch.py), before.
+// Idempotent. The schemas are defined in Python (prunus/ops_torch.py), before.
 void join_torch(const std::string& version) {
   static bool joined = false;
   if (joined) return;
@@ -28,8 +28,10 @@ void join_torch(const std::string& version) {
   TorchLibraryHandle library = nullptr;  // lives as long as the process, like the kernel it points to
   const auto& torch = torch_shim::functions;
   if (torch.aoti_torch_library_init_impl("prunus", "CPU", "prunus", 1, &library) ||
-      torch.torch_library_impl(library, "linear", linear_kernel, torch_shim::kAbiVersion))
-    throw py::import_error("torch " + version + ": the dispatcher refused the kernel of prunus::linear");
+      torch.torch_library_impl(library, "linear", linear_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(library, "linear_add", linear_add_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(library, "gated", gated_kernel, torch_shim::kAbiVersion))
+    throw py::import_error("torch " + version + ": the dispatcher refused the kernels of prunus");
   set_parallel_backend(&kTorchPool);
   joined = true;
 }

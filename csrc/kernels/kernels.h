@@ -43,6 +43,16 @@ struct ValueKernels {
   TileFn nm_careful, block_careful;  // strips of 8 tokens; skip holes
 };
 
+// What happens to the sums of a tile on their way to y: y = act(sum), then + other or * other. `other` has
+// the dtype of y and may be y itself.
+enum class Combine { none, add, multiply };
+struct Finish {
+  Activation activation;
+  Combine combine;
+  const void* other;
+  std::int64_t other_stride;
+};
+
 // What reads x and writes y, of one dtype; strides in elements. Everything between is float.
 struct TokenKernels {
   // x (tokens, cols) with row stride -> strip panel; missing tokens and the last column are zero.
@@ -50,8 +60,8 @@ struct TokenKernels {
   // x (tokens, cols) -> rows panel, zero past cols. False when x holds NaN or infinity.
   bool (*pack_rows)(const void* x, std::int64_t x_stride, int tokens, int cols, float* panel);
   bool (*all_finite)(const void* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols);
-  // y[token][row] = act(acc[row][token]) for the first rows and tokens, rounded once.
-  void (*store_tile)(const float* acc, int width, int rows, int tokens, Activation act, void* y,
+  // y[token][row] = finish(acc[row][token]) for the first rows and tokens, rounded once.
+  void (*store_tile)(const float* acc, int width, int rows, int tokens, const Finish& finish, void* y,
                      std::int64_t y_stride);
 };
 
@@ -66,6 +76,8 @@ struct KernelTable {
   void (*init_strip)(const float* bias, int rows, int rows_padded, int width, float* acc);
   // out [rows_padded][width] = sums of acc [rows][tokens][8] + bias; width is 1 for one token, else 8.
   void (*reduce_rows)(const float* acc, const float* bias, int rows, int tokens, float* out);
+  // acc = act(acc) * up, count floats, a multiple of 8.
+  void (*gate)(float* acc, const float* up, std::int64_t count, Activation act);
 
   ScoreTable scores;
 };

@@ -87,11 +87,32 @@ inline void store_some(Vec8 v, int count, std::uint8_t* out) {
   store8(X{}, v, tail);
   __builtin_memcpy(out, tail, static_cast<std::size_t>(count) * X::size);
 }
+template <typename X>
+inline Vec8 load_some(const std::uint8_t* from, int count) {
+  if (count >= 8) return load8(X{}, from);
+  std::uint8_t tail[8 * X::size] = {};
+  __builtin_memcpy(tail, from, static_cast<std::size_t>(count) * X::size);
+  return load8(X{}, tail);
+}
+
+// Where one token's entries of a tile go, and the `other` of Finish there.
+struct Target {
+  std::uint8_t* y;
+  const std::uint8_t* other;
+};
+
+template <typename X>
+inline void finish8(Vec8 v, Combine combine, int count, int row, Target to) {
+  if (combine != Combine::none) {
+    const Vec8 other = load_some<X>(to.other + row * X::size, count);
+    v = combine == Combine::add ? v + other : v * other;
+  }
+  store_some<X>(v, count, to.y + row * X::size);
+}
 
 template <typename X, Activation A>
-void store_row(const float* acc, int rows, std::uint8_t* y) {  // one token
-  for (int r = 0; r < rows; r += 8)
-    store_some<X>(activate8<A>(Vec8::load(acc + r)), rows - r, y + r * X::size);
+void store_row(const float* acc, int rows, Combine combine, Target to) {  // one token
+  for (int r = 0; r < rows; r += 8) finish8<X>(activate8<A>(Vec8::load(acc + r)), combine, rows - r, r, to);
 }
 
 // Eight accumulators from row r on, activated and turned: v[i] holds eight rows of token t + i.
@@ -104,9 +125,12 @@ inline void turn8(const float* acc, int width, Vec8 (&v)[8]) {
 // Eight tokens at a time, along their rows: sixteen rows make whole cache lines of y. The other loop order
 // (rows outermost, which reads acc once) touches one page of y per token and took twice as long.
 template <typename X, Activation A>
-void store_block(const float* acc, int width, int rows, int tokens, std::uint8_t* y, std::int64_t y_stride) {
-  const std::int64_t step = y_stride * X::size;
-  for (int t = 0; t < tokens; t += 8, y += 8 * step) {
+void store_block(const float* acc, int width, int rows, int tokens, const Finish& how, Target to,
+                 std::int64_t y_stride) {
+  const auto token = [&](int t) {
+    return Target{to.y + t * y_stride * X::size, to.other + t * how.other_stride * X::size};
+  };
+  for (int t = 0; t < tokens; t += 8) {
     const int live = tokens - t < 8 ? tokens - t : 8;
     int r = 0;
     for (; live == 8 && r + 16 <= rows; r += 16) {
@@ -115,37 +139,54 @@ void store_block(const float* acc, int width, int rows, int tokens, std::uint8_t
       turn8<A>(acc + (r + 8) * width + t, width, hi);
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
-        store8(X{}, lo[i], y + i * step + r * X::size);
-        store8(X{}, hi[i], y + i * step + (r + 8) * X::size);
+        finish8<X>(lo[i], how.combine, 8, r, token(t + i));
+        finish8<X>(hi[i], how.combine, 8, r + 8, token(t + i));
       }
     }
     for (; r < rows; r += 8) {
       Vec8 v[8];
       turn8<A>(acc + r * width + t, width, v);
-      for (int i = 0; i < live; ++i) store_some<X>(v[i], rows - r, y + i * step + r * X::size);
+      for (int i = 0; i < live; ++i) finish8<X>(v[i], how.combine, rows - r, r, token(t + i));
     }
   }
 }
 
 template <typename X, Activation A>
-void store_as(const float* acc, int width, int rows, int tokens, void* y, std::int64_t y_stride) {
-  auto* out = static_cast<std::uint8_t*>(y);
-  width == 1 ? store_row<X, A>(acc, rows, out) : store_block<X, A>(acc, width, rows, tokens, out, y_stride);
+void store_as(const float* acc, int width, int rows, int tokens, const Finish& how, void* y,
+              std::int64_t y_stride) {
+  const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
+  width == 1 ? store_row<X, A>(acc, rows, how.combine, to)
+             : store_block<X, A>(acc, width, rows, tokens, how, to, y_stride);
+}
+
+// f with the activation as a compile-time constant.
+template <typename F>
+inline void with_activation(Activation act, F f) {
+  switch (act) {
+    case Activation::none:
+      return f(constant<Activation::none>{});
+    case Activation::relu:
+      return f(constant<Activation::relu>{});
+    case Activation::gelu:
+      return f(constant<Activation::gelu>{});
+    case Activation::gelu_tanh:
+      return f(constant<Activation::gelu_tanh>{});
+    case Activation::silu:
+      return f(constant<Activation::silu>{});
+  }
 }
 
 template <typename X>
-void store_tile(const float* acc, int width, int rows, int tokens, Activation act, void* y,
+void store_tile(const float* acc, int width, int rows, int tokens, const Finish& how, void* y,
                 std::int64_t y_stride) {
-  switch (act) {
-    case Activation::none:
-      return store_as<X, Activation::none>(acc, width, rows, tokens, y, y_stride);
-    case Activation::relu:
-      return store_as<X, Activation::relu>(acc, width, rows, tokens, y, y_stride);
-    case Activation::gelu:
-      return store_as<X, Activation::gelu>(acc, width, rows, tokens, y, y_stride);
-    case Activation::gelu_tanh:
-      return store_as<X, Activation::gelu_tanh>(acc, width, rows, tokens, y, y_stride);
-    case Activation::silu:
-      return store_as<X, Activation::silu>(acc, width, rows, tokens, y, y_stride);
-  }
+  with_activation(how.activation, [&](auto act) {
+    store_as<X, decltype(act)::value>(acc, width, rows, tokens, how, y, y_stride);
+  });
+}
+
+void gate(float* acc, const float* up, std::int64_t count, Activation act) {
+  with_activation(act, [&](auto a) {
+    for (std::int64_t i = 0; i < count; i += 8)
+      (activate8<decltype(a)::value>(Vec8::load(acc + i)) * Vec8::load(up + i)).store(acc + i);
+  });
 }

@@ -9,6 +9,11 @@ struct pick<false, A, B> {
   using type = B;
 };
 
+template <Activation A>
+struct constant {
+  static constexpr Activation value = A;
+};
+
 #include "kernels/activation.inl.h"
 #include "kernels/careful.inl.h"
 #include "kernels/linear_bitmap.inl.h"
@@ -91,6 +96,7 @@ constexpr KernelTable make_table(Isa isa) {
           {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)},
           init_strip,
           reduce_rows,
+          gate,
           score_table()};
 #undef PRUNUS_TYPE
 #undef PRUNUS_TOKENS

@@ -23,11 +23,20 @@ const void* offset(Dtype dtype, const void* data, std::int64_t elements) {
 
 thread_local Workspace panels_of_caller, acc_of_worker;
 
+// A weight and the kernel for it.
+struct Factor {
+  const PackedView& w;
+  const Plan& plan;
+  const float* bias;
+};
+
 // One chunk of tokens: its activations as panels, then every (strip, row tile) of the output once.
 struct Chunk {
   const PackedView& w;
   const Plan& plan;
-  LinearArgs args;  // of this chunk alone
+  LinearArgs args;   // of this chunk alone
+  Combine combine;   // with args.residual
+  const Factor* up;  // what gates y, tiled like w; or nullptr
   Geometry geo;
   std::int64_t strips;
   float* panels;  // [strip][column tile][panel_floats]
@@ -38,6 +47,12 @@ struct Chunk {
   }
   void* y_at(std::int64_t token, std::int64_t row) const {
     return const_cast<void*>(offset(args.dtype, args.y, token * args.y_stride + row));
+  }
+  // How the sums of the rows from `row` on become y, those of `token` first.
+  Finish finish(std::int64_t token, std::int64_t row) const {
+    if (combine == Combine::none) return {up ? Activation::none : args.activation, combine, nullptr, 0};
+    return {args.activation, combine, offset(args.dtype, args.residual, token * args.residual_stride + row),
+            args.residual_stride};
   }
 
   // Zero columns behind the last one of w, for what points outside of it.
@@ -105,48 +120,62 @@ struct Chunk {
       for (std::int64_t r = 0; r < rows; r += 16) __builtin_prefetch(y_at(s * plan.tokens + i, row + r), 1);
   }
 
-  void multiply(std::int64_t t, std::int64_t s, float* acc) const {
-    const std::uint8_t* scales = row_scales(w, t * geo.tile_rows);
+  void multiply(const Factor& f, std::int64_t t, std::int64_t s, float* acc) const {
+    const std::uint8_t* scales = row_scales(f.w, t * geo.tile_rows);
     for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
       prefetch_output(s, t * geo.tile_rows, geo.rows_of(t), b);
-      plan.kernel(tile_bytes(w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b), geo.unit,
-                  panel(s, b), acc);
+      f.plan.kernel(tile_bytes(f.w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b),
+                    geo.unit, panel(s, b), acc);
     }
   }
+
+  // Floats of the sums of one tile, and of all that a tile's computation needs.
+  std::size_t sums_of(int padded) const {
+    if (plan.layout == PanelLayout::few) return static_cast<std::size_t>(plan.tokens) * kFewRows;
+    const bool by_rows = plan.layout == PanelLayout::rows;
+    return static_cast<std::size_t>(padded) * static_cast<std::size_t>(plan.tokens) * (by_rows ? 8 : 1);
+  }
+  std::size_t room_of(int padded) const { return sums_of(padded) + static_cast<std::size_t>(padded) * 8; }
+  int padded_rows(std::int64_t t) const { return round_up(geo.rows_of(t), group_rows(w.header)); }
+
+  // The sums of row tile t and strip s with bias, in `room`: [rows][width()], layout few [tokens][kFewRows].
+  float* sums(const Factor& f, std::int64_t t, std::int64_t s, float* room) const {
+    const int rows = geo.rows_of(t), padded = padded_rows(t);
+    const float* bias = f.bias ? f.bias + t * geo.tile_rows : nullptr;
+    const std::size_t count = sums_of(padded);
+    if (plan.layout == PanelLayout::rows) {
+      std::memset(room, 0, count * sizeof(float));
+      multiply(f, t, s, room);
+      plan.kernels->reduce_rows(room, bias, rows, plan.tokens, room + count);
+      return room + count;
+    }
+    if (plan.layout == PanelLayout::few)
+      for (int i = 0; i < plan.tokens; ++i)
+        plan.kernels->init_strip(bias, rows, padded, 1, room + i * kFewRows);
+    else
+      plan.kernels->init_strip(bias, rows, padded, plan.tokens, room);
+    multiply(f, t, s, room);
+    return room;
+  }
+  int width() const { return plan.layout == PanelLayout::rows && plan.tokens > 1 ? 8 : plan.tokens; }
 
   void compute(std::int64_t t, std::int64_t s) const {
-    if (plan.layout == PanelLayout::few) return compute_few(t);
-    const int rows = geo.rows_of(t), padded = round_up(rows, group_rows(w.header)), tokens = plan.tokens;
-    const bool by_rows = plan.layout == PanelLayout::rows;
-    const std::int64_t row = t * geo.tile_rows;
-    const float* bias = args.bias ? args.bias + row : nullptr;
-    const std::size_t sums =
-        static_cast<std::size_t>(padded) * static_cast<std::size_t>(tokens) * (by_rows ? 8 : 1);
-    float* acc = acc_of_worker.floats(sums + static_cast<std::size_t>(padded) * 8);
-    int width = tokens;
-    if (by_rows) {
-      std::memset(acc, 0, sums * sizeof(float));
-      multiply(t, s, acc);
-      plan.kernels->reduce_rows(acc, bias, rows, tokens, acc + sums);
-      acc += sums;
-      width = tokens == 1 ? 1 : 8;
-    } else {
-      plan.kernels->init_strip(bias, rows, padded, width, acc);
-      multiply(t, s, acc);
+    const int rows = geo.rows_of(t), padded = padded_rows(t);
+    const bool few = plan.layout == PanelLayout::few;
+    float* room = acc_of_worker.floats(room_of(padded) * (up ? 2 : 1));
+    float* acc = sums({w, plan, args.bias}, t, s, room);
+    if (up) {
+      const float* other = sums(*up, t, s, room + room_of(padded));
+      plan.kernels->gate(acc, other, few ? plan.tokens * kFewRows : padded * width(), args.activation);
     }
-    io.store_tile(acc, width, rows, tokens_of(s), args.activation, y_at(s * tokens, row), args.y_stride);
-  }
-
-  // All tokens in one strip. The kernel may take more than there are: what it adds for those is not stored.
-  void compute_few(std::int64_t t) const {
-    const int rows = geo.rows_of(t), padded = round_up(rows, group_rows(w.header));
-    const std::int64_t row = t * geo.tile_rows;
-    float* acc = acc_of_worker.floats(static_cast<std::size_t>(plan.tokens * kFewRows));
-    for (int i = 0; i < plan.tokens; ++i)
-      plan.kernels->init_strip(args.bias ? args.bias + row : nullptr, rows, padded, 1, acc + i * kFewRows);
-    multiply(t, 0, acc);
+    const std::int64_t row = t * geo.tile_rows, token = s * plan.tokens;
+    if (!few)
+      return io.store_tile(acc, width(), rows, tokens_of(s), finish(token, row), y_at(token, row),
+                           args.y_stride);
+    // All tokens are one strip. The kernel may take more than there are: what it adds for those is not
+    // stored.
     for (int i = 0; i < args.m; ++i)
-      io.store_tile(acc + i * kFewRows, 1, rows, 1, args.activation, y_at(i, row), args.y_stride);
+      io.store_tile(acc + i * kFewRows, 1, rows, 1, finish(i, row), y_at(i, row), args.y_stride);
   }
 
   // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
@@ -184,10 +213,14 @@ struct Chunk {
   }
 };
 
-bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args) {
+// combine: what is done with args.residual.
+bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args, Combine combine,
+               const Factor* up) {
   Chunk chunk{w,
               plan,
               args,
+              combine,
+              up,
               geometry(w.header),
               (args.m + plan.tokens - 1) / plan.tokens,
               nullptr,
@@ -197,20 +230,64 @@ bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args) {
   return chunk.run();
 }
 
+bool all_finite(const LinearArgs& args, std::uint64_t k) {
+  return token_kernels(active_kernels(), args.dtype)
+      .all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(k));
+}
+
+// `tokens` of args from `begin` on.
+LinearArgs part_of(const LinearArgs& args, std::int64_t begin, std::int64_t tokens) {
+  LinearArgs part = args;
+  part.m = std::min(tokens, args.m - begin);
+  part.x = offset(args.dtype, args.x, begin * args.x_stride);
+  part.y = const_cast<void*>(offset(args.dtype, args.y, begin * args.y_stride));
+  if (args.residual) part.residual = offset(args.dtype, args.residual, begin * args.residual_stride);
+  return part;
+}
+
+void combined(const PackedView& w, const LinearArgs& args, Combine combine) {
+  const Plan plan = make_plan(w, args.m, !needs_finite(w.header) || all_finite(args, w.header.k));
+  for (std::int64_t begin = 0; begin < args.m; begin += plan.chunk) {
+    const LinearArgs part = part_of(args, begin, plan.chunk);
+    if (!run_chunk(w, plan, part, combine, nullptr))
+      run_chunk(w, make_plan(w, part.m, false), part, combine, nullptr);
+  }
+}
+
+// One set of panels and one split of the work serve both.
+bool alike(const PackedHeader& a, const Plan& p, const PackedHeader& b, const Plan& q) {
+  return p.layout == q.layout && p.tokens == q.tokens && a.format == b.format && a.tile_rows == b.tile_rows &&
+         a.tile_cols == b.tile_cols && a.unit.rows == b.unit.rows && a.unit.cols == b.unit.cols;
+}
+
 }  // namespace
 
 void linear(const PackedView& w, const LinearArgs& args) {
   if (args.m == 0 || w.header.n == 0) return;
-  const bool finite = !needs_finite(w.header) ||
-                      token_kernels(active_kernels(), args.dtype)
-                          .all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(w.header.k));
-  const Plan plan = make_plan(w, args.m, finite);
-  for (std::int64_t begin = 0; begin < args.m; begin += plan.chunk) {
-    LinearArgs part = args;
-    part.m = std::min(plan.chunk, args.m - begin);
-    part.x = offset(args.dtype, args.x, begin * args.x_stride);
-    part.y = const_cast<void*>(offset(args.dtype, args.y, begin * args.y_stride));
-    if (!run_chunk(w, plan, part)) run_chunk(w, make_plan(w, part.m, false), part);
+  combined(w, args, args.residual ? Combine::add : Combine::none);
+}
+
+void gated(const PackedView& gate, const PackedView& up, const float* up_bias, const LinearArgs& args) {
+  if (args.m == 0 || gate.header.n == 0) return;
+  const bool look = needs_finite(gate.header) || needs_finite(up.header);
+  const bool finite = !look || all_finite(args, gate.header.k);
+  const auto in_one_pass = [&](const LinearArgs& part, bool safe) {
+    Plan plan = make_plan(gate, part.m, safe), other = make_plan(up, part.m, safe);
+    plan.threads = std::max(plan.threads, other.threads);
+    const Factor factor{up, other, up_bias};
+    return alike(gate.header, plan, up.header, other) && run_chunk(gate, plan, part, Combine::none, &factor);
+  };
+  const std::int64_t chunk = make_plan(gate, args.m, finite).chunk;
+  for (std::int64_t begin = 0; begin < args.m; begin += chunk) {
+    const LinearArgs part = part_of(args, begin, chunk);
+    if (in_one_pass(part, finite) || in_one_pass(part, false)) continue;
+    LinearArgs first = part, second = part;
+    first.bias = up_bias;
+    first.activation = Activation::none;
+    second.residual = part.y;
+    second.residual_stride = part.y_stride;
+    combined(up, first, Combine::none);
+    combined(gate, second, Combine::multiply);
   }
 }
 

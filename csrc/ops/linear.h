@@ -1,4 +1,4 @@
-// y = act(x . w^T + b) for a packed weight: threads and choice; the arithmetic is in kernels/.
+// y = act(x . w^T + b) + residual for a packed weight: threads and choice; the arithmetic is in kernels/.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -17,11 +17,17 @@ struct LinearArgs {
   void* y;                // (m, n), last dimension contiguous; must not overlap x
   std::int64_t y_stride;
   Activation activation;
+  const void* residual;  // (m, n) of dtype, last dimension contiguous, added to act(...); or nullptr
+  std::int64_t residual_stride;
 };
 
 // Never throws after read_header()/validate_packed() accepted w. The same bits for any thread count, and for
 // a token whatever tokens share its batch. Zeros of w are skipped, so they do not spread NaN or infinity of
 // x.
 void linear(const PackedView& w, const LinearArgs& args);
+
+// y = act(x . gate^T + b) * (x . up^T + up_bias) for two weights of one shape, args without residual. One
+// pass over x when both have the same tiling and get the same kind of kernel; else up goes to y first.
+void gated(const PackedView& gate, const PackedView& up, const float* up_bias, const LinearArgs& args);
 
 }  // namespace prunus

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from prunus.balance import BalanceReport, Target, balance_
     from prunus.calibration import Calibration, Stats
     from prunus.checkpoint import load, save
+    from prunus.fuse import fuse_
     from prunus.masks import apply_mask_, normalize, select, select_global
     from prunus.methods import SNIP, Magnitude, Method, Random, SparseGPT, Taylor, Wanda, least_squares
     from prunus.nn import SparseLinear
-    from prunus.ops import linear
+    from prunus.ops import gated, linear
     from prunus.packed import PackedWeight, pack
     from prunus.pretrained import load_pretrained
     from prunus.prune import PruneReport, prune_
@@ -53,6 +54,8 @@ _LAZY = {
     "apply_mask_": "prunus.masks",
     "balance_": "prunus.balance",
     "compare": "prunus._compare",
+    "fuse_": "prunus.fuse",
+    "gated": "prunus.ops",
     "keep_zeros": "prunus.training",
     "least_squares": "prunus.methods",
     "linear": "prunus.ops",
@@ -101,6 +104,8 @@ __all__ = [
     "apply_mask_",
     "balance_",
     "compare",
+    "fuse_",
+    "gated",
     "keep_zeros",
     "least_squares",
     "linear",

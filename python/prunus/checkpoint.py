@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunus._checkpoint_file import DTYPES, Saved, SparseEntry, read, write
 from prunus._running import check_model
 from prunus.families import weight_matrix
+from prunus.fuse import fuse_
 from prunus.nn import SparseLinear
 from prunus.packed import PackedWeight, pack
 from prunus.prune.fold import folded
@@ -51,7 +52,8 @@ def load(model: ModelT, path: Path) -> ModelT:
 
     Its weights do not matter (they may be on the meta device). Layers that were SparseLinear become so again,
     packed for this machine; pruned dense layers stay dense; what `shrink_` removed goes here too; what was
-    tied is tied; tensors get the dtype of the file. With an error the model is as it was.
+    tied is tied; tensors get the dtype of the file. At the end `fuse_` does what can be done in one pass with
+    a packed layer. With an error the model is as it was.
 
     Raises FormatError naming the field (the file is truncated, corrupt, foreign or of a newer version),
     ValueError (the model does not fit the file), TypeError, OSError.
@@ -72,6 +74,7 @@ def load(model: ModelT, path: Path) -> ModelT:
     except BaseException:
         undo()
         raise
+    fuse_(model)
     return model
 
 

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from prunus.packed import PackedWeight, pack, tensor_view
 
-__all__ = ["linear_with_gradient"]
+__all__ = ["gated_with_gradient", "linear_with_gradient"]
 
 SCHEMA = "input_gradient(Tensor grad, Tensor packed, int in_features) -> Tensor"
 # By the numbers of prunus.ops.ACTIVATIONS.
@@ -47,6 +47,28 @@ def linear_with_gradient(
         raise ValueError(f"activation: expected 0..{len(FUNCTIONS) - 1}, got {activation}")
     z: torch.Tensor = _Linear.apply(x, packed, bias, out_features)  # type: ignore[no-untyped-call]
     return FUNCTIONS[activation](z) if activation else z
+
+
+def gated_with_gradient(
+    x: torch.Tensor,
+    gate: tuple[torch.Tensor, torch.Tensor | None],
+    up: tuple[torch.Tensor, torch.Tensor | None],
+    out_features: int,
+    activation: int,
+) -> torch.Tensor:
+    """`torch.ops.prunus.gated` that autograd can follow; gate and up are (packed, bias). Not fused: the
+    backward needs both factors.
+
+    >>> import prunus
+    >>> x = torch.ones(1, 2, requires_grad=True)
+    >>> p = prunus.pack(torch.tensor([[0.0, 2.0]]))
+    >>> prunus.gated(x, p, p, activation=None).sum().backward()
+    >>> x.grad
+    tensor([[0., 8.]])
+    """
+    return linear_with_gradient(x, *gate, out_features, activation) * linear_with_gradient(
+        x, *up, out_features, 0
+    )
 
 
 class _Linear(torch.autograd.Function):

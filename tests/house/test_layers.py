@@ -30,6 +30,7 @@ LEVELS = [
     {"masks", "packed", "calibration"},
     {"ops", "methods", "allocation"},
     {"nn", "prune", "shrink"},
+    {"fuse"},
     {"accelerate", "compare", "checkpoint", "balance", "pretrained", "training"},
     {"__init__"},
     {"cli"},

@@ -64,7 +64,7 @@ void check(Format format, Dtype stored, Dtype io, int n, int k, int m) {
   std::vector<float> bias(static_cast<std::size_t>(n));
   for (float& b : bias) b = static_cast<float>(whole(-3, 3));
   for (std::size_t i = 0; i < x.size(); ++i) put(io, static_cast<float>(whole(-2, 2)), x.data(), i);
-  linear(view, LinearArgs{io, x.data(), m, k, bias.data(), y.data(), n, Activation::relu});
+  linear(view, LinearArgs{io, x.data(), m, k, bias.data(), y.data(), n, Activation::relu, nullptr, 0});
   for (int t = 0; t < m; ++t)
     for (int r = 0; r < n; ++r) {
       double sum = bias[r];

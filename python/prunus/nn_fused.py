@@ -1,0 +1,94 @@
+"""Modules that do in one pass over the output what a model does in several: activation, gate, residual.
+
+They keep the names and objects of what they replace, so a state_dict stays as it is; `fuse_` puts them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunus.nn import SparseLinear
+from prunus.ops import activation_number
+from prunus.ops_torch import gated_of, linear_of
+
+__all__ = ["FusedMLP", "FusedResidual"]
+
+
+class _Fused(nn.Module):
+    """The children of `original`, under their names; roles: what each is -> its name."""
+
+    def __init__(self, original: nn.Module, roles: Mapping[str, str]) -> None:
+        super().__init__()
+        self.roles = dict(roles)
+        for name, child in original.named_children():
+            self.add_module(name, child)
+        self.train(original.training)
+
+    def part(self, role: str) -> Any:
+        """The child of that role; None where there is none."""
+        return self._modules.get(self.roles.get(role, ""))
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """x through the dropout of the module, which does nothing outside of training."""
+        dropout = self.part("dropout")
+        return x if dropout is None else dropout(x)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{role}={name}" for role, name in self.roles.items())
+
+
+class FusedMLP(_Fused):
+    """An MLP, or its first half, whose activation (and gate) is done where the product is stored.
+
+    x (..., k) -> act(up(x)), or act(gate(x)) * up(x) in one pass over x; then `down` and dropout where the
+    module has them. Roles: up, gate, down, dropout; `activation` as for `prunus.linear`.
+
+    >>> import prunus, torch
+    >>> from torch import nn
+    >>> up, down = (prunus.SparseLinear.from_linear(nn.Linear(*s)) for s in ((4, 8), (8, 4)))
+    >>> mlp = nn.ModuleDict({"up": up, "act": nn.ReLU(), "down": down})
+    >>> FusedMLP(mlp, {"up": "up", "down": "down"}, "relu")(torch.ones(2, 4)).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, original: nn.Module, roles: Mapping[str, str], activation: str) -> None:
+        super().__init__(original, roles)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, gate, down = self.part("up"), self.part("gate"), self.part("down")
+        number = activation_number(self.activation)
+        if gate is None:
+            h = linear_of(x, up.packed, up.bias, up.out_features, number)
+        else:
+            h = gated_of(x, (gate.packed, gate.bias), (up.packed, up.bias), up.out_features, number)
+        return h if down is None else self.dropped(down(h))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation}"
+
+
+class FusedResidual(_Fused):
+    """norm(dropout(dense(x)) + residual): the sum is done where the product is stored, outside of training.
+
+    x (..., k), residual (..., n) -> (..., n). Roles: dense, norm, dropout.
+
+    >>> import prunus, torch
+    >>> from torch import nn
+    >>> dense = prunus.SparseLinear.from_linear(nn.Linear(4, 3))
+    >>> output = nn.ModuleDict({"dense": dense, "norm": nn.LayerNorm(3)})
+    >>> FusedResidual(output, {"dense": "dense", "norm": "norm"})(torch.ones(2, 4), torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        dense: SparseLinear = self.part("dense")
+        if self.training:
+            h = self.dropped(dense(x)) + residual
+        else:
+            h = linear_of(x, dense.packed, dense.bias, dense.out_features, 0, residual)
+        normed: Tensor = self.part("norm")(h)
+        return normed
