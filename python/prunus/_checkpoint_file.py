@@ -3,8 +3,8 @@
 The metadata has two strings: "prunus", a JSON object, and "prunus_crc32", the checksum of that string (hex).
 The object: version; entries, tensor name -> {"kind", "shape"}; ties, name -> the name it shares memory with;
 sparse, module path -> {"activation", "dtype"} of a SparseLinear, whose weight is the entry PATH.weight
-(n, k); geometry, the shape of a shrunk model (`prunus.shrink.geometry`); crc32, stored tensor -> checksum of
-its bytes.
+(n, k); geometry, the shape of a shrunk model (`prunus.shrink.geometry`); fused, names of the modules that
+`fuse_` had replaced (missing in older files); crc32, stored tensor -> checksum of its bytes.
 Kinds: "dense", stored under its own name. "masked": NAME:mask, uint8, one bit per element in row-major order,
 lowest bit first, and NAME:values, the kept elements in the same order. "scaled": values are int8, and
 NAME:scales holds one float32 factor per row.
@@ -61,6 +61,7 @@ class Saved:
     ties: dict[str, str] = field(default_factory=dict)
     sparse: dict[str, SparseEntry] = field(default_factory=dict)
     geometry: dict[str, Any] = field(default_factory=dict)
+    fused: list[str] = field(default_factory=list)
 
 
 def write(saved: Saved, path: str | os.PathLike[str]) -> None:
@@ -85,6 +86,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "ties": saved.ties,
             "sparse": {k: {"activation": v.activation, "dtype": v.dtype} for k, v in saved.sparse.items()},
             "geometry": saved.geometry,
+            "fused": saved.fused,
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
         }
     )
@@ -130,7 +132,10 @@ class _Reader:
         extra = sorted(self.stored.keys() - used)
         _expect(not extra, "entries", "an entry for every tensor of the file", f"none for {extra[:3]}")
         geometry = self._table("geometry")
-        return Saved(tensors, self._ties(tensors), self._sparse(tensors), geometry)
+        fused = self.about.get("fused", [])
+        names = isinstance(fused, list) and all(isinstance(name, str) for name in fused)
+        _expect(names, "fused", "a list of names", fused)
+        return Saved(tensors, self._ties(tensors), self._sparse(tensors), geometry, fused)
 
     def _check_sums(self) -> None:
         sums = self._table("crc32")

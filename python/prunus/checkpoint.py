@@ -16,6 +16,7 @@ from prunus._running import check_model
 from prunus.families import weight_matrix
 from prunus.fuse import fuse_
 from prunus.nn import SparseLinear
+from prunus.nn_fused import Fused
 from prunus.packed import PackedWeight, pack
 from prunus.prune.fold import folded
 from prunus.shrink.geometry import apply_geometry_, geometry
@@ -52,8 +53,8 @@ def load(model: ModelT, path: Path) -> ModelT:
 
     Its weights do not matter (they may be on the meta device). Layers that were SparseLinear become so again,
     packed for this machine; pruned dense layers stay dense; what `shrink_` removed goes here too; what was
-    tied is tied; tensors get the dtype of the file. At the end `fuse_` does what can be done in one pass with
-    a packed layer. With an error the model is as it was.
+    tied is tied; what `fuse_` had fused is fused; tensors get the dtype of the file. With an
+    error the model is as it was.
 
     Raises FormatError naming the field (the file is truncated, corrupt, foreign or of a newer version),
     ValueError (the model does not fit the file), TypeError, OSError.
@@ -74,7 +75,7 @@ def load(model: ModelT, path: Path) -> ModelT:
     except BaseException:
         undo()
         raise
-    fuse_(model)
+    fuse_(model, saved.fused)
     return model
 
 
@@ -105,6 +106,7 @@ def _gather(model: nn.Module) -> Saved:
             # A copy where memory is shared in part: the file format knows no views.
             saved.tensors[name] = _alone(tensor.detach().cpu().contiguous())
     saved.geometry = geometry(model)
+    saved.fused = [name for name, module in modules.items() if isinstance(module, Fused)]
     return saved
 
 

@@ -6,7 +6,7 @@ checked: the fused module must give the answer of the original one on random inp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from prunus._running import check_model, evaluating
 from prunus.families import stacks
 from prunus.families.family import Family, resolve
 from prunus.nn import SparseLinear
-from prunus.nn_fused import FusedMLP, FusedResidual
+from prunus.nn_fused import Fused, FusedMLP, FusedResidual
 
 __all__ = ["Fusion", "fuse_", "fusions"]
 
@@ -44,12 +44,15 @@ class Fusion:
         self.parent._modules[self.leaf] = module
 
 
-def fuse_(model: nn.Module) -> list[str]:
+def fuse_(model: nn.Module, names: Collection[str] | None = None) -> list[str]:
     """Fuse, in place, what surrounds the packed layers of known families; the names of the modules replaced.
 
-    Activations (and gates) into the up projection of an MLP, the residual sum of post-norm encoders into the
-    projection before it. Nothing else changes: names, parameters, state_dict, and results but for rounding.
-    `accelerate_` and `load` do this by themselves. Modules with hooks or unknown children are left alone.
+    names: of the modules that may be replaced; None: every one that can be.
+
+    Activations (and gates) go into the up projection of an MLP, the residual sum of post-norm encoders into
+    the projection before it. Nothing else changes: names, parameters, state_dict, and results but for
+    rounding. `accelerate_` does this by itself where it is not slower, and `load` where the saved model had
+    it. Modules with hooks or unknown children are left alone.
 
     Raises TypeError unless model is a torch.nn.Module.
 
@@ -58,7 +61,8 @@ def fuse_(model: nn.Module) -> list[str]:
     []
     """
     check_model(model)
-    found = fusions(model)
+    found = [] if names is not None and not names else fusions(model)
+    found = [fusion for fusion in found if names is None or fusion.name in names]
     for fusion in found:
         fusion.put(fusion.fused)
     return [fusion.name for fusion in found]
@@ -147,12 +151,7 @@ def _fusion(
 def _known(module: nn.Module, roles: dict[str, str], others: set[str]) -> dict[str, str] | None:
     """The roles, with the dropout; None where the module has hooks, own tensors, or a child nobody knows."""
     known = dict(roles)
-    if (
-        isinstance(module, (FusedMLP, FusedResidual))
-        or _hooked(module)
-        or module._parameters
-        or module._buffers
-    ):
+    if isinstance(module, Fused) or _hooked(module) or module._parameters or module._buffers:
         return None
     for name, child in module.named_children():
         if name in roles.values() or name in others:

@@ -14,11 +14,11 @@ from prunus.nn import SparseLinear
 from prunus.ops import activation_number
 from prunus.ops_torch import gated_of, linear_of
 
-__all__ = ["FusedMLP", "FusedResidual"]
+__all__ = ["Fused", "FusedMLP", "FusedResidual"]
 
 
-class _Fused(nn.Module):
-    """The children of `original`, under their names; roles: what each is -> its name."""
+class Fused(nn.Module):
+    """What fused modules share: the children of `original` under their names; roles: what each is -> name."""
 
     def __init__(self, original: nn.Module, roles: Mapping[str, str]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class _Fused(nn.Module):
         return ", ".join(f"{role}={name}" for role, name in self.roles.items())
 
 
-class FusedMLP(_Fused):
+class FusedMLP(Fused):
     """An MLP, or its first half, whose activation (and gate) is done where the product is stored.
 
     x (..., k) -> act(up(x)), or act(gate(x)) * up(x) in one pass over x; then `down` and dropout where the
@@ -71,7 +71,7 @@ class FusedMLP(_Fused):
         return f"{super().extra_repr()}, activation={self.activation}"
 
 
-class FusedResidual(_Fused):
+class FusedResidual(Fused):
     """norm(dropout(dense(x)) + residual): the sum is done where the product is stored, outside of training.
 
     x (..., k), residual (..., n) -> (..., n). Roles: dense, norm, dropout.

@@ -101,8 +101,12 @@ def test_what_is_fused_and_that_nothing_changes(case):
 
 
 def test_copies_files_and_checkpoints(case, tmp_path):
-    dense, _, model, _ = case
+    dense, plain, model, _ = case
     expected = outputs(model)
+    prunus.save(plain, tmp_path / "plain.safetensors")
+    fresh = prunus.load(copy.deepcopy(dense), tmp_path / "plain.safetensors")
+    assert not fused(fresh)
+    assert torch.equal(outputs(fresh), outputs(plain))
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(outputs(again), expected)
         assert fused(again).keys() == fused(model).keys()
@@ -206,6 +210,17 @@ def test_what_is_not_understood_is_left_alone(change, monkeypatch):
 def test_dense_layers_are_left_alone():
     model = sparse_(bert().eval(), 0.9)
     assert prunus.fuse_(model) == []
+
+
+def test_only_the_named_are_fused():
+    torch.manual_seed(0)
+    model = sparse_(bert().eval(), 0.7)
+    for block in model.encoder.layer:
+        block.intermediate.dense = prunus.SparseLinear.from_linear(block.intermediate.dense)
+    assert prunus.fuse_(model, []) == []
+    assert prunus.fuse_(model, ["encoder.layer.1.intermediate", "nowhere"]) == [
+        "encoder.layer.1.intermediate"
+    ]
 
 
 def test_bad_model():
