@@ -14,6 +14,7 @@ GROUP = ("suite", "n", "k", "m", "threads", "bias", "activation", "rotate")
 KEYS = {
     "linear": (*GROUP, "peer", "pattern", "sparsity"),
     "selection": ("what", "n", "k", "threads", "peer"),
+    "fusion": ("what", "n", "k", "m", "threads", "sparsity", "peer"),
     "pack": ("what", "n", "k", "threads", "sparsity", "peer"),
 }
 

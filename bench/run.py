@@ -4,11 +4,13 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bench.cases import LINEAR_SUITES, OTHER_SUITES, SPARSITIES, THREADS, LinearSuite, find_layer
 from bench.environment import describe
+from bench.fusions import run_fusions
 from bench.linear import groups, run_group
 from bench.packing import run_packing
 from bench.peers import PEERS, Peer
@@ -54,9 +56,13 @@ def records_of(name: str, args: argparse.Namespace, budget: Budget) -> Iterator[
         for layer, m, t in groups(suite):
             yield from run_group(suite, layer, m, t, peers, budget, print)
         return
-    shape_list = args.shapes or ([(1536, 384)] if args.quick else [(4096, 4096)])
-    for shape in shape_list:
-        for t in threads:
+    given = args.shapes or ([(1536, 384)] if args.quick else None)
+    for t in threads:
+        if name == "fusions":
+            for shape, m in product(given or [(3072, 768)], args.m or (1, 128)):
+                yield from run_fusions(shape, m, t, args.sparsity or (0.5, 0.8, 0.9), budget, print)
+            continue
+        for shape in given or [(4096, 4096)]:
             if name == "selection":
                 yield from run_selection(shape, t, budget, print)
             else:

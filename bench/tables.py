@@ -186,6 +186,27 @@ def pack_tables(records: list[Record]) -> list[Table]:
     return tables
 
 
+def fusion_tables(records: list[Record]) -> list[Table]:
+    """Speed against torch's dense steps, a row per way to do it."""
+    found: dict[str, list[Record]] = {}
+    for r in (r for r in records if r["record"] == "fusion" and r["ok"]):
+        title = f"{r['what']}, {r['n']}x{r['k']}, m = {r['m']}, {r['threads']} thread(s): speed against torch"
+        found.setdefault(title, []).append(r)
+    tables = []
+    for title, group in found.items():
+        sparsities = sorted({r["sparsity"] for r in group})
+        table = Table(title, ["way", *map(percent, sparsities)])
+        base = {r["sparsity"]: r["median_us"] for r in group if r["peer"] == "torch"}
+        for peer in dict.fromkeys(r["peer"] for r in group):
+            at = {r["sparsity"]: r for r in group if r["peer"] == peer}
+            cells = [
+                f"{noise(at[s])}{base[s] / at[s]['median_us']:.2f}" if s in at else "" for s in sparsities
+            ]
+            table.rows.append([peer, *cells])
+        tables.append(table)
+    return tables
+
+
 def pack_cell(r: Record | None) -> str:
     if r is None:
         return ""
@@ -220,6 +241,7 @@ def all_tables(records: list[Record]) -> list[Table]:
     return [
         *ratio_tables(few),
         *contest_tables(records),
+        *fusion_tables(records),
         *pack_tables(records),
         *(table for table in singles if table),
     ]

@@ -2,9 +2,10 @@
 
 import pytest
 
+from bench.fusions import run_fusions
 from bench.packing import run_packing
 from bench.selection import run_selection
-from bench.tables import contest_tables, pack_tables
+from bench.tables import contest_tables, fusion_tables, pack_tables
 from bench.timing import Budget
 
 ONCE = Budget(rounds=1, turn=0.0, warm=0.0)
@@ -27,3 +28,12 @@ def test_packing_contestants_are_right() -> None:
     assert all(r["ok"] for r in records)
     titles = [table.title for table in pack_tables(records)]
     assert [title.split(",")[0] for title in titles] == ["pack", "unpack"]
+
+
+def test_fusion_contestants_are_right() -> None:
+    said: list[str] = []
+    records = list(run_fusions((96, 128), 3, 1, (0.5, 0.9), ONCE, said.append))
+    assert not said
+    assert all(r["ok"] for r in records)
+    titles = [table.title for table in fusion_tables(records)]
+    assert [title.split(",")[0] for title in titles] == ["bias and gelu", "residual", "gated silu"]
