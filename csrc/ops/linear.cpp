@@ -14,6 +14,9 @@ namespace {
 // Storing a row of a strip costs about as much as this many bytes of weight.
 constexpr double kStoreCost = 40.0;
 
+// Walking a tile for a strip costs about what this many tokens more would.
+constexpr double kStripCost = 12.0;
+
 // nm reads (and does not use) up to 16 floats behind the last group.
 constexpr std::size_t kPanelSlack = 16;
 
@@ -69,6 +72,11 @@ struct Chunk {
     return static_cast<int>(std::min<std::int64_t>(plan.tokens, args.m - s * plan.tokens));
   }
 
+  // Columns of a strip's panels and sums.
+  int width_of(std::int64_t s) const {
+    return plan.strips && s == strips - 1 ? strip_width(tokens_of(s)) : plan.tokens;
+  }
+
   void pack_strip(const void* x, int tokens, int cols, int width, float* to) const {
     io.pack_strip(x, args.x_stride, tokens, cols, width, to);
     const std::int64_t first = cols + 1, behind = round_up(cols, static_cast<int>(zeros())) + zeros();
@@ -87,7 +95,7 @@ struct Chunk {
       return true;
     }
     if (plan.layout == PanelLayout::strip) {
-      pack_strip(x, tokens, cols, plan.tokens, panel(s, b));
+      pack_strip(x, tokens, cols, width_of(s), panel(s, b));
       return true;
     }
     // A rows kernel reads every token of its panel; those past the last are zero.
@@ -122,10 +130,11 @@ struct Chunk {
 
   void multiply(const Factor& f, std::int64_t t, std::int64_t s, float* acc) const {
     const std::uint8_t* scales = row_scales(f.w, t * geo.tile_rows);
+    const TileFn kernel = f.plan.strips ? f.plan.strips[width_of(s) / 8 - 1] : f.plan.kernel;
     for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
       prefetch_output(s, t * geo.tile_rows, geo.rows_of(t), b);
-      f.plan.kernel(tile_bytes(f.w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b),
-                    geo.unit, panel(s, b), acc);
+      kernel(tile_bytes(f.w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b), geo.unit,
+             panel(s, b), acc);
     }
   }
 
@@ -138,7 +147,8 @@ struct Chunk {
   std::size_t room_of(int padded) const { return sums_of(padded) + static_cast<std::size_t>(padded) * 8; }
   int padded_rows(std::int64_t t) const { return round_up(geo.rows_of(t), group_rows(w.header)); }
 
-  // The sums of row tile t and strip s with bias, in `room`: [rows][width()], layout few [tokens][kFewRows].
+  // The sums of row tile t and strip s with bias, in `room`: [rows][sums_width(s)], layout few
+  // [tokens][kFewRows].
   float* sums(const Factor& f, std::int64_t t, std::int64_t s, float* room) const {
     const int rows = geo.rows_of(t), padded = padded_rows(t);
     const float* bias = f.bias ? f.bias + t * geo.tile_rows : nullptr;
@@ -153,11 +163,13 @@ struct Chunk {
       for (int i = 0; i < plan.tokens; ++i)
         plan.kernels->init_strip(bias, rows, padded, 1, room + i * kFewRows);
     else
-      plan.kernels->init_strip(bias, rows, padded, plan.tokens, room);
+      plan.kernels->init_strip(bias, rows, padded, width_of(s), room);
     multiply(f, t, s, room);
     return room;
   }
-  int width() const { return plan.layout == PanelLayout::rows && plan.tokens > 1 ? 8 : plan.tokens; }
+  int sums_width(std::int64_t s) const {
+    return plan.layout == PanelLayout::rows && plan.tokens > 1 ? 8 : width_of(s);
+  }
 
   void compute(std::int64_t t, std::int64_t s) const {
     const int rows = geo.rows_of(t), padded = padded_rows(t);
@@ -166,11 +178,11 @@ struct Chunk {
     float* acc = sums({w, plan, args.bias}, t, s, room);
     if (up) {
       const float* other = sums(*up, t, s, room + room_of(padded));
-      plan.kernels->gate(acc, other, few ? plan.tokens * kFewRows : padded * width(), args.activation);
+      plan.kernels->gate(acc, other, few ? plan.tokens * kFewRows : padded * sums_width(s), args.activation);
     }
     const std::int64_t row = t * geo.tile_rows, token = s * plan.tokens;
     if (!few)
-      return io.store_tile(acc, width(), rows, tokens_of(s), finish(token, row), y_at(token, row),
+      return io.store_tile(acc, sums_width(s), rows, tokens_of(s), finish(token, row), y_at(token, row),
                            args.y_stride);
     // All tokens are one strip. The kernel may take more than there are: what it adds for those is not
     // stored.
@@ -181,12 +193,16 @@ struct Chunk {
   // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
   // Cost of the items before one: bytes of weight, and the store of each tile.
   double cost_before(std::int64_t item) const {
-    const std::int64_t rows = geo.row_tiles();
+    const std::int64_t rows = geo.row_tiles(), s = item / rows;
     const auto at = [&](std::int64_t t) {
       return static_cast<double>(tile_offset(w, t * geo.col_tiles())) +
              kStoreCost * static_cast<double>(t * geo.tile_rows);
     };
-    return static_cast<double>(item / rows) * (at(rows) - at(0)) + at(item % rows) - at(0);
+    // A narrow last strip costs less, though not in proportion.
+    const double last = (kStripCost + width_of(strips - 1)) / (kStripCost + plan.tokens);
+    const double whole = at(rows) - at(0), part = at(item % rows) - at(0);
+    return s == strips ? whole * (static_cast<double>(strips - 1) + last)
+                       : whole * static_cast<double>(s) + part * (s == strips - 1 ? last : 1.0);
   }
   // First item of share `i` of `shares`: equal cost, not equal count, since global pruning leaves rows
   // uneven.
@@ -256,8 +272,9 @@ void combined(const PackedView& w, const LinearArgs& args, Combine combine) {
 
 // One set of panels and one split of the work serve both.
 bool alike(const PackedHeader& a, const Plan& p, const PackedHeader& b, const Plan& q) {
-  return p.layout == q.layout && p.tokens == q.tokens && a.format == b.format && a.tile_rows == b.tile_rows &&
-         a.tile_cols == b.tile_cols && a.unit.rows == b.unit.rows && a.unit.cols == b.unit.cols;
+  return p.layout == q.layout && p.tokens == q.tokens && !p.strips == !q.strips && a.format == b.format &&
+         a.tile_rows == b.tile_rows && a.tile_cols == b.tile_cols && a.unit.rows == b.unit.rows &&
+         a.unit.cols == b.unit.cols;
 }
 
 }  // namespace

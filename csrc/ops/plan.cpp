@@ -11,7 +11,7 @@ namespace {
 constexpr std::int64_t kPanelBytes = 8 << 20;
 
 // Multiply-adds (padded to the strip) below which waking a thread costs more than it brings.
-constexpr double kWorkPerThread = 150e3;
+constexpr double kWorkPerThread = 40e3;
 
 // A bitmap's weight for few tokens: expanding eight weights at once costs the same whatever is set, and grows
 // with the tokens; walking the set bits costs the same for one to eight tokens, and grows with the bits.
@@ -22,17 +22,11 @@ bool expand_bits(const PackedHeader& h, std::int64_t m) {
   return m <= kMaxRowTokens && (m == 1 || density > 0.1 + 0.08 * static_cast<double>(m));
 }
 
-std::int64_t round8(std::int64_t v) { return (v + 7) / 8 * 8; }
-
-// Tokens per strip, at most `most`. Strips share one width; of the wide ones the one that pads m least, the
-// widest among equals.
-std::int32_t strip_width(std::int64_t m, std::int32_t most) {
-  if (m <= most) return static_cast<std::int32_t>(std::max<std::int64_t>(8, round8(m)));
-  std::int32_t best = most;
-  const auto padded = [m](std::int32_t width) { return (m + width - 1) / width * width; };
-  for (std::int32_t width = most - 8; width >= most / 2; width -= 8)
-    if (padded(width) < padded(best)) best = width;
-  return best;
+// Strips of at most `most` tokens; the last is as wide as its tokens need.
+void take_strips(const TileFn* strips, std::int64_t m, std::int32_t most, Plan& plan) {
+  plan.tokens = std::min(most, strip_width(m));
+  plan.strips = strips;
+  plan.kernel = strips[plan.tokens / 8 - 1];
 }
 
 // nm and block: rows as lanes up to here, all tokens of a call in one pass over the weight.
@@ -58,9 +52,7 @@ void choose_pattern_kernel(const PackedHeader& h, std::int64_t m, bool finite, P
     plan.kernel = few[index];
   } else {
     const std::int32_t most = nm ? kMaxStrip : block_strip(*plan.kernels, h.unit.rows);
-    plan.tokens = strip_width(m, most);
-    const TileFn* strips = nm ? kernels.nm : kernels.block;
-    plan.kernel = strips[plan.tokens / 8 - 1];
+    take_strips(nm ? kernels.nm : kernels.block, m, most, plan);
   }
 }
 
@@ -76,9 +68,7 @@ void choose_kernel(const PackedHeader& h, std::int64_t m, bool finite, Plan& pla
     plan.tokens = 1;
     plan.kernel = kernels.col8_one;
   } else {
-    plan.tokens = strip_width(m, kMaxStrip);
-    const TileFn* strips = bitmap ? kernels.bitmap : kernels.col8;
-    plan.kernel = strips[plan.tokens / 8 - 1];
+    take_strips(bitmap ? kernels.bitmap : kernels.col8, m, kMaxStrip, plan);
   }
 }
 
@@ -97,7 +87,7 @@ Plan make_plan(const PackedView& w, std::int64_t m, bool finite) {
       kPanelBytes / (static_cast<std::int64_t>(sizeof(float)) * std::max<std::int64_t>(k, 1));
   plan.chunk = std::max<std::int64_t>(1, fit / plan.tokens) * plan.tokens;
 
-  const double work = static_cast<double>(w.header.nnz) * static_cast<double>(m == 1 ? 4 : round8(m));
+  const double work = static_cast<double>(w.header.nnz) * static_cast<double>(m == 1 ? 4 : strip_width(m));
   const double useful = std::max(1.0, work / (4 * kWorkPerThread));
   plan.threads = static_cast<std::int32_t>(std::min<double>(num_threads(), useful));
   return plan;

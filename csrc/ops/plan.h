@@ -1,5 +1,6 @@
 // Which kernel, how many tokens at a time, on how many threads: decided once per call from counts alone.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -13,11 +14,18 @@ enum class PanelLayout { strip, rows, few };  // kernels/kernels.h
 struct Plan {
   const KernelTable* kernels;
   TileFn kernel;
+  const TileFn*
+      strips;  // kernel of each strip width, for a last strip that needs less; nullptr: only `kernel`
   PanelLayout layout;
   std::int32_t tokens;   // per strip or per rows kernel
   std::int32_t threads;  // tasks of the parallel region
   std::int64_t chunk;    // tokens whose panels are held at once, a multiple of tokens
 };
+
+// Tokens that a strip of `tokens` live ones is wide.
+inline std::int32_t strip_width(std::int64_t tokens) {
+  return static_cast<std::int32_t>(std::max<std::int64_t>(8, (tokens + 7) / 8 * 8));
+}
 
 // finite: x holds no NaN or infinity; kernels that multiply zeros must not see them.
 // needs_finite: the caller has to look, because the kernels of a plan for finite x do not.

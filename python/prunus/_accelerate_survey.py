@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.families import weight_matrix
+from prunus.families import READERS, weight_matrix
 from prunus.nn import SparseLinear
 
 # 8-bit columns cost 5 bytes per kept fp32 weight against 4: below this no regime can win.
 MIN_SPARSITY = 0.2
-# Modules that read the weights of their Linear children instead of calling them.
-READERS = (nn.MultiheadAttention,)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Modules that do in one pass over the output what a model does in several: activation, gate, residual.
 
 They keep the names and objects of what they replace, so a state_dict stays as it is; `fuse_` puts them in.
+Where a projection is exchanged later for one that is not packed (`to_linear`), they go step by step.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from prunus.nn import SparseLinear
 from prunus.ops import activation_number
+from prunus.ops_autograd import FUNCTIONS
 from prunus.ops_torch import gated_of, linear_of
 
 __all__ = ["Fused", "FusedMLP", "FusedResidual"]
@@ -61,7 +63,9 @@ class FusedMLP(Fused):
     def forward(self, x: Tensor) -> Tensor:
         up, gate, down = self.part("up"), self.part("gate"), self.part("down")
         number = activation_number(self.activation)
-        if gate is None:
+        if not (_plain(up) and (gate is None or _plain(gate))):
+            h = FUNCTIONS[number](up(x)) if gate is None else FUNCTIONS[number](gate(x)) * up(x)
+        elif gate is None:
             h = linear_of(x, up.packed, up.bias, up.out_features, number)
         else:
             h = gated_of(x, (gate.packed, gate.bias), (up.packed, up.bias), up.out_features, number)
@@ -85,10 +89,15 @@ class FusedResidual(Fused):
     """
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        dense: SparseLinear = self.part("dense")
-        if self.training:
+        dense = self.part("dense")
+        if self.training or not _plain(dense):
             h = self.dropped(dense(x)) + residual
         else:
             h = linear_of(x, dense.packed, dense.bias, dense.out_features, 0, residual)
         normed: Tensor = self.part("norm")(h)
         return normed
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Packed, and nothing but a product and a bias."""
+    return isinstance(layer, SparseLinear) and layer.activation is None

@@ -64,17 +64,32 @@ void check(Format format, Dtype stored, Dtype io, int n, int k, int m) {
   std::vector<float> bias(static_cast<std::size_t>(n));
   for (float& b : bias) b = static_cast<float>(whole(-3, 3));
   for (std::size_t i = 0; i < x.size(); ++i) put(io, static_cast<float>(whole(-2, 2)), x.data(), i);
-  linear(view, LinearArgs{io, x.data(), m, k, bias.data(), y.data(), n, Activation::relu, nullptr, 0});
+  std::vector<float> residual(y.size()), gate(y.size()), sum(y.size());
+  for (std::size_t i = 0; i < y.size(); ++i) put(io, static_cast<float>(whole(-3, 3)), residual.data(), i);
+  LinearArgs args{io, x.data(), m, k, bias.data(), y.data(), n, Activation::relu, nullptr, 0};
+  linear(view, args);
+  args.y = sum.data();
+  args.residual = residual.data();
+  args.residual_stride = n;
+  linear(view, args);
+  args.y = gate.data();
+  args.residual = nullptr;
+  gated(view, view, nullptr, args);
+  const auto compare = [&](float got, double exact) {
+    const float expected = rounded(io, static_cast<float>(exact));
+    wrong += stored == Dtype::i8 ? !(std::abs(got - expected) <= 0.01f * (1 + std::abs(expected)))
+                                 : got != expected;
+  };
   for (int t = 0; t < m; ++t)
     for (int r = 0; r < n; ++r) {
-      double sum = bias[r];
+      const auto i = static_cast<std::size_t>(t * n + r);
+      double up = 0;
       for (int c = 0; c < k; ++c)
-        sum += static_cast<double>(back[r * k + c]) * get(io, x.data(), static_cast<std::size_t>(t * k + c));
-      const float expected = rounded(io, sum > 0 ? static_cast<float>(sum) : 0.0f);
-      const float got = get(io, y.data(), static_cast<std::size_t>(t * n + r));
-      const bool same = stored == Dtype::i8 ? std::abs(got - expected) <= 0.01f * (1 + std::abs(expected))
-                                            : got == expected;
-      wrong += !same;
+        up += static_cast<double>(back[r * k + c]) * get(io, x.data(), static_cast<std::size_t>(t * k + c));
+      const double act = up + bias[r] > 0 ? up + bias[r] : 0.0;
+      compare(get(io, y.data(), i), act);
+      compare(get(io, sum.data(), i), act + get(io, residual.data(), i));
+      compare(get(io, gate.data(), i), act * up);
     }
   ++cases;
 }

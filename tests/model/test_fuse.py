@@ -144,6 +144,17 @@ def test_dropout_still_drops():
     assert torch.equal(module(x, residual), module(x, residual))
 
 
+def test_back_to_dense_layers(case):
+    """What to_linear gives takes the place of a packed layer, also inside of a fused module."""
+    dense, _, model, _ = case
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, prunus.SparseLinear):
+                setattr(module, name, child.to_linear())
+    assert not any(isinstance(module, prunus.SparseLinear) for module in model.modules())
+    torch.testing.assert_close(outputs(model), outputs(dense), rtol=1e-4, atol=1e-5)
+
+
 def test_compiles(case):
     _, _, model, _ = case
     torch._dynamo.reset()

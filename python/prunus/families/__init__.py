@@ -31,10 +31,11 @@ no entry of their own. An unknown architecture is described in ten lines:
 'mine'
 """
 
-from prunus.families.family import Family, Stack, weight_matrix
+from prunus.families.family import READERS, Family, Stack, weight_matrix
 from prunus.families.lookup import blocks, find_family, find_stack, fused_parts, register_family, stacks
 
 __all__ = [
+    "READERS",
     "Family",
     "Stack",
     "blocks",

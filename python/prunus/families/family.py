@@ -9,7 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Family", "Stack", "resolve", "weight_matrix"]
+__all__ = ["READERS", "Family", "Stack", "resolve", "weight_matrix"]
+
+# Modules that read the weights of their Linear children instead of calling them.
+READERS: tuple[type[nn.Module], ...] = (nn.MultiheadAttention,)
 
 # Attributes of attention modules that follow the number of heads, over all transformers versions from 4.45
 # on; those a module lacks are left out. "width" is heads * head size.

@@ -11,16 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from prunus._arrays import FLOATS
-from prunus.families import blocks, stacks, weight_matrix
+from prunus.families import READERS, blocks, stacks, weight_matrix
 from prunus.families.lookup import Rows, block_parts
 from prunus.prune.experts import experts
 
 __all__ = ["FilterFn", "Target", "find_targets", "is_linear", "read_weights"]
 
 FilterFn = Callable[[nn.Module, str], bool]
-
-# Modules that read the weights of their Linear children.
-READERS = (nn.MultiheadAttention,)
 
 UNSEEN = "one of several experts in a parameter: only methods that look at the weight alone reach it"
 
