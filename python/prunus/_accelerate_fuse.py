@@ -34,9 +34,9 @@ class _Racer:
         return sum(t.ms * count for t, (_, count) in zip(self.times[which], self.calls, strict=True))
 
 
-def fuse_faster(model: nn.Module, sites: list[Site]) -> list[dict[str, Any]]:
+def fuse_faster(model: nn.Module, sites: list[Site]) -> list[tuple[Fusion, dict[str, Any]]]:
     """Put in every fusion that is not measured slower, over all recorded calls of the layer that sees its
-    input; one row (name, kind, ms_before, ms_after) for each."""
+    input; each with a row (name, kind, ms_before, ms_after)."""
     seen = {site.name: site for site in sites if site.inputs}
     racers = [_Racer(fusion, seen[fusion.entry]) for fusion in fusions(model) if fusion.entry in seen]
     if racers:
@@ -44,11 +44,12 @@ def fuse_faster(model: nn.Module, sites: list[Site]) -> list[dict[str, Any]]:
             for which in (0, 1) if i % 2 == 0 else (1, 0):
                 for racer in racers:
                     racer.lap(which)
-    rows = []
+    found = []
     for racer in racers:
-        before, after = racer.ms(0), racer.ms(1)
+        fusion, before, after = racer.fusion, racer.ms(0), racer.ms(1)
         if after <= SLACK * before:
-            racer.fusion.put(racer.fusion.fused)
-            fusion = racer.fusion
-            rows.append({"name": fusion.name, "kind": fusion.kind, "ms_before": before, "ms_after": after})
-    return rows
+            row = {"name": fusion.name, "kind": fusion.kind, "ms_before": before, "ms_after": after}
+            found.append((fusion, row))
+    for fusion, _ in found:
+        fusion.put(fusion.fused)
+    return found

@@ -15,6 +15,7 @@ from prunus._accelerate_race import Layers, Milliseconds, race
 from prunus._accelerate_survey import Site, recording, survey
 from prunus._progress import progress
 from prunus._running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
+from prunus.fuse import Fusion
 from prunus.nn import SparseLinear
 from prunus.prune.fold import folded
 from prunus.report import Column, Report
@@ -119,10 +120,7 @@ def _accelerate(
         times = race(sites, candidates)
         chosen = _choose(sites, candidates, times, min_speedup)
         error = _commit(model, sites, chosen, batches, expected)
-        fused = fuse_faster(model, sites)
-        if fused:
-            outputs = [output_tensors(batch.run(model)) for batch in batches]
-            error = max(_error(e, o) for e, o in zip(expected, outputs, strict=True))
+        fused, error = _fuse(model, sites, batches, expected, error)
     for site in sites:
         if id(site) in chosen:
             chosen[id(site)].train(site.module.training)
@@ -170,6 +168,29 @@ def _commit(
         for site in sites:
             site.put(site.module)
         raise
+
+
+def _fuse(
+    model: nn.Module,
+    sites: list[Site],
+    batches: list[Batch],
+    expected: list[dict[str, Tensor]],
+    error: float,
+) -> tuple[list[dict[str, Any]], float]:
+    """What was fused, and the error of the outputs after it. Errors undo everything."""
+    found: list[tuple[Fusion, dict[str, Any]]] = []
+    try:
+        found = fuse_faster(model, sites)
+        if found:
+            outputs = [output_tensors(batch.run(model)) for batch in batches]
+            error = max(_error(e, o) for e, o in zip(expected, outputs, strict=True))
+    except BaseException:
+        for fusion, _ in found:
+            fusion.put(fusion.original)
+        for site in sites:
+            site.put(site.module)
+        raise
+    return [row for _, row in found], error
 
 
 def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool:

@@ -25,8 +25,9 @@ class Fused(nn.Module):
     def __init__(self, original: nn.Module, roles: Mapping[str, str]) -> None:
         super().__init__()
         self.roles = dict(roles)
-        for name, child in original.named_children():
-            self.add_module(name, child)
+        # The same dictionary, not a copy: who holds the original as the parent of a layer (a Site) still
+        # reaches the layer that runs.
+        self.__dict__["_modules"] = original._modules
         self.train(original.training)
 
     def part(self, role: str) -> Any:

@@ -9,6 +9,9 @@ import transformers
 from torch import Tensor, nn
 
 import prunus
+from prunus._accelerate_survey import survey
+from prunus._balance_table import swapped
+from prunus.fuse import fusions
 from prunus.nn_fused import FusedMLP, FusedResidual
 from tests.model.model_zoo import sparse_
 
@@ -153,6 +156,42 @@ def test_back_to_dense_layers(case):
                 setattr(module, name, child.to_linear())
     assert not any(isinstance(module, prunus.SparseLinear) for module in model.modules())
     torch.testing.assert_close(outputs(model), outputs(dense), rtol=1e-4, atol=1e-5)
+
+
+def test_who_holds_the_original_reaches_what_runs():
+    """`balance_` times the dense layers in the places that it found before the modules were fused."""
+    torch.manual_seed(0)
+    model = sparse_(bert().eval(), 0.9)
+    expected = outputs(model)
+    sites = survey(model, None)
+    dense = [site.module for site in sites]
+    for site in sites:
+        site.put(prunus.SparseLinear.from_linear(site.module))
+    assert prunus.fuse_(model)
+    with swapped(sites, dense):
+        assert not any(isinstance(module, prunus.SparseLinear) for module in model.modules())
+        assert torch.equal(outputs(model), expected)
+    assert sum(isinstance(module, prunus.SparseLinear) for module in model.modules()) == len(sites)
+
+
+def test_an_error_after_fusing_undoes_everything(monkeypatch):
+    torch.manual_seed(0)
+    model = sparse_(bert().eval(), 0.9)
+    before = {name: id(module) for name, module in model.named_modules()}
+    calls = []
+
+    def broken(model, sites):
+        found = [(fusion, {}) for fusion in fusions(model)]
+        for fusion, _ in found:
+            fusion.put(fusion.fused)
+        handle = model.register_forward_pre_hook(lambda *a: calls.append(handle.remove()) or 1 / 0)
+        return found
+
+    monkeypatch.setattr("prunus.accelerate.fuse_faster", broken)
+    with pytest.raises(ZeroDivisionError):
+        prunus.accelerate_(model, {"input_ids": IDS}, min_speedup=0.0)
+    assert calls
+    assert {name: id(module) for name, module in model.named_modules()} == before
 
 
 def test_compiles(case):
