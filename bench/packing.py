@@ -28,11 +28,18 @@ def contests(w: Any) -> dict[str, list[Contestant]]:
     def right(peer: str) -> Callable[[Any], bool]:
         return lambda p: np.array_equal(np.asarray(back[peer](p)), w)
 
+    # int8 has one scale per row, max|w| / 127; a weight is off by half of it at most.
+    step = np.abs(w).max(axis=1, keepdims=True) / 127
+
+    def close(p: Any) -> bool:
+        return bool((np.abs(p.to_dense() - w) <= 0.501 * step).all())
+
     def same(y: Any) -> bool:
         return np.array_equal(np.asarray(y), w)
 
     pack = [
         Contestant("prunus", lambda: prunus.pack(w), right("prunus")),
+        Contestant("prunus-int8", lambda: prunus.pack(w, dtype="int8"), close),
         Contestant("torch-csr", lambda: t.to_sparse_csr(), right("torch-csr")),
     ]
     unpack = [

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/isa.h"
 #include "core/parallel.h"
 #include "formats/bits.h"
 #include "formats/tiles.h"
@@ -21,9 +22,9 @@ constexpr double kFull = 0.9;
 // Rows of a block that share their activations: with fewer, col8 and the bitmap are as fast or faster.
 constexpr int kSharedRows = 4;
 
-// col8 costs per nonzero, the bitmap per weight: below this sparsity the bitmap is smaller and faster
-// (csrc/README.md, 2026-11-23).
-constexpr double kBitmapDensity = 0.25;
+// col8 costs per nonzero, the bitmap per weight: with more nonzeros than this the bitmap is smaller and
+// faster. avx512 expands bits in one instruction (csrc/README.md, 2026-11-23 and 2026-11-26).
+double bitmap_density() { return active_isa() == Isa::avx512 ? 0.25 : 0.33; }
 
 struct Sample {
   std::int64_t words;
@@ -72,7 +73,7 @@ Blocks count_blocks(const Sample& s) {
         for (int r = 0; r < kStripRows / kHeights[h]; ++r) {
           if (h > 0) rows[r] = rows[2 * r] | rows[2 * r + 1];
           for (int v = 0; rows[r] != 0 && v < 5; ++v)
-            blocks.count[h][v] += static_cast<std::uint64_t>(__builtin_popcountll(fold(rows[r], kWidths[v])));
+            blocks.count[h][v] += static_cast<std::uint64_t>(count_bits(fold(rows[r], kWidths[v])));
         }
       }
     }
@@ -115,7 +116,7 @@ int most_in_group(const std::uint64_t* bits, std::int64_t k, int m) {
     const std::int64_t shift = c % 64;
     std::uint64_t group = bits[c / 64] >> shift;
     if (shift + m > 64 && c / 64 + 1 < (k + 63) / 64) group |= bits[c / 64 + 1] << (64 - shift);
-    most = std::max(most, __builtin_popcountll(group & ((1ull << m) - 1)));
+    most = std::max(most, count_bits(group & ((1ull << m) - 1)));
   }
   return most;
 }
@@ -180,7 +181,7 @@ Structure find_structure(const Dense& w, const KeptBits& kept, Dtype dtype, std:
   const Sample sample = take_sample(w, kept);
   if (forced)
     return *forced == Format::nm ? forced_nm(w, kept, sample, density) : forced_block(w, sample, dtype);
-  const Structure none{density > kBitmapDensity ? Format::bitmap : Format::col8, {0, 0}};
+  const Structure none{density > bitmap_density() ? Format::bitmap : Format::col8, {0, 0}};
   if (nnz == 0) return none;
   double filled;
   const Unit block = best_block(w, sample, dtype, filled);

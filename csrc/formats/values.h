@@ -12,8 +12,8 @@ inline void write_value(float v, Dtype dtype, float scale, std::uint8_t* out) {
   if (dtype == Dtype::f32) {
     std::memcpy(out, &v, sizeof v);
   } else if (dtype == Dtype::i8) {
-    const float q = scale > 0 ? std::nearbyint(v / scale) : 0;  // |v| <= 127 scale
-    *out = static_cast<std::uint8_t>(static_cast<std::int8_t>(q));
+    // |v| <= 127 scale. lrint is one instruction; nearbyint is a call where there is no SSE4.
+    *out = static_cast<std::uint8_t>(scale > 0 ? static_cast<std::int8_t>(std::lrint(v / scale)) : 0);
   } else {
     const std::uint16_t bits = dtype == Dtype::bf16 ? to_bf16(v).bits : to_f16(v).bits;
     std::memcpy(out, &bits, sizeof bits);

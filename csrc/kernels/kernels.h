@@ -69,6 +69,7 @@ struct KernelTable {
   Isa isa;
   ValueKernels values[4];   // by PRUNUS_VALUES
   int accumulators, lanes;  // vectors of sums that a strip kernel should have, and floats in one
+  int expand_always;        // tokens up to which a bitmap is expanded however few bits are set
 
   TokenKernels tokens[3];  // by PRUNUS_TOKEN_TYPES
 

@@ -7,20 +7,31 @@ inline std::uint64_t bits_of_row(const std::uint8_t* tile, int row) {
   return bits;
 }
 
-// One set bit of a row: its column's activations times its value. Takes the bit away.
-template <typename Value, typename V, int Vectors>
-inline void add_lowest(std::uint64_t& bits, const std::uint8_t*& value, float scale, const float* panel,
-                       V (&sum)[Vectors]) {
+// The lowest set bit of a row: its column's activations times its value. Takes the bit away.
+template <typename V, int Vectors>
+inline void add_lowest(std::uint64_t& bits, V w, const float* panel, V (&sum)[Vectors]) {
   const float* x = panel + static_cast<std::size_t>(__builtin_ctzll(bits)) * (V::lanes * Vectors);
-  const V w = V::set(Value::size == 1 ? load1(Value{}, value) * scale : load1(Value{}, value));
 #pragma GCC unroll 16
   for (int j = 0; j < Vectors; ++j) sum[j] = fma(w, V::load(x + j * V::lanes), sum[j]);
   bits &= bits - 1;
-  value += Value::size;
 }
 
-// Rows neighbouring rows, a bit of each in turn as long as all have one: where a strip alone has too few sums
-// to hide the latency of the multiply-add, the other rows do. Returns the values of the row after them.
+// All set bits of a row. Values are loaded four at a time, but the row ends at any of them.
+template <typename Value, typename V, int Vectors>
+inline void add_all(std::uint64_t bits, const std::uint8_t* value, float scale, const float* panel,
+                    V (&sum)[Vectors]) {
+  for (; bits != 0; value += 4 * Value::size) {
+    const Four<V, Value> w(value, scale);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      add_lowest(bits, w(i), panel, sum);
+      if (bits == 0) return;
+    }
+  }
+}
+
+// Rows neighbouring rows, four bits of each in turn as long as all have four: where a strip alone has too few
+// sums to hide the latency of the multiply-add, the other rows do. Returns the values of the row after them.
 template <typename Value, typename V, int Vectors, int Rows>
 inline const std::uint8_t* walk_bits(const std::uint8_t* tile, const std::uint8_t* scales, int row,
                                      const std::uint8_t* value, const float* panel, float* acc) {
@@ -29,33 +40,35 @@ inline const std::uint8_t* walk_bits(const std::uint8_t* tile, const std::uint8_
   const std::uint8_t* values[Rows];
   float scale[Rows];
   V sum[Rows][Vectors];
-  int together = 64;
+  int together = Rows > 1 ? 64 : 0;
 #pragma GCC unroll 4
   for (int i = 0; i < Rows; ++i) {
     bits[i] = bits_of_row(tile, row + i);
     scale[i] = scales ? load1(F32{}, scales + (row + i) * 4) : 1.0f;
     values[i] = value;
-    if (Rows > 1) {
-      const int count = __builtin_popcountll(bits[i]);
-      value += count * Value::size;
-      together = count < together ? count : together;
-    }
+    const int count = __builtin_popcountll(bits[i]);
+    value += count * Value::size;
+    together = count < together ? count : together;
 #pragma GCC unroll 16
     for (int j = 0; j < Vectors; ++j) sum[i][j] = V::load(acc + i * width + j * V::lanes);
   }
   if (width <= 32)
     for (const std::uint8_t* v = values[0]; v < value; v += 64) __builtin_prefetch(v + kPrefetch);
-  if (Rows > 1)
-    for (; together > 0; --together)
+  for (; together >= 4; together -= 4)
 #pragma GCC unroll 4
-      for (int i = 0; i < Rows; ++i) add_lowest<Value>(bits[i], values[i], scale[i], panel, sum[i]);
+    for (int i = 0; i < Rows; ++i) {
+      const Four<V, Value> w(values[i], scale[i]);
+      values[i] += 4 * Value::size;
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) add_lowest(bits[i], w(q), panel, sum[i]);
+    }
 #pragma GCC unroll 4
   for (int i = 0; i < Rows; ++i) {
-    while (bits[i] != 0) add_lowest<Value>(bits[i], values[i], scale[i], panel, sum[i]);
+    add_all<Value>(bits[i], values[i], scale[i], panel, sum[i]);
 #pragma GCC unroll 16
     for (int j = 0; j < Vectors; ++j) sum[i][j].store(acc + i * width + j * V::lanes);
   }
-  return Rows > 1 ? value : values[0];
+  return value;
 }
 
 // Many tokens: the set bits of a row are walked one by one; a row's accumulators stay in registers.

@@ -68,6 +68,7 @@ inline void for_each_chunk(const BlockTile& t, const std::uint8_t* scales, int r
 template <typename V, int Vectors, int Rows>
 inline void add_column(V (&sum)[Rows][Vectors], const std::uint8_t* value, const float* x) {
   V xs[Vectors];
+#pragma GCC unroll 16
   for (int j = 0; j < Vectors; ++j) xs[j] = V::load(x + j * V::lanes);
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
@@ -77,28 +78,41 @@ inline void add_column(V (&sum)[Rows][Vectors], const std::uint8_t* value, const
   }
 }
 
-template <typename V, int Vectors, int Rows>
+// `Blocks` neighbouring rows of blocks are walked together where one has too few sums to hide the
+// latency of the multiply-add.
+template <typename V, int Vectors, int Rows, int Blocks = 1>
 [[gnu::noinline]] void walk_blocks(const BlockTile& t, const std::uint8_t* rows_of, Floats floats,
                                    const std::uint8_t* columns, int steps, const float* panel, float* acc) {
   constexpr int width = V::lanes * Vectors;
-  for (int lane = 0; lane < 8; lane += Rows) {
-    V sum[Rows][Vectors];
-    float* sums = acc + rows_of[lane] * width;
-    for (int i = 0; i < Rows; ++i)
-      for (int j = 0; j < Vectors; ++j) sum[i][j] = V::load(sums + i * width + j * V::lanes);
+  for (int lane = 0; lane < 8; lane += Rows * Blocks) {
+    V sum[Blocks][Rows][Vectors];
+#pragma GCC unroll 8
+    for (int h = 0; h < Blocks; ++h)
+#pragma GCC unroll 8
+      for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < Vectors; ++j)
+          sum[h][i][j] = V::load(acc + (rows_of[lane + h * Rows] + i) * width + j * V::lanes);
     const std::uint8_t* column = columns + lane / t.r * (t.r < 8);
     const std::uint8_t* value = floats.at + lane * 4;
+    const auto add = [&](int b) {
+#pragma GCC unroll 8
+      for (int h = 0; h < Blocks; ++h)
+        add_column<V, Vectors, Rows>(sum[h], value + 4 * h * Rows, panel + (column[h] + b) * width);
+      value += floats.stride;
+    };
     if (t.c == 1)
-      for (int q = 0; q < steps; ++q, column += t.per_group, value += floats.stride)
-        add_column<V, Vectors, Rows>(sum, value, panel + std::size_t{*column} * width);
+      for (int q = 0; q < steps; ++q, column += t.per_group) add(0);
     else
-      for (int q = 0; q < steps; ++q, column += t.per_group) {
-        const float* x = panel + std::size_t{*column} * width;
-        for (int b = 0; b < t.c; ++b, value += floats.stride, x += width)
-          add_column<V, Vectors, Rows>(sum, value, x);
-      }
-    for (int i = 0; i < Rows; ++i)
-      for (int j = 0; j < Vectors; ++j) sum[i][j].store(sums + i * width + j * V::lanes);
+      for (int q = 0; q < steps; ++q, column += t.per_group)
+        for (int b = 0; b < t.c; ++b) add(b);
+#pragma GCC unroll 8
+    for (int h = 0; h < Blocks; ++h)
+#pragma GCC unroll 8
+      for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < Vectors; ++j)
+          sum[h][i][j].store(acc + (rows_of[lane + h * Rows] + i) * width + j * V::lanes);
   }
 }
 
@@ -108,18 +122,23 @@ void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows,
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes, most = rows_for(vectors);
   const BlockTile t = block_tile(tile, rows, cols, unit);
-  const int together = t.r < most ? t.r : most;
   for_each_chunk<Value>(
       t, scales, rows,
       [&](const std::uint8_t* rows_of, Floats floats, const std::uint8_t* columns, int steps) {
-        if (most >= 8 && together == 8)
-          walk_blocks<V, vectors, most >= 8 ? 8 : 1>(t, rows_of, floats, columns, steps, panel, acc);
-        else if (most >= 4 && together == 4)
-          walk_blocks<V, vectors, most >= 4 ? 4 : 1>(t, rows_of, floats, columns, steps, panel, acc);
-        else if (most >= 2 && together == 2)
-          walk_blocks<V, vectors, most >= 2 ? 2 : 1>(t, rows_of, floats, columns, steps, panel, acc);
-        else
-          walk_blocks<V, vectors, 1>(t, rows_of, floats, columns, steps, panel, acc);
+        const auto walk = [&](auto rows_of_block) {
+          constexpr int r = decltype(rows_of_block)::value, n = r < most ? r : most;
+          walk_blocks<V, vectors, n, most / n>(t, rows_of, floats, columns, steps, panel, acc);
+        };
+        switch (t.r) {
+          case 1:
+            return walk(constant<1>{});
+          case 2:
+            return walk(constant<2>{});
+          case 4:
+            return walk(constant<4>{});
+          default:
+            return walk(constant<8>{});
+        }
       });
 }
 

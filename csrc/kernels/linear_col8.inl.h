@@ -48,11 +48,13 @@ inline void walk_rows(const std::uint8_t* order, const std::uint8_t* values, con
     const std::uint8_t *value = values, *column = columns + lane;
 #pragma GCC unroll 2
     for (int q = 0; q < steps; ++q, value += 32, column += 8) {
-      const Spread<V> step(value);
+      const Spread<V, Rows> step(value, lane);
+      std::uint64_t places;
+      __builtin_memcpy(&places, column, sizeof places);
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
-        const float* x = panel + std::size_t{column[i]} * width;
-        const V w = step(lane + i);
+        const float* x = panel + (Rows == 8 ? places >> (8 * i) & 255 : std::size_t{column[i]}) * width;
+        const V w = step(i);
 #pragma GCC unroll 16
         for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(w, V::load(x + j * V::lanes), sum[i][j]);
       }

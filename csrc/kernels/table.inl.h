@@ -9,9 +9,9 @@ struct pick<false, A, B> {
   using type = B;
 };
 
-template <Activation A>
+template <auto A>
 struct constant {
-  static constexpr Activation value = A;
+  static constexpr auto value = A;
 };
 
 #include "kernels/activation.inl.h"
@@ -89,15 +89,11 @@ constexpr ScoreTable score_table() {
 constexpr KernelTable make_table(Isa isa) {
 #define PRUNUS_TYPE(index, type) kernels_of<Value_##type>(),
 #define PRUNUS_TOKENS(index, type) tokens_of<Value_##type>(),
-  return {isa,
-          {PRUNUS_VALUES(PRUNUS_TYPE)},
-          kAccumulators,
-          Vec::lanes,
-          {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)},
-          init_strip,
-          reduce_rows,
-          gate,
-          score_table()};
+  return {isa,           {PRUNUS_VALUES(PRUNUS_TYPE)},
+          kAccumulators, Vec::lanes,
+          kExpandAlways, {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)},
+          init_strip,    reduce_rows,
+          gate,          score_table()};
 #undef PRUNUS_TYPE
 #undef PRUNUS_TOKENS
 }

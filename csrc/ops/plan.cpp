@@ -15,11 +15,11 @@ constexpr double kWorkPerThread = 40e3;
 
 // A bitmap's weight for few tokens: expanding eight weights at once costs the same whatever is set, and grows
 // with the tokens; walking the set bits costs the same for one to eight tokens, and grows with the bits.
-// Where they cross, on avx2 and avx512: 0.5 between 4 and 5 tokens, 0.3 between 2 and 3.
-bool expand_bits(const PackedHeader& h, std::int64_t m) {
+// Where they cross on Zen 4: 0.5 between 4 and 5 tokens, 0.3 between 2 and 3.
+bool expand_bits(const KernelTable& kernels, const PackedHeader& h, std::int64_t m) {
   const double density =
       static_cast<double>(h.nnz) / std::max(1.0, static_cast<double>(h.n) * static_cast<double>(h.k));
-  return m <= kMaxRowTokens && (m == 1 || density > 0.1 + 0.08 * static_cast<double>(m));
+  return m <= kernels.expand_always || (m <= kMaxRowTokens && density > 0.1 + 0.08 * static_cast<double>(m));
 }
 
 // Strips of at most `most` tokens; the last is as wide as its tokens need.
@@ -60,7 +60,7 @@ void choose_kernel(const PackedHeader& h, std::int64_t m, bool finite, Plan& pla
   const ValueKernels& kernels = value_kernels(*plan.kernels, h.dtype);
   if (h.format == Format::nm || h.format == Format::block) return choose_pattern_kernel(h, m, finite, plan);
   const bool bitmap = h.format == Format::bitmap;
-  if (bitmap && finite && expand_bits(h, m)) {
+  if (bitmap && finite && expand_bits(*plan.kernels, h, m)) {
     plan.layout = PanelLayout::rows;
     plan.tokens = static_cast<std::int32_t>(m);
     plan.kernel = kernels.bitmap_rows[m - 1];

@@ -128,8 +128,8 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
     int8 has one scale max|w| / 127 per row); sums are float32 always.
     format: "nm" (n slots for every m consecutive inputs, m <= 16), "block" (r x c weights share a column;
     powers of two, r <= 32, c <= 16), "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": what
-    the nonzeros fit, else the bitmap below 75 % sparsity. n, m, r and c are read off the nonzeros; where m, r
-    or c does not divide the weight, its last groups or blocks are cut off.
+    the nonzeros fit, else the bitmap below 67 % sparsity (avx512: 75 %). n, m, r and c are read off the
+    nonzeros; where m, r or c does not divide the weight, its last groups or blocks are cut off.
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).
 
     >>> import numpy as np, prunus

@@ -12,18 +12,20 @@ inline Zmm operator+(Zmm a, Zmm b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Zmm fma(Zmm a, Zmm b, Zmm c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 
 // One load for eight: the load ports are what the many-token loop waits for, and a permutation takes none.
-template <>
-struct Spread<Zmm> {
+template <int Rows>
+struct Spread<Zmm, Rows> {
   __m512 eight;
-  explicit Spread(const std::uint8_t* p)
-      : eight(_mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))) {}
-  Zmm operator()(int i) const { return {_mm512_permutexvar_ps(_mm512_set1_epi32(i), eight)}; }
+  int first;
+  Spread(const std::uint8_t* p, int from)
+      : eight(_mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))), first(from) {}
+  Zmm operator()(int i) const { return {_mm512_permutexvar_ps(_mm512_set1_epi32(first + i), eight)}; }
 };
 
 using Vec = Zmm;
 using Vec8 = Ymm;
 using RowVec = Zmm;  // columns as lanes: bitmap rows
 constexpr int kAccumulators = 16;
+constexpr int kExpandAlways = 1;
 
 inline Ymm fold8(Zmm v) {
   return {_mm256_add_ps(_mm512_castps512_ps256(v.v), _mm512_extractf32x8_ps(v.v, 1))};

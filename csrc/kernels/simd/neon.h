@@ -60,6 +60,7 @@ using Vec = Quad;
 using Vec8 = Pair;
 using RowVec = Vec8;  // columns as lanes: bitmap rows
 constexpr int kAccumulators = 24;
+constexpr int kExpandAlways = 1;
 
 inline float load1(F16, const std::uint8_t* p) {
   __fp16 h;

@@ -81,6 +81,7 @@ using Vec = Lanes;
 using Vec8 = Lanes;
 using RowVec = Vec8;  // columns as lanes: bitmap rows
 constexpr int kAccumulators = 2;
+constexpr int kExpandAlways = 1;
 
 inline float load1(F16, const std::uint8_t* p) {
   std::uint16_t h;

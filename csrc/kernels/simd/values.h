@@ -36,13 +36,13 @@ inline float load1(F32, const std::uint8_t* p) {
   __builtin_memcpy(&f, p, sizeof f);
   return f;
 }
-// Eight floats at any address, each of them wanted in all lanes of a V. A broadcast from memory, unless the
-// isa has better.
-template <typename V>
+// Of eight floats at any address those from `first` on, `Rows` in all, each wanted in all lanes of a V.
+// Broadcasts from memory, unless the isa has better.
+template <typename V, int Rows>
 struct Spread {
-  const std::uint8_t* eight;
-  explicit Spread(const std::uint8_t* p) : eight(p) {}
-  V operator()(int i) const { return V::set(load1(F32{}, eight + 4 * i)); }
+  const std::uint8_t* floats;
+  Spread(const std::uint8_t* eight, int first) : floats(eight + 4 * first) {}
+  V operator()(int i) const { return V::set(load1(F32{}, floats + 4 * i)); }
 };
 
 inline float load1(Bf16, const std::uint8_t* p) {
@@ -54,6 +54,18 @@ inline float load1(Bf16, const std::uint8_t* p) {
   return f;
 }
 inline float load1(I8, const std::uint8_t* p) { return static_cast<float>(static_cast<std::int8_t>(*p)); }
+
+// The next four stored values, each wanted in all lanes of a V. May read four whatever there is.
+template <typename V, typename Value>
+struct Four {
+  const std::uint8_t* values;
+  float scale;  // int8 only
+  Four(const std::uint8_t* p, float by) : values(p), scale(by) {}
+  V operator()(int i) const {
+    const float v = load1(Value{}, values + i * Value::size);
+    return V::set(Value::size == 1 ? v * scale : v);
+  }
+};
 
 // One float as a stored half, to nearest even (core/dtype.h has the same for everybody else).
 inline std::uint16_t narrow1(Bf16, float f) {
