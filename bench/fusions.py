@@ -1,4 +1,4 @@
-"""What is done at the store against doing it in steps: activation, residual sum, gated product."""
+"""What is done in one pass against doing it in steps: activation, residual sum, gated product, q, k and v."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,9 +19,13 @@ def contests(w: Any, v: Any, x: Any) -> dict[str, list[Contestant]]:
     import torch.nn.functional as F
 
     import prunus
+    from prunus.nn_shared import SharedLinear, SideBySide
 
     w, v, x = (torch.from_numpy(np.ascontiguousarray(a)) for a in (w, v, x))
     p, q = prunus.pack(w), prunus.pack(v)
+    three = [w, v, w.flip(0)]
+    alone = [prunus.SparseLinear.from_packed(prunus.pack(one)).requires_grad_(False) for one in three]
+    side_by_side = SideBySide(dict(zip("qkv", SharedLinear.of(alone), strict=True)))
     bias, residual = torch.linspace(-1, 1, w.shape[0]), torch.randn(x.shape[0], w.shape[0])
     contenders: dict[str, dict[str, Callable[[], Any]]] = {
         "bias and gelu": {
@@ -39,6 +43,11 @@ def contests(w: Any, v: Any, x: Any) -> dict[str, list[Contestant]]:
             "prunus, in steps": lambda: F.silu(prunus.linear(x, p)) * prunus.linear(x, q),
             "prunus, activation fused": lambda: prunus.linear(x, p, activation="silu") * prunus.linear(x, q),
             "prunus": lambda: prunus.gated(x, p, q),
+        },
+        "query key value": {
+            "torch": lambda: torch.cat([F.linear(x, one) for one in three], -1),
+            "prunus, in steps": lambda: torch.cat([layer(x) for layer in alone], -1),
+            "prunus": lambda: side_by_side(x),
         },
     }
     fields = {}

@@ -1,4 +1,5 @@
 // The operators for torch: boxed CPU kernels. They run without the GIL and must not touch Python.
+#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -66,11 +67,15 @@ struct TorchCall {
     args.y_stride = static_cast<std::int64_t>(w.n);
   }
 
+  Tensor empty(std::int64_t out_features) const {
+    std::vector<std::int64_t> sizes(given.sizes, given.sizes + given.dims);
+    sizes.back() = out_features;
+    return Tensor::empty(given.dims, sizes.data(), x.dtype());
+  }
+
   // After all checks.
   void prepare() {
-    std::vector<std::int64_t> sizes(given.sizes, given.sizes + given.dims);
-    sizes.back() = args.y_stride;
-    y = Tensor::empty(given.dims, sizes.data(), x.dtype());
+    y = empty(args.y_stride);
     const Rows rows = as_rows(x, given);
     args.x = x.data();
     args.m = rows.count;
@@ -123,14 +128,44 @@ Tensor gated_torch(Tensor x, const Tensor& gate_packed, const Tensor& up_packed,
   return std::move(call.y);
 }
 
+using Three = std::array<Tensor, 3>;
+
+Three linear3_torch(Tensor x, const Three& packed, Three bias, const std::int64_t (&out_features)[3]) {
+  static constexpr const char* names[] = {"first", "second", "third"};
+  static constexpr const char* bias_names[] = {"first_bias", "second_bias", "third_bias"};
+  PackedView w[3];
+  for (std::size_t i = 0; i < 3; ++i) {
+    w[i] = read_packed(names[i], packed[i]);
+    check_out_features(w[i].header, out_features[i]);
+  }
+  TorchCall call(w[0].header, std::move(x), 0);
+  refuse_gradient("x", call.x);
+  FloatBias floats[3];
+  for (std::size_t i = 0; i < 3; ++i) {
+    check_input(w[i].header, call.given, 0);
+    floats[i] = call.floats(bias_names[i], w[i].header, bias[i]);
+  }
+  Three y = {Tensor(), call.empty(out_features[1]), call.empty(out_features[2])};
+  call.prepare();
+  y[0] = std::move(call.y);
+  Product products[3];
+  for (std::size_t i = 0; i < 3; ++i) products[i] = {w[i], floats[i].data(), y[i].mutable_data()};
+  linear_many(products, 3, call.args);
+  return y;
+}
+
 // Only standard exceptions have a meaning in libtorch: ours becomes Python's ValueError there.
 template <typename F>
-void answer(StableIValue* stack, F f) {
+void checked(F f) {
   try {
-    stack[0] = reinterpret_cast<StableIValue>(f().release());
+    f();
   } catch (const FormatError& e) {
     throw ValueError(e.what());
   }
+}
+template <typename F>
+void answer(StableIValue* stack, F f) {
+  checked([&] { stack[0] = reinterpret_cast<StableIValue>(f().release()); });
 }
 
 }  // namespace
@@ -171,6 +206,19 @@ void gated_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
   answer(stack, [&] {
     return gated_torch(std::move(x), gate, up, std::move(gate_bias), std::move(up_bias), out_features,
                        activation);
+  });
+}
+
+void linear3_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor x = take(stack[0]);
+  const Three packed = {take(stack[1]), take(stack[2]), take(stack[3])};
+  Three bias = {take_optional(stack[4]), take_optional(stack[5]), take_optional(stack[6])};
+  const std::int64_t out_features[] = {static_cast<std::int64_t>(stack[7]),
+                                       static_cast<std::int64_t>(stack[8]),
+                                       static_cast<std::int64_t>(stack[9])};
+  checked([&] {
+    Three y = linear3_torch(std::move(x), packed, std::move(bias), out_features);
+    for (std::size_t i = 0; i < 3; ++i) stack[i] = reinterpret_cast<StableIValue>(y[i].release());
   });
 }
 

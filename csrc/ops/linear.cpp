@@ -1,249 +1,23 @@
 #include "ops/linear.h"
 
 #include <algorithm>
-#include <cstring>
+#include <vector>
 
-#include "core/denormals.h"
-#include "core/parallel.h"
+#include "ops/chunk.h"
 #include "ops/plan.h"
-#include "ops/workspace.h"
 
 namespace prunus {
 namespace {
 
-// Storing a row of a strip costs about as much as this many bytes of weight.
-constexpr double kStoreCost = 40.0;
-
-// Walking a tile for a strip costs about what this many tokens more would.
-constexpr double kStripCost = 12.0;
-
-// nm reads (and does not use) up to 16 floats behind the last group.
-constexpr std::size_t kPanelSlack = 16;
-
-const void* offset(Dtype dtype, const void* data, std::int64_t elements) {
-  return static_cast<const std::uint8_t*>(data) + elements * static_cast<std::int64_t>(dtype_size(dtype));
-}
-
-thread_local Workspace panels_of_caller, acc_of_worker;
-
-// A weight and the kernel for it.
-struct Factor {
-  const PackedView& w;
-  const Plan& plan;
-  const float* bias;
-};
-
-// One chunk of tokens: its activations as panels, then every (strip, row tile) of the output once.
-struct Chunk {
-  const PackedView& w;
-  const Plan& plan;
-  LinearArgs args;   // of this chunk alone
-  Combine combine;   // with args.residual
-  const Factor* up;  // what gates y, tiled like w; or nullptr
-  Geometry geo;
-  std::int64_t strips;
-  float* panels;  // [strip][column tile][panel_floats]
-  const TokenKernels& io;
-
-  const void* x_at(std::int64_t token, std::int64_t col) const {
-    return offset(args.dtype, args.x, token * args.x_stride + col);
-  }
-  void* y_at(std::int64_t token, std::int64_t row) const {
-    return const_cast<void*>(offset(args.dtype, args.y, token * args.y_stride + row));
-  }
-  // How the sums of the rows from `row` on become y, those of `token` first.
-  Finish finish(std::int64_t token, std::int64_t row) const {
-    if (combine == Combine::none) return {up ? Activation::none : args.activation, combine, nullptr, 0};
-    return {args.activation, combine, offset(args.dtype, args.residual, token * args.residual_stride + row),
-            args.residual_stride};
-  }
-
-  // Zero columns behind the last one of w, for what points outside of it.
-  std::int64_t zeros() const { return std::max<std::int64_t>(1, w.header.unit.cols); }
-  std::int64_t panel_floats() const {
-    if (plan.layout == PanelLayout::rows) return plan.tokens * 64;
-    return plan.layout == PanelLayout::few && plan.tokens > 1 ? plan.tokens * kFewPanel
-                                                              : (geo.tile_cols + zeros()) * plan.tokens;
-  }
-  float* panel(std::int64_t s, std::int64_t b) const {
-    return panels + (s * geo.col_tiles() + b) * panel_floats();
-  }
-  int tokens_of(std::int64_t s) const {
-    return static_cast<int>(std::min<std::int64_t>(plan.tokens, args.m - s * plan.tokens));
-  }
-
-  // Columns of a strip's panels and sums.
-  int width_of(std::int64_t s) const {
-    return plan.strips && s == strips - 1 ? strip_width(tokens_of(s)) : plan.tokens;
-  }
-
-  void pack_strip(const void* x, int tokens, int cols, int width, float* to) const {
-    io.pack_strip(x, args.x_stride, tokens, cols, width, to);
-    const std::int64_t first = cols + 1, behind = round_up(cols, static_cast<int>(zeros())) + zeros();
-    if (behind > first)
-      std::memset(to + first * width, 0, static_cast<std::size_t>((behind - first) * width) * sizeof(float));
-  }
-
-  bool pack(std::int64_t s, std::int64_t b) const {
-    const void* x = x_at(s * plan.tokens, b * geo.tile_cols);
-    const int tokens = tokens_of(s), cols = geo.cols_of(b);
-    if (plan.layout == PanelLayout::few) {
-      if (tokens < plan.tokens)
-        std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
-      for (int t = 0; t < tokens; ++t)
-        pack_strip(x_at(t, b * geo.tile_cols), 1, cols, 1, panel(s, b) + t * kFewPanel);
-      return true;
-    }
-    if (plan.layout == PanelLayout::strip) {
-      pack_strip(x, tokens, cols, width_of(s), panel(s, b));
-      return true;
-    }
-    // A rows kernel reads every token of its panel; those past the last are zero.
-    std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
-    return io.pack_rows(x, args.x_stride, tokens, cols, panel(s, b));
-  }
-
-  // False when x holds NaN or infinity and the kernel must not see them.
-  bool pack_all() const {
-    const std::int64_t pieces = strips * geo.col_tiles();
-    if (plan.threads == 1 || plan.layout != PanelLayout::strip ||
-        plan.tokens == 1) {  // a few rows are not worth a region
-      bool finite = true;
-      for (std::int64_t p = 0; p < pieces; ++p)
-        finite = pack(p / geo.col_tiles(), p % geo.col_tiles()) && finite;
-      return finite;
-    }
-    parallel_for(plan.threads, [&](std::int64_t i) {
-      for (std::int64_t p = pieces * i / plan.threads; p < pieces * (i + 1) / plan.threads; ++p)
-        pack(p / geo.col_tiles(), p % geo.col_tiles());
-    });
-    return true;
-  }
-
-  // The store at the end of a tile writes lines that were never read: fetch a share of them during each
-  // column tile.
-  void prefetch_output(std::int64_t s, std::int64_t row, int rows, std::int64_t b) const {
-    const std::int64_t tokens = tokens_of(s), tiles = geo.col_tiles();
-    for (std::int64_t i = tokens * b / tiles; i < tokens * (b + 1) / tiles; ++i)
-      for (std::int64_t r = 0; r < rows; r += 16) __builtin_prefetch(y_at(s * plan.tokens + i, row + r), 1);
-  }
-
-  void multiply(const Factor& f, std::int64_t t, std::int64_t s, float* acc) const {
-    const std::uint8_t* scales = row_scales(f.w, t * geo.tile_rows);
-    const TileFn kernel = f.plan.strips ? f.plan.strips[width_of(s) / 8 - 1] : f.plan.kernel;
-    for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
-      prefetch_output(s, t * geo.tile_rows, geo.rows_of(t), b);
-      kernel(tile_bytes(f.w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b), geo.unit,
-             panel(s, b), acc);
-    }
-  }
-
-  // Floats of the sums of one tile, and of all that a tile's computation needs.
-  std::size_t sums_of(int padded) const {
-    if (plan.layout == PanelLayout::few) return static_cast<std::size_t>(plan.tokens) * kFewRows;
-    const bool by_rows = plan.layout == PanelLayout::rows;
-    return static_cast<std::size_t>(padded) * static_cast<std::size_t>(plan.tokens) * (by_rows ? 8 : 1);
-  }
-  std::size_t room_of(int padded) const { return sums_of(padded) + static_cast<std::size_t>(padded) * 8; }
-  int padded_rows(std::int64_t t) const { return round_up(geo.rows_of(t), group_rows(w.header)); }
-
-  // The sums of row tile t and strip s with bias, in `room`: [rows][sums_width(s)], layout few
-  // [tokens][kFewRows].
-  float* sums(const Factor& f, std::int64_t t, std::int64_t s, float* room) const {
-    const int rows = geo.rows_of(t), padded = padded_rows(t);
-    const float* bias = f.bias ? f.bias + t * geo.tile_rows : nullptr;
-    const std::size_t count = sums_of(padded);
-    if (plan.layout == PanelLayout::rows) {
-      std::memset(room, 0, count * sizeof(float));
-      multiply(f, t, s, room);
-      plan.kernels->reduce_rows(room, bias, rows, plan.tokens, room + count);
-      return room + count;
-    }
-    if (plan.layout == PanelLayout::few)
-      for (int i = 0; i < plan.tokens; ++i)
-        plan.kernels->init_strip(bias, rows, padded, 1, room + i * kFewRows);
-    else
-      plan.kernels->init_strip(bias, rows, padded, width_of(s), room);
-    multiply(f, t, s, room);
-    return room;
-  }
-  int sums_width(std::int64_t s) const {
-    return plan.layout == PanelLayout::rows && plan.tokens > 1 ? 8 : width_of(s);
-  }
-
-  void compute(std::int64_t t, std::int64_t s) const {
-    const int rows = geo.rows_of(t), padded = padded_rows(t);
-    const bool few = plan.layout == PanelLayout::few;
-    float* room = acc_of_worker.floats(room_of(padded) * (up ? 2 : 1));
-    float* acc = sums({w, plan, args.bias}, t, s, room);
-    if (up) {
-      const float* other = sums(*up, t, s, room + room_of(padded));
-      plan.kernels->gate(acc, other, few ? plan.tokens * kFewRows : padded * sums_width(s), args.activation);
-    }
-    const std::int64_t row = t * geo.tile_rows, token = s * plan.tokens;
-    if (!few)
-      return io.store_tile(acc, sums_width(s), rows, tokens_of(s), finish(token, row), y_at(token, row),
-                           args.y_stride);
-    // All tokens are one strip. The kernel may take more than there are: what it adds for those is not
-    // stored.
-    for (int i = 0; i < args.m; ++i)
-      io.store_tile(acc + i * kFewRows, 1, rows, 1, finish(i, row), y_at(i, row), args.y_stride);
-  }
-
-  // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
-  // Cost of the items before one: bytes of weight, and the store of each tile.
-  double cost_before(std::int64_t item) const {
-    const std::int64_t rows = geo.row_tiles(), s = item / rows;
-    const auto at = [&](std::int64_t t) {
-      return static_cast<double>(tile_offset(w, t * geo.col_tiles())) +
-             kStoreCost * static_cast<double>(t * geo.tile_rows);
-    };
-    // A narrow last strip costs less, though not in proportion.
-    const double last = (kStripCost + width_of(strips - 1)) / (kStripCost + plan.tokens);
-    const double whole = at(rows) - at(0), part = at(item % rows) - at(0);
-    return s == strips ? whole * (static_cast<double>(strips - 1) + last)
-                       : whole * static_cast<double>(s) + part * (s == strips - 1 ? last : 1.0);
-  }
-  // First item of share `i` of `shares`: equal cost, not equal count, since global pruning leaves rows
-  // uneven.
-  std::int64_t share_begin(std::int64_t i, std::int64_t shares) const {
-    const std::int64_t items = geo.row_tiles() * strips;
-    const double target = cost_before(items) * static_cast<double>(i) / static_cast<double>(shares);
-    std::int64_t lo = 0, hi = items;
-    while (lo < hi) {
-      const std::int64_t mid = (lo + hi) / 2;
-      cost_before(mid) < target ? lo = mid + 1 : hi = mid;
-    }
-    return lo;
-  }
-
-  bool run() const {
-    if (!pack_all()) return false;
-    parallel_for(plan.threads, [&](std::int64_t i) {
-      FlushDenormals flush;
-      const std::int64_t end = share_begin(i + 1, plan.threads);
-      for (std::int64_t item = share_begin(i, plan.threads); item < end; ++item)
-        compute(item % geo.row_tiles(), item / geo.row_tiles());
-    });
-    return true;
-  }
-};
-
-// combine: what is done with args.residual.
-bool run_chunk(const PackedView& w, const Plan& plan, const LinearArgs& args, Combine combine,
-               const Factor* up) {
-  Chunk chunk{w,
-              plan,
-              args,
-              combine,
-              up,
-              geometry(w.header),
-              (args.m + plan.tokens - 1) / plan.tokens,
-              nullptr,
-              token_kernels(*plan.kernels, args.dtype)};
-  const std::int64_t floats = chunk.strips * chunk.geo.col_tiles() * chunk.panel_floats();
-  chunk.panels = panels_of_caller.floats(static_cast<std::size_t>(floats) + kPanelSlack);
-  return chunk.run();
+// The arguments of one product.
+LinearArgs of_product(const Product& product, const LinearArgs& args) {
+  LinearArgs own = args;
+  own.bias = product.bias;
+  own.y = product.y;
+  own.y_stride = static_cast<std::int64_t>(product.w.header.n);
+  own.activation = Activation::none;
+  own.residual = nullptr;
+  return own;
 }
 
 bool all_finite(const LinearArgs& args, std::uint64_t k) {
@@ -261,20 +35,65 @@ LinearArgs part_of(const LinearArgs& args, std::int64_t begin, std::int64_t toke
   return part;
 }
 
+// combine: what is done with args.residual.
 void combined(const PackedView& w, const LinearArgs& args, Combine combine) {
   const Plan plan = make_plan(w, args.m, !needs_finite(w.header) || all_finite(args, w.header.k));
   for (std::int64_t begin = 0; begin < args.m; begin += plan.chunk) {
     const LinearArgs part = part_of(args, begin, plan.chunk);
-    if (!run_chunk(w, plan, part, combine, nullptr))
-      run_chunk(w, make_plan(w, part.m, false), part, combine, nullptr);
+    const Job job{w, plan, part, combine, nullptr};
+    if (run(&job, 1, plan.threads)) continue;
+    const Plan careful = make_plan(w, part.m, false);
+    const Job again{w, careful, part, combine, nullptr};
+    run(&again, 1, careful.threads);
   }
 }
 
-// One set of panels and one split of the work serve both.
-bool alike(const PackedHeader& a, const Plan& p, const PackedHeader& b, const Plan& q) {
+// One set of panels serves both.
+bool same_panels(const PackedHeader& a, const Plan& p, const PackedHeader& b, const Plan& q) {
   return p.layout == q.layout && p.tokens == q.tokens && !p.strips == !q.strips && a.format == b.format &&
-         a.tile_rows == b.tile_rows && a.tile_cols == b.tile_cols && a.unit.rows == b.unit.rows &&
-         a.unit.cols == b.unit.cols;
+         a.k == b.k && a.tile_cols == b.tile_cols && a.unit.cols == b.unit.cols;
+}
+
+// And one split of the work.
+bool alike(const PackedHeader& a, const Plan& p, const PackedHeader& b, const Plan& q) {
+  return same_panels(a, p, b, q) && a.tile_rows == b.tile_rows && a.unit.rows == b.unit.rows;
+}
+
+constexpr int kMostTogether = 4;
+
+enum class Ran { yes, not_finite, not_alike };
+
+// not_alike: the weights want different panels. not_finite: x is not, and their kernels must not see it.
+Ran run_together(const Product* products, int count, const LinearArgs& args, bool finite) {
+  Plan plans[kMostTogether];
+  double work = 0;
+  for (int i = 0; i < count; ++i) {
+    plans[i] = make_plan(products[i].w, args.m, finite);
+    if (!same_panels(products[0].w.header, plans[0], products[i].w.header, plans[i])) return Ran::not_alike;
+    work += plans[i].work;
+  }
+  if (args.m > plans[0].chunk) return Ran::not_alike;
+  std::vector<Job> jobs;
+  for (int i = 0; i < count; ++i)
+    jobs.push_back({products[i].w, plans[i], of_product(products[i], args), Combine::none, nullptr});
+  return run(jobs.data(), count, threads_for(work)) ? Ran::yes : Ran::not_finite;
+}
+
+// act(gate) * up in one pass over x.
+Ran run_gated(const PackedView& gate, const PackedView& up, const float* up_bias, const LinearArgs& args,
+              bool finite) {
+  const Plan plan = make_plan(gate, args.m, finite), other = make_plan(up, args.m, finite);
+  if (!alike(gate.header, plan, up.header, other)) return Ran::not_alike;
+  const Factor factor{up, other, up_bias};
+  const Job job{gate, plan, args, Combine::none, &factor};
+  return run(&job, 1, threads_for(plan.work + other.work)) ? Ran::yes : Ran::not_finite;
+}
+
+// run(finite) for x as it is; once more for any x where the kernels for a finite one must not see it.
+template <typename Run>
+bool run_once(bool finite, Run run) {
+  const Ran ran = run(finite);
+  return ran == Ran::yes || (ran == Ran::not_finite && run(false) == Ran::yes);
 }
 
 }  // namespace
@@ -288,16 +107,10 @@ void gated(const PackedView& gate, const PackedView& up, const float* up_bias, c
   if (args.m == 0 || gate.header.n == 0) return;
   const bool look = needs_finite(gate.header) || needs_finite(up.header);
   const bool finite = !look || all_finite(args, gate.header.k);
-  const auto in_one_pass = [&](const LinearArgs& part, bool safe) {
-    Plan plan = make_plan(gate, part.m, safe), other = make_plan(up, part.m, safe);
-    plan.threads = std::max(plan.threads, other.threads);
-    const Factor factor{up, other, up_bias};
-    return alike(gate.header, plan, up.header, other) && run_chunk(gate, plan, part, Combine::none, &factor);
-  };
   const std::int64_t chunk = make_plan(gate, args.m, finite).chunk;
   for (std::int64_t begin = 0; begin < args.m; begin += chunk) {
     const LinearArgs part = part_of(args, begin, chunk);
-    if (in_one_pass(part, finite) || in_one_pass(part, false)) continue;
+    if (run_once(finite, [&](bool safe) { return run_gated(gate, up, up_bias, part, safe); })) continue;
     LinearArgs first = part, second = part;
     first.bias = up_bias;
     first.activation = Activation::none;
@@ -306,6 +119,19 @@ void gated(const PackedView& gate, const PackedView& up, const float* up_bias, c
     combined(up, first, Combine::none);
     combined(gate, second, Combine::multiply);
   }
+}
+
+void linear_many(const Product* products, int count, const LinearArgs& args) {
+  if (args.m == 0 || count == 0) return;
+  bool look = false, rows = true;
+  for (int i = 0; i < count; ++i) {
+    look = look || needs_finite(products[i].w.header);
+    rows = rows && products[i].w.header.n != 0;
+  }
+  const bool finite = !look || all_finite(args, products[0].w.header.k);
+  const auto together = [&](bool safe) { return run_together(products, count, args, safe); };
+  if (rows && count <= kMostTogether && run_once(finite, together)) return;
+  for (int i = 0; i < count; ++i) linear(products[i].w, of_product(products[i], args));
 }
 
 }  // namespace prunus

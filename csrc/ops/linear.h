@@ -30,4 +30,16 @@ void linear(const PackedView& w, const LinearArgs& args);
 // pass over x when both have the same tiling and get the same kind of kernel; else up goes to y first.
 void gated(const PackedView& gate, const PackedView& up, const float* up_bias, const LinearArgs& args);
 
+// One weight of several that read the same x.
+struct Product {
+  PackedView w;
+  const float* bias;
+  void* y;  // (m, n) of args.dtype, contiguous
+};
+
+// `count` products of the x of args (whose bias, y, activation and residual do not count): packed once and in
+// one parallel region where the weights have one tiling of k and get the same kind of kernel; else one by
+// one.
+void linear_many(const Product* products, int count, const LinearArgs& args);
+
 }  // namespace prunus

@@ -87,10 +87,14 @@ Plan make_plan(const PackedView& w, std::int64_t m, bool finite) {
       kPanelBytes / (static_cast<std::int64_t>(sizeof(float)) * std::max<std::int64_t>(k, 1));
   plan.chunk = std::max<std::int64_t>(1, fit / plan.tokens) * plan.tokens;
 
-  const double work = static_cast<double>(w.header.nnz) * static_cast<double>(m == 1 ? 4 : strip_width(m));
-  const double useful = std::max(1.0, work / (4 * kWorkPerThread));
-  plan.threads = static_cast<std::int32_t>(std::min<double>(num_threads(), useful));
+  plan.work = static_cast<double>(w.header.nnz) * static_cast<double>(m == 1 ? 4 : strip_width(m));
+  plan.threads = threads_for(plan.work);
   return plan;
+}
+
+std::int32_t threads_for(double work) {
+  const double useful = std::max(1.0, work / (4 * kWorkPerThread));
+  return static_cast<std::int32_t>(std::min<double>(num_threads(), useful));
 }
 
 std::string kernel_name(const PackedHeader& h, const Plan& plan) {

@@ -20,6 +20,7 @@ struct Plan {
   std::int32_t tokens;   // per strip or per rows kernel
   std::int32_t threads;  // tasks of the parallel region
   std::int64_t chunk;    // tokens whose panels are held at once, a multiple of tokens
+  double work;           // multiply-adds, padded to the strip
 };
 
 // Tokens that a strip of `tokens` live ones is wide.
@@ -30,6 +31,8 @@ inline std::int32_t strip_width(std::int64_t tokens) {
 // finite: x holds no NaN or infinity; kernels that multiply zeros must not see them.
 // needs_finite: the caller has to look, because the kernels of a plan for finite x do not.
 Plan make_plan(const PackedView& w, std::int64_t m, bool finite);
+// How many threads that much work keeps busy.
+std::int32_t threads_for(double work);
 bool needs_finite(const PackedHeader& h);
 
 // As `_core.kernels()` names it: format, way, value type, tokens.

@@ -17,6 +17,7 @@ from prunus.families import weight_matrix
 from prunus.fuse import fuse_
 from prunus.nn import SparseLinear
 from prunus.nn_fused import Fused
+from prunus.nn_shared import SharedLinear
 from prunus.packed import PackedWeight, pack
 from prunus.prune.fold import folded
 from prunus.shrink.geometry import apply_geometry_, geometry
@@ -106,7 +107,11 @@ def _gather(model: nn.Module) -> Saved:
             # A copy where memory is shared in part: the file format knows no views.
             saved.tensors[name] = _alone(tensor.detach().cpu().contiguous())
     saved.geometry = geometry(model)
-    saved.fused = [name for name, module in modules.items() if isinstance(module, Fused)]
+    saved.fused = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, Fused) or (isinstance(module, SharedLinear) and module.leads)
+    ]
     return saved
 
 

@@ -19,6 +19,7 @@ from prunus.families import stacks
 from prunus.families.family import Family, resolve
 from prunus.nn import SparseLinear
 from prunus.nn_fused import Fused, FusedMLP, FusedResidual
+from prunus.nn_shared import SharedLinear, SideBySide
 
 __all__ = ["Fusion", "fuse_", "fusions"]
 
@@ -28,20 +29,20 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Fusion:
-    """One module that can be replaced, and by what."""
+    """One module that can be replaced, and by what; of layers side by side, each by its own."""
 
     name: str
-    kind: str  # "gelu", "gated silu", "residual", ...
+    kind: str  # "gelu", "gated silu", "residual", "shared input", ...
     parent: nn.Module
-    leaf: str
+    leaf: str  # "": what is replaced are the children of original, in parent under their names
     original: nn.Module
     fused: nn.Module
     entry: str  # name of the layer that sees the module's input
     arguments: Callable[[tuple[int, ...]], tuple[Tensor, ...]]  # random ones, for an input of this shape
 
     def put(self, module: nn.Module) -> None:
-        """`module` in the place of the original."""
-        self.parent._modules[self.leaf] = module
+        """`module`, the original or the fused, in its place."""
+        self.parent._modules.update({self.leaf: module} if self.leaf else module._modules)
 
 
 def fuse_(model: nn.Module, names: Collection[str] | None = None) -> list[str]:
@@ -50,9 +51,10 @@ def fuse_(model: nn.Module, names: Collection[str] | None = None) -> list[str]:
     names: of the modules that may be replaced; None: every one that can be.
 
     Activations (and gates) go into the up projection of an MLP, the residual sum of post-norm encoders into
-    the projection before it. Nothing else changes: names, parameters, state_dict, and results but for
-    rounding. `accelerate_` does this by itself where it is not slower, and `load` where the saved model had
-    it. Modules with hooks or unknown children are left alone.
+    the projection before it; query, key and value share one pass over their input. Nothing else changes:
+    names, parameters, state_dict, and results but for rounding. `accelerate_` does this by itself where it
+    is not slower, and `load` where the saved model had it. Modules with hooks or unknown children are left
+    alone.
 
     Raises TypeError unless model is a torch.nn.Module.
 
@@ -81,6 +83,8 @@ def _candidates(model: nn.Module) -> Iterator[Fusion]:
             if fusion := _mlp(stack.family, block, prefix):
                 yield fusion
             yield from _residuals(stack.family, block, prefix)
+            if fusion := _shared_input(stack.family, block, prefix):
+                yield fusion
 
 
 def _mlp(family: Family, block: nn.Module, prefix: str) -> Fusion | None:
@@ -125,6 +129,35 @@ def _residuals(family: Family, block: nn.Module, prefix: str) -> Iterator[Fusion
         yield _fusion(block, prefix, path, "residual", FusedResidual(original, children), dense, arguments)
 
 
+def _shared_input(family: Family, block: nn.Module, prefix: str) -> Fusion | None:
+    """Query, key and value of one attention, which read the same input."""
+    path = family.q.rpartition(".")[0]
+    leaves = [name.rpartition(".")[2] for name in (family.q, family.k, family.v)]
+    if not family.q or any(name.rpartition(".")[0] != path for name in (family.k, family.v)):
+        return None
+    parent = block.get_submodule(path)
+    layers: list[Any] = [parent._modules.get(leaf) for leaf in leaves]
+    plain = all(_packed(parent, leaf) and not _hooked(parent._modules[leaf]) for leaf in leaves)
+    if (
+        not plain
+        or len({id(layer) for layer in layers}) != 3
+        or len({layer.in_features for layer in layers}) != 1
+    ):
+        return None
+    k = _features(parent, leaves[0])
+    name = f"{prefix}.{family.q}"
+    return Fusion(
+        name,
+        "shared input",
+        parent,
+        "",
+        SideBySide(dict(zip(leaves, layers, strict=True))),
+        SideBySide(dict(zip(leaves, SharedLinear.of(layers), strict=True))),
+        name,
+        lambda shape: (_random(*shape[:-1], k),),
+    )
+
+
 def _fusion(
     block: nn.Module,
     prefix: str,
@@ -164,7 +197,7 @@ def _known(module: nn.Module, roles: dict[str, str], others: set[str]) -> dict[s
     return known
 
 
-def _hooked(module: nn.Module) -> bool:
+def _hooked(module: Any) -> bool:
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,

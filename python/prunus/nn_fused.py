@@ -47,7 +47,7 @@ class FusedMLP(Fused):
     """An MLP, or its first half, whose activation (and gate) is done where the product is stored.
 
     x (..., k) -> act(up(x)), or act(gate(x)) * up(x) in one pass over x; then `down` and dropout where the
-    module has them. Roles: up, gate, down, dropout; `activation` as for `prunus.linear`.
+    module has them. Roles: up, gate, down, dropout; activation as for `prunus.linear`.
 
     >>> import prunus, torch
     >>> from torch import nn
@@ -59,11 +59,11 @@ class FusedMLP(Fused):
 
     def __init__(self, original: nn.Module, roles: Mapping[str, str], activation: str) -> None:
         super().__init__(original, roles)
-        self.activation = activation
+        self.fused_activation = activation  # "activation" is a child's name in some models
 
     def forward(self, x: Tensor) -> Tensor:
         up, gate, down = self.part("up"), self.part("gate"), self.part("down")
-        number = activation_number(self.activation)
+        number = activation_number(self.fused_activation)
         if not (_plain(up) and (gate is None or _plain(gate))):
             h = FUNCTIONS[number](up(x)) if gate is None else FUNCTIONS[number](gate(x)) * up(x)
         elif gate is None:
@@ -73,7 +73,7 @@ class FusedMLP(Fused):
         return h if down is None else self.dropped(down(h))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, activation={self.activation}"
+        return f"{super().extra_repr()}, activation={self.fused_activation}"
 
 
 class FusedResidual(Fused):

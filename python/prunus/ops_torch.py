@@ -15,7 +15,7 @@ from prunus import _core
 from prunus.ops_autograd import gated_with_gradient, linear_with_gradient
 from prunus.packed import PackedWeight, tensor_view
 
-__all__ = ["buffer_tensor", "gated", "gated_of", "linear", "linear_of", "linear_op"]
+__all__ = ["buffer_tensor", "gated", "gated_of", "linear", "linear3_op", "linear_of", "linear_op"]
 
 SCHEMAS = (
     "linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor",
@@ -23,6 +23,9 @@ SCHEMAS = (
     " -> Tensor",
     "gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,"
     " int activation) -> Tensor",
+    "linear3(Tensor x, Tensor first, Tensor second, Tensor third, Tensor? first_bias, Tensor? second_bias,"
+    " Tensor? third_bias, int first_features, int second_features, int third_features)"
+    " -> (Tensor, Tensor, Tensor)",
 )
 
 # Lives as long as the process: dropping it would take the op away.
@@ -32,7 +35,7 @@ for _schema in SCHEMAS:
 _core.join_torch(torch.__version__)
 # The derivative is outside (ops_autograd), so autograd has nothing to do here: its fallback costs time in
 # every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
-for _name in ("linear", "linear_add", "gated"):
+for _name in ("linear", "linear_add", "gated", "linear3"):
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -88,6 +91,25 @@ def _gated_fake(
     return _fake(x, out_features, gate_bias=gate_bias, up_bias=up_bias)
 
 
+def _linear3_fake(
+    x: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    third: torch.Tensor,
+    first_bias: torch.Tensor | None,
+    second_bias: torch.Tensor | None,
+    third_bias: torch.Tensor | None,
+    first_features: int,
+    second_features: int,
+    third_features: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return (
+        _fake(x, first_features, first_bias=first_bias),
+        _fake(x, second_features, second_bias=second_bias),
+        _fake(x, third_features, third_bias=third_bias),
+    )
+
+
 def _refuse_transform(*arguments: object) -> torch.Tensor:
     raise RuntimeError(
         "x: expected a plain tensor, got one inside a torch.func transform (grad, jvp, vmap): use backward() "
@@ -95,13 +117,19 @@ def _refuse_transform(*arguments: object) -> torch.Tensor:
     )
 
 
-_fakes: dict[str, Any] = {"linear": _linear_fake, "linear_add": _linear_add_fake, "gated": _gated_fake}
+_fakes: dict[str, Any] = {
+    "linear": _linear_fake,
+    "linear_add": _linear_add_fake,
+    "gated": _gated_fake,
+    "linear3": _linear3_fake,
+}
 for _name, _function in _fakes.items():
     torch.library.register_fake(f"prunus::{_name}", _function, lib=_library)
     _library.impl(_name, _refuse_transform, "FuncTorchDynamicLayerFrontMode")
 linear_op: Any = torch.ops.prunus.linear.default
 linear_add_op: Any = torch.ops.prunus.linear_add.default
 gated_op: Any = torch.ops.prunus.gated.default
+linear3_op: Any = torch.ops.prunus.linear3.default
 
 
 def linear(

@@ -36,4 +36,9 @@ def test_fusion_contestants_are_right() -> None:
     assert not said
     assert all(r["ok"] for r in records)
     titles = [table.title for table in fusion_tables(records)]
-    assert [title.split(",")[0] for title in titles] == ["bias and gelu", "residual", "gated silu"]
+    assert [title.split(",")[0] for title in titles] == [
+        "bias and gelu",
+        "residual",
+        "gated silu",
+        "query key value",
+    ]

@@ -13,6 +13,7 @@ from prunus._accelerate_survey import survey
 from prunus._balance_table import swapped
 from prunus.fuse import fusions
 from prunus.nn_fused import FusedMLP, FusedResidual
+from prunus.nn_shared import SharedLinear
 from tests.model.model_zoo import sparse_
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
@@ -42,15 +43,17 @@ def distilbert(**options: object) -> nn.Module:
 
 
 # What is fused in a block, by its last names.
+BERT = {"attention.output": "residual", "output": "residual", "query": "shared input"}
 BLOCKS = {
-    "bert": (bert, {"intermediate": "gelu", "attention.output": "residual", "output": "residual"}),
-    "bert relu": (
-        lambda: bert(hidden_act="relu"),
-        {"intermediate": "relu", "attention.output": "residual", "output": "residual"},
+    "bert": (bert, {"intermediate": "gelu", **BERT}),
+    "bert relu": (lambda: bert(hidden_act="relu"), {"intermediate": "relu", **BERT}),
+    "llama": (llama, {"mlp": "gated silu", "q_proj": "shared input"}),
+    "llama gelu": (
+        lambda: llama(hidden_act="gelu_pytorch_tanh"),
+        {"mlp": "gated gelu_tanh", "q_proj": "shared input"},
     ),
-    "llama": (llama, {"mlp": "gated silu"}),
-    "llama gelu": (lambda: llama(hidden_act="gelu_pytorch_tanh"), {"mlp": "gated gelu_tanh"}),
     "gpt2": (gpt2, {"mlp": "gelu_tanh"}),
+    "distilbert": (distilbert, {"ffn": "gelu", "q_lin": "shared input"}),
 }
 
 
@@ -67,7 +70,11 @@ def outputs(model: nn.Module, ids: Tensor = IDS) -> Tensor:
 
 
 def fused(model: nn.Module) -> dict[str, nn.Module]:
-    return {n: m for n, m in model.named_modules() if isinstance(m, (FusedMLP, FusedResidual))}
+    return {
+        n: m
+        for n, m in model.named_modules()
+        if isinstance(m, (FusedMLP, FusedResidual)) or (isinstance(m, SharedLinear) and m.leads)
+    }
 
 
 @pytest.fixture(params=list(BLOCKS))
@@ -92,10 +99,10 @@ def test_what_is_fused_and_that_nothing_changes(case):
         path = name.split(".", 2 + name.split(".").index(next(p for p in name.split(".") if p.isdigit())))[-1]
         kind = next(kind for end, kind in sorted(kinds.items(), key=len) if path.endswith(end))
         if isinstance(module, FusedMLP):
-            assert kind.split()[-1] == module.activation
+            assert kind.split()[-1] == module.fused_activation
             assert ("gate" in module.roles) == kind.startswith("gated")
         else:
-            assert kind == "residual"
+            assert kind == ("residual" if isinstance(module, FusedResidual) else "shared input")
     torch.testing.assert_close(outputs(model), outputs(plain), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(outputs(model), outputs(dense), rtol=1e-3, atol=1e-4)
     assert model.state_dict().keys() == plain.state_dict().keys()
@@ -218,7 +225,7 @@ def test_accelerate_reports_fusions():
     rows = report.summary["fused"]
     assert {row["name"] for row in rows} == set(fused(model))
     for row in rows:
-        assert row["kind"] in ("gelu", "residual")
+        assert row["kind"] in ("gelu", "residual", "shared input")
         assert row["ms_before"] > 0
         assert row["ms_after"] > 0
     assert report.summary["relative_error"] < 1e-5
@@ -271,6 +278,10 @@ def test_only_the_named_are_fused():
     assert prunus.fuse_(model, ["encoder.layer.1.intermediate", "nowhere"]) == [
         "encoder.layer.1.intermediate"
     ]
+    attention = model.encoder.layer[0].attention.self
+    for name in ("query", "key"):
+        setattr(attention, name, prunus.SparseLinear.from_linear(getattr(attention, name)))
+    assert prunus.fuse_(model) == ["encoder.layer.0.intermediate"]  # value is dense
 
 
 def test_bad_model():

@@ -1,4 +1,4 @@
-"""prunus::linear_add and prunus::gated: against dense torch, opcheck, gradients, compile, and errors."""
+"""prunus::linear_add, gated and linear3: against dense torch, opcheck, gradients, compile, and errors."""
 
 import re
 
@@ -40,6 +40,7 @@ def test_opcheck(dtype: torch.dtype) -> None:
     for given in (None, bias):
         torch.library.opcheck(torch.ops.prunus.linear_add, (x, p, given, residual, 12, 1))
         torch.library.opcheck(torch.ops.prunus.gated, (x, p, q, given, given, 12, 4))
+        torch.library.opcheck(torch.ops.prunus.linear3, (x, p, q, p, given, given, None, 12, 12, 12))
     strided = residual.transpose(0, 1).contiguous().transpose(0, 1)
     torch.library.opcheck(torch.ops.prunus.linear_add, (x, p, None, strided, 12, 0))
 
@@ -84,6 +85,7 @@ def test_the_op_refuses_gradients() -> None:
         "gate_bias": lambda: torch.ops.prunus.gated(x, p, p, grad[2], None, 12, 4),
         "up_bias": lambda: torch.ops.prunus.gated(x, p, p, None, grad[2], 12, 4),
         "residual": lambda: torch.ops.prunus.linear_add(x, p, None, grad[1], 12, 0),
+        "second_bias": lambda: torch.ops.prunus.linear3(x, p, p, p, None, grad[2], None, 12, 12, 12),
     }.items():
         with pytest.raises(RuntimeError, match=f"{name}: expected a tensor without gradient"):
             call()
@@ -111,6 +113,19 @@ def test_bad_operands_are_the_same_sentence_for_numpy_and_torch(sentence, call) 
     for x, kind in ((X, lambda t: t), (X.numpy(), Tensor.numpy)):
         with pytest.raises(ValueError, match=re.escape(sentence)):
             call(x, kind)
+
+
+def test_bad_operands_of_three() -> None:
+    p, other = buffer_tensor(P), buffer_tensor(prunus.pack(torch.eye(6, 9)))
+    op = torch.ops.prunus.linear3
+    for sentence, call in {
+        "x: expected (..., 9), got (2, 10)": lambda: op(X, p, other, p, None, None, None, 6, 6, 6),
+        "out_features: expected 6, got 5": lambda: op(X, p, p, p, None, None, None, 6, 6, 5),
+        "third: expected uint8, got float32": lambda: op(X, p, p, X[0], None, None, None, 6, 6, 6),
+        "third_bias: expected (6,), got (5,)": lambda: op(X, p, p, p, None, None, torch.ones(5), 6, 6, 6),
+    }.items():
+        with pytest.raises((ValueError, RuntimeError), match=re.escape(sentence)):
+            call()
 
 
 def test_bad_kinds() -> None:
