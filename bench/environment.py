@@ -20,7 +20,7 @@ UNSET = (
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
 )
-PACKAGES = ("prunus", "torch", "numpy", "scipy", "onnxruntime", "openvino", "deepsparse")
+PACKAGES = ("prunus", "torch", "numpy", "scipy", "onnxruntime", "openvino")
 
 
 def clean_environment() -> list[str]:
@@ -59,7 +59,11 @@ def cache_bytes(level: int) -> int:
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-    return found | {name: installed[name] for name in PACKAGES if name in installed}
+    found |= {name: installed[name] for name in PACKAGES if name in installed}
+    from bench.peers.elsewhere import deepsparse_version
+
+    elsewhere = deepsparse_version()
+    return found | ({"deepsparse": elsewhere} if elsewhere else {})
 
 
 def commit() -> str:

@@ -12,7 +12,7 @@ from bench.environment import cache_bytes
 from bench.load import LoadMeter
 from bench.peers import Peer, Prepared
 from bench.problem import Problem, dense_weight, inputs, pattern_sparsity, prune, relative_error
-from bench.timing import Budget, Call, interleave
+from bench.timing import Budget, Call, Turn, interleave
 
 MAX_COPIES = 512
 
@@ -22,7 +22,7 @@ class Entry:
     """One contender of a group, prepared and checked."""
 
     row: dict[str, Any]
-    calls: list[Call]
+    calls: list[Call | Turn]
 
 
 def copies_needed(nbytes: int, rotate: bool) -> int:
@@ -35,12 +35,13 @@ def sparsities_of(peer: Peer, pattern: str, wanted: tuple[float, ...]) -> list[f
     return list(wanted) if fixed is None else [fixed]
 
 
-def prepare(peer: Peer, problem: Problem, rotate: bool) -> tuple[Prepared, list[Call], float]:
+def prepare(peer: Peer, problem: Problem, rotate: bool) -> tuple[Prepared, list[Call | Turn], float]:
     """Prepared weight, its calls (one per copy) and the error of its answer."""
     prepared = peer.prepare(problem)
     error = relative_error(peer.to_numpy(prepared.call()), problem.reference())
     more = copies_needed(prepared.nbytes, rotate) - 1
-    return prepared, [prepared.call, *(peer.prepare(problem).call for _ in range(more))], error
+    copies = [prepared, *(peer.prepare(problem) for _ in range(more))]
+    return prepared, [copy.turn or copy.call for copy in copies], error
 
 
 def entries(

@@ -7,8 +7,18 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """In the place of a call that is timed where it runs, in another process. `which` is the number of the
+    call there; run makes the calls of those numbers in a row, returns their seconds without the asking."""
+
+    which: int
+    run: Callable[[list[int]], float]
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,9 @@ class Samples:
 class Contender:
     """One thing to time. With several calls (copies of the weight) a turn walks through all of them."""
 
-    def __init__(self, calls: Sequence[Call], budget: Budget) -> None:
-        self.ring = itertools.cycle(calls)
+    def __init__(self, calls: Sequence[Call | Turn], budget: Budget) -> None:
+        self.ring: Any = itertools.cycle(calls)
+        self.remote = isinstance(calls[0], Turn)
         self.copies = len(calls)
         self.budget = budget
         self.samples = Samples()
@@ -68,13 +79,20 @@ class Contender:
         self.slow = False
 
     def run(self, calls: int) -> float:
+        elapsed = self.theirs(calls) if self.remote else self.ours(calls)
+        self.used += elapsed
+        return elapsed
+
+    def ours(self, calls: int) -> float:
         ring = self.ring
         start = time.perf_counter()
         for _ in range(calls):
             next(ring)()
-        elapsed = time.perf_counter() - start
-        self.used += elapsed
-        return elapsed
+        return time.perf_counter() - start
+
+    def theirs(self, calls: int) -> float:
+        turns: list[Turn] = [next(self.ring) for _ in range(calls)]
+        return turns[0].run([turn.which for turn in turns])
 
     def calibrate(self) -> None:
         once = self.run(self.copies) / self.copies
@@ -98,7 +116,7 @@ class Contender:
         return self.used > self.budget.limit and len(self.samples.seconds) >= 3
 
 
-def interleave(contenders: Sequence[Sequence[Call]], budget: Budget) -> list[Samples]:
+def interleave(contenders: Sequence[Sequence[Call | Turn]], budget: Budget) -> list[Samples]:
     """Time each contender (a list of equivalent calls) in `budget.rounds` rounds of shuffled turns."""
     field_ = [Contender(calls, budget) for calls in contenders]
     order = random.Random(0)

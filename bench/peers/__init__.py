@@ -2,6 +2,7 @@
 
 from bench.peers.base import Peer, Prepared
 from bench.peers.dense import Numpy, Torch, TorchBf16, TorchCompiled, TorchInt8
+from bench.peers.elsewhere import DeepSparse
 from bench.peers.engines import OnnxRuntime, OnnxRuntimeInt8, OpenVino
 from bench.peers.ours import Prunus
 from bench.peers.sparse import ScipyCsr, TorchBsr, TorchCsr
@@ -18,6 +19,7 @@ PEERS: tuple[Peer, ...] = (
     TorchCsr(),
     TorchBsr(),
     ScipyCsr(),
+    DeepSparse(),
     Prunus(),
     Prunus("bfloat16"),
     Prunus("int8"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bench.problem import Problem
+from bench.timing import Turn
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Prepared:
     call: Callable[[], Any]  # computes y and returns it in the peer's own kind
     nbytes: int  # of the weight as the peer reads it
     detail: str = ""  # what was chosen: format, kernel
+    turn: Turn | None = None  # of a peer in another process: `call` crosses the border at every call
 
 
 class Peer:

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.linear import copies_needed
-from bench.timing import Budget, Samples, interleave
+from bench.timing import Budget, Samples, Turn, interleave
 
 SHORT = Budget(rounds=4, turn=0.0, warm=0.0, limit=10.0)
 
@@ -25,6 +25,33 @@ def test_a_turn_walks_over_all_copies() -> None:
     (samples,) = interleave([copies], SHORT)
     assert samples.calls == 3
     assert seen == [i % 3 for i in range(len(seen))]
+
+
+def test_a_turn_that_keeps_the_time_itself_is_believed() -> None:
+    asked: list[list[int]] = []
+
+    def run(calls: list[int]) -> float:
+        asked.append(calls)
+        return 0.25 * len(calls)
+
+    budget = Budget(rounds=2, turn=1.0, warm=0.5, slow=1.0)
+    (one,) = interleave([[Turn(7, run)]], budget)
+    assert [len(calls) for calls in asked] == [
+        1,
+        1,
+        1,
+        1,
+        4,
+        1,
+        1,
+        4,
+    ]  # calibrated; warmed up and timed twice
+    assert one.seconds == [0.25, 0.25]
+    asked.clear()
+    (copies,) = interleave([[Turn(0, run), Turn(1, run)]], budget)
+    walked = [which for calls in asked for which in calls]
+    assert walked == [0, 1] * (len(walked) // 2)
+    assert copies.seconds == [0.25, 0.25]
 
 
 def test_a_slow_contender_stops_after_three_samples() -> None:
