@@ -121,6 +121,6 @@ LINEAR_SUITES = {
 }
 OTHER_SUITES = {
     "selection": "scores to masks and row normalisation, against torch, numpy and torch.nn.utils.prune",
-    "fusions": "activation, residual sum, gated product, query with key and value: in one pass against in steps",
+    "fusions": "activation, residual sum, gated product, query key value: in one pass against in steps",
     "pack": "packing and unpacking, GB/s of dense weight, and the memory peak",
 }

@@ -65,7 +65,7 @@ enum class Ran { yes, not_finite, not_alike };
 
 // not_alike: the weights want different panels. not_finite: x is not, and their kernels must not see it.
 Ran run_together(const Product* products, int count, const LinearArgs& args, bool finite) {
-  Plan plans[kMostTogether];
+  Plan plans[kMostTogether]{};
   double work = 0;
   for (int i = 0; i < count; ++i) {
     plans[i] = make_plan(products[i].w, args.m, finite);
