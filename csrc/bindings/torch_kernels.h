@@ -16,9 +16,7 @@ void linear_add_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t 
 //     int activation) -> Tensor
 void gated_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 
-// prunus::linear3(Tensor x, Tensor first, Tensor second, Tensor third, Tensor? first_bias, Tensor?
-// second_bias,
-//     Tensor? third_bias, int first_features, int second_features, int third_features)
+// prunus::linear3(Tensor x, three packed weights, three biases (Tensor?), three ints out_features)
 //     -> (Tensor, Tensor, Tensor)
 void linear3_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 

@@ -49,8 +49,8 @@ inline void walk_rows(const std::uint8_t* order, const std::uint8_t* values, con
 #pragma GCC unroll 2
     for (int q = 0; q < steps; ++q, value += 32, column += 8) {
       const Spread<V, Rows> step(value, lane);
-      std::uint64_t places;
-      __builtin_memcpy(&places, column, sizeof places);
+      std::uint64_t places = 0;  // the columns of a step, with one load
+      if (Rows == 8) __builtin_memcpy(&places, column, sizeof places);
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
         const float* x = panel + (Rows == 8 ? places >> (8 * i) & 255 : std::size_t{column[i]}) * width;
