@@ -33,34 +33,47 @@ inline const std::uint8_t* group_floats(const std::uint8_t* values, int steps, c
   return reinterpret_cast<const std::uint8_t*>(room);
 }
 
+// The columns of `Rows` lanes from `p` on, a byte each, with as few loads as there is a word for.
+template <int Rows>
+inline std::uint64_t load_columns(const std::uint8_t* p) {
+  std::uint64_t columns = 0;
+  __builtin_memcpy(&columns, p, Rows);
+  return columns;
+}
+
 // Many tokens. A row's accumulators stay in registers while its nonzeros are walked: broadcast the value,
 // multiply with the strip of its column (L1), no store until the row is done. `Rows` neighbouring lanes of a
 // group, which have the same trip count, are interleaved where a strip alone has too few accumulators to hide
-// the multiply-add latency.
+// the multiply-add latency. Inlined, with pointers to the sums: the compiler must take the bytes of `order`
+// and the sums for aliases, and would work out each address again for every vector it stores.
 template <typename V, int Vectors, int Rows>
-inline void walk_rows(const std::uint8_t* order, const std::uint8_t* values, const std::uint8_t* columns,
-                      int steps, const float* panel, float* acc) {
+inline __attribute__((always_inline)) void walk_rows(const std::uint8_t* order, const std::uint8_t* values,
+                                                     const std::uint8_t* columns, int steps,
+                                                     const float* panel, float* acc) {
   constexpr int width = V::lanes * Vectors;
+#pragma GCC unroll 2
   for (int lane = 0; lane < 8; lane += Rows) {
     V sum[Rows][Vectors];
-    for (int i = 0; i < Rows; ++i)
-      for (int j = 0; j < Vectors; ++j) sum[i][j] = V::load(acc + order[lane + i] * width + j * V::lanes);
-    const std::uint8_t *value = values, *column = columns + lane;
+    float* at[Rows];
+    for (int i = 0; i < Rows; ++i) {
+      at[i] = acc + order[lane + i] * width;
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = V::load(at[i] + j * V::lanes);
+    }
+    const std::uint8_t *value = values + 4 * lane, *column = columns + lane;
 #pragma GCC unroll 2
     for (int q = 0; q < steps; ++q, value += 32, column += 8) {
-      const Spread<V, Rows> step(value, lane);
-      std::uint64_t places = 0;  // the columns of a step, with one load
-      if (Rows == 8) __builtin_memcpy(&places, column, sizeof places);
+      const Spread<V, Rows> step(value);
+      const std::uint64_t places = load_columns<Rows>(column);
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
-        const float* x = panel + (Rows == 8 ? places >> (8 * i) & 255 : std::size_t{column[i]}) * width;
+        const float* x = panel + (places >> (8 * i) & 255) * width;
         const V w = step(i);
 #pragma GCC unroll 16
         for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(w, V::load(x + j * V::lanes), sum[i][j]);
       }
     }
     for (int i = 0; i < Rows; ++i)
-      for (int j = 0; j < Vectors; ++j) sum[i][j].store(acc + order[lane + i] * width + j * V::lanes);
+      for (int j = 0; j < Vectors; ++j) sum[i][j].store(at[i] + j * V::lanes);
   }
 }
 

@@ -7,6 +7,50 @@ inline const std::uint8_t* element(const void* x, std::int64_t i) {
 }
 
 template <typename X>
+inline void load_into(Vec8& v, X x, const std::uint8_t* p) {
+  v = load8(x, p);
+}
+
+// p, of which the compiler knows nothing: it would keep the address of each of sixteen rows in a register of
+// its own, and spill them, where one and a stride will do.
+template <typename T>
+inline T* anew(T* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
+// V::lanes tokens of a strip, the first `live` of which exist: squares of x are turned. From column `from`
+// on; returns the first column that is left.
+template <typename X, typename V>
+inline int pack_squares(const void* x, std::int64_t x_stride, int live, int from, int cols, int width,
+                        float* panel) {
+  int c = from;
+  for (; c + V::lanes <= cols; c += V::lanes) {
+    V r[V::lanes];
+    const std::uint8_t* from = anew(element<X>(x, c));
+#pragma GCC unroll 16
+    for (int i = 0; i < V::lanes; ++i, from += x_stride * X::size)
+      if (V::lanes > 8 || i < live)
+        load_into(r[i], X{}, from);
+      else
+        r[i] = V::set(0.0f);
+    transpose(r);
+    float* to = anew(panel + c * width);
+#pragma GCC unroll 16
+    for (int i = 0; i < V::lanes; ++i, to += width) r[i].store(to);
+  }
+  return c;
+}
+
+// Whether rows of V::lanes elements from p on, so far apart, lie within cache lines: wide vectors that cross
+// from one to the next are slower than narrow ones.
+template <typename X, typename V>
+inline bool in_lines(const void* p, std::int64_t stride) {
+  const auto address = reinterpret_cast<std::uintptr_t>(p) | static_cast<std::uintptr_t>(stride * X::size);
+  return V::lanes == 8 || address % (V::lanes * X::size) == 0;
+}
+
+template <typename X>
 void pack_strip(const void* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel) {
   if (width == 1) {
     int c = 0;
@@ -15,19 +59,19 @@ void pack_strip(const void* x, std::int64_t x_stride, int tokens, int cols, int 
     panel[cols] = 0.0f;
     return;
   }
+  const bool squares = in_lines<X, Square>(x, x_stride);
+  int done = 0;  // columns, of the square of tokens that t is in
   for (int t = 0; t < width; t += 8) {
-    const int live = tokens - t < 8 ? tokens - t : 8;  // may be negative: a strip's empty end
-    int c = 0;
-    for (; c + 8 <= cols; c += 8) {
-      Vec8 r[8];
-      for (int i = 0; i < 8; ++i)
-        r[i] = i < live ? load8(X{}, element<X>(x, (t + i) * x_stride + c)) : Vec8::set(0.0f);
-      transpose8(r);
-      for (int i = 0; i < 8; ++i) r[i].store(panel + (c + i) * width + t);
-    }
+    const void* first = element<X>(x, t * x_stride);
+    const int live = tokens - t;  // may be negative: a strip's empty end
+    if (t % Square::lanes == 0)
+      done = squares && live >= Square::lanes
+                 ? pack_squares<X, Square>(first, x_stride, live, 0, cols, width, panel + t)
+                 : 0;
+    int c = pack_squares<X, Vec8>(first, x_stride, live, done, cols, width, panel + t);
     for (; c < cols; ++c)
       for (int i = 0; i < 8; ++i)
-        panel[c * width + t + i] = i < live ? load1(X{}, element<X>(x, (t + i) * x_stride + c)) : 0.0f;
+        panel[c * width + t + i] = i < live ? load1(X{}, element<X>(first, i * x_stride + c)) : 0.0f;
     Vec8::set(0.0f).store(panel + cols * width + t);
   }
 }
@@ -101,8 +145,10 @@ struct Target {
   const std::uint8_t* other;
 };
 
-template <typename X>
+// Rows from `row` on, `count` of them, of one token.
+template <typename X, Activation A>
 inline void finish8(Vec8 v, Combine combine, int count, int row, Target to) {
+  v = activate8<A>(v);
   if (combine != Combine::none) {
     const Vec8 other = load_some<X>(to.other + row * X::size, count);
     v = combine == Combine::add ? v + other : v * other;
@@ -110,44 +156,71 @@ inline void finish8(Vec8 v, Combine combine, int count, int row, Target to) {
   store_some<X>(v, count, to.y + row * X::size);
 }
 
+inline Vec8 eight(Vec8 v, int) { return v; }
+template <typename X, Activation A, typename V>
+inline void finish(V v, Combine combine, int count, int row, Target to) {
+  if (X::size == 4 && A == Activation::none && combine == Combine::none && count >= V::lanes)
+    return v.store(reinterpret_cast<float*>(to.y + row * X::size));
+  for (int i = 0; i < V::lanes / 8 && 8 * i < count; ++i)
+    finish8<X, A>(eight(v, i), combine, count - 8 * i, row + 8 * i, to);
+}
+
 template <typename X, Activation A>
 void store_row(const float* acc, int rows, Combine combine, Target to) {  // one token
-  for (int r = 0; r < rows; r += 8) finish8<X>(activate8<A>(Vec8::load(acc + r)), combine, rows - r, r, to);
+  for (int r = 0; r < rows; r += 8) finish8<X, A>(Vec8::load(acc + r), combine, rows - r, r, to);
 }
 
-// Eight accumulators from row r on, activated and turned: v[i] holds eight rows of token t + i.
-template <Activation A>
-inline void turn8(const float* acc, int width, Vec8 (&v)[8]) {
-  for (int i = 0; i < 8; ++i) v[i] = activate8<A>(Vec8::load(acc + i * width));
-  transpose8(v);
+// V::lanes tokens: squares of the sums are turned and stored along the rows of y, Rows at a time: sixteen
+// make whole cache lines. Returns the first row that is left. The other loop order (rows outermost, which
+// reads acc once) touches one page of y per token and took twice as long.
+template <typename X, Activation A, typename V, int Rows, typename At>
+inline int store_squares(const float* acc, int width, int rows, Combine combine, At token) {
+  int r = 0;
+  for (; r + Rows <= rows; r += Rows) {
+    V v[Rows / V::lanes][V::lanes];
+#pragma GCC unroll 2
+    for (int s = 0; s < Rows / V::lanes; ++s) {
+      const float* from = anew(acc + (r + s * V::lanes) * width);
+#pragma GCC unroll 16
+      for (int i = 0; i < V::lanes; ++i, from += width) v[s][i] = V::load(from);
+      transpose(v[s]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < V::lanes; ++i)
+#pragma GCC unroll 2
+      for (int s = 0; s < Rows / V::lanes; ++s)
+        finish<X, A>(v[s][i], combine, V::lanes, r + s * V::lanes, token(i));
+  }
+  return r;
 }
 
-// Eight tokens at a time, along their rows: sixteen rows make whole cache lines of y. The other loop order
-// (rows outermost, which reads acc once) touches one page of y per token and took twice as long.
 template <typename X, Activation A>
 void store_block(const float* acc, int width, int rows, int tokens, const Finish& how, Target to,
                  std::int64_t y_stride) {
-  const auto token = [&](int t) {
-    return Target{to.y + t * y_stride * X::size, to.other + t * how.other_stride * X::size};
-  };
-  for (int t = 0; t < tokens; t += 8) {
-    const int live = tokens - t < 8 ? tokens - t : 8;
-    int r = 0;
-    for (; live == 8 && r + 16 <= rows; r += 16) {
-      Vec8 lo[8], hi[8];
-      turn8<A>(acc + r * width + t, width, lo);
-      turn8<A>(acc + (r + 8) * width + t, width, hi);
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) {
-        finish8<X>(lo[i], how.combine, 8, r, token(t + i));
-        finish8<X>(hi[i], how.combine, 8, r + 8, token(t + i));
+  // Lines that are a multiple of 4096 bytes apart share one set of L1, which has eight places.
+  const bool squares =
+      in_lines<X, Square>(to.y, y_stride) && (Square::lanes == 8 || y_stride * X::size % 4096 != 0);
+  for (int t = 0, step; t < tokens; t += step) {
+    const int live = tokens - t;
+    const auto token = [&](int i) {
+      return Target{to.y + (t + i) * y_stride * X::size, to.other + (t + i) * how.other_stride * X::size};
+    };
+    int done = 0;  // rows
+    step = 8;
+    if (squares && live >= Square::lanes) {
+      done = store_squares<X, A, Square, 16>(acc + t, width, rows, how.combine, token);
+      step = Square::lanes;
+    } else if (live >= 8) {
+      done = store_squares<X, A, Vec8, 16>(acc + t, width, rows, how.combine, token);
+    }
+    for (int r = done; r < rows; r += 8)
+      for (int u = 0; u < step; u += 8) {
+        Vec8 v[8];
+        for (int i = 0; i < 8; ++i) v[i] = Vec8::load(acc + (r + i) * width + t + u);
+        transpose(v);
+        for (int i = 0; i < 8 && u + i < live; ++i)
+          finish8<X, A>(v[i], how.combine, rows - r, r, token(u + i));
       }
-    }
-    for (; r < rows; r += 8) {
-      Vec8 v[8];
-      turn8<A>(acc + r * width + t, width, v);
-      for (int i = 0; i < live; ++i) finish8<X>(v[i], how.combine, rows - r, r, token(t + i));
-    }
   }
 }
 

@@ -1,9 +1,10 @@
 // avx2 + fma: 8 lanes, 16 registers. Sealed: include only inside the anonymous namespace of isa_avx2.cpp.
 #include "kernels/simd/x86_ymm.h"
 
-using Vec = Ymm;     // the widest vector
-using Vec8 = Ymm;    // exactly eight lanes: groups of rows, transposes, activations
-using RowVec = Ymm;  // columns as lanes: bitmap rows
+using Vec = Ymm;      // the widest vector
+using Vec8 = Ymm;     // exactly eight lanes: groups of rows, transposes, activations
+using RowVec = Ymm;   // columns as lanes: bitmap rows
+using Square = Vec8;  // turned as a whole when x is packed and y stored
 constexpr int kAccumulators = 12;
 constexpr int kExpandAlways = 8;  // finding a set bit and clearing it are two operations each up to Zen 3
 

@@ -11,19 +11,22 @@ struct Zmm {
 inline Zmm operator+(Zmm a, Zmm b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Zmm fma(Zmm a, Zmm b, Zmm c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 
-// One load for eight: the load ports are what the many-token loop waits for, and a permutation takes none.
+// One load for all: the load ports are what the many-token loop waits for, and a permutation takes none.
 template <int Rows>
 struct Spread<Zmm, Rows> {
-  __m512 eight;
-  int first;
-  Spread(const std::uint8_t* p, int from)
-      : eight(_mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))), first(from) {}
-  Zmm operator()(int i) const { return {_mm512_permutexvar_ps(_mm512_set1_epi32(first + i), eight)}; }
+  static_assert(Rows == 4 || Rows == 8, "16 sums of at most 4 vectors");
+  __m512 all;
+  explicit Spread(const std::uint8_t* p) : all(load(reinterpret_cast<const float*>(p))) {}
+  static __m512 load(const float* p) {
+    return Rows == 8 ? _mm512_castps256_ps512(_mm256_loadu_ps(p)) : _mm512_castps128_ps512(_mm_loadu_ps(p));
+  }
+  Zmm operator()(int i) const { return {_mm512_permutexvar_ps(_mm512_set1_epi32(i), all)}; }
 };
 
 using Vec = Zmm;
 using Vec8 = Ymm;
 using RowVec = Zmm;  // columns as lanes: bitmap rows
+using Square = Zmm;  // turned as a whole when x is packed and y stored: whole cache lines
 constexpr int kAccumulators = 16;
 constexpr int kExpandAlways = 1;
 
@@ -31,7 +34,19 @@ inline Ymm fold8(Zmm v) {
   return {_mm256_add_ps(_mm512_castps512_ps256(v.v), _mm512_extractf32x8_ps(v.v, 1))};
 }
 
+// Four stored values with one load and a permutation each, as Spread.
+template <typename Value>
+struct Four<Zmm, Value> {
+  __m512 all;
+  Four(const std::uint8_t* p, float scale) {
+    const __m128 v = load4(Value{}, p);
+    all = _mm512_castps128_ps512(Value::size == 1 ? _mm_mul_ps(v, _mm_set1_ps(scale)) : v);
+  }
+  Zmm operator()(int i) const { return {_mm512_permutexvar_ps(_mm512_set1_epi32(i), all)}; }
+};
+
 // Sixteen stored values, from any address, as floats.
+inline __m512 load16(F32, const std::uint8_t* p) { return _mm512_loadu_ps(p); }
 inline __m512 load16(Bf16, const std::uint8_t* p) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
@@ -41,6 +56,40 @@ inline __m512 load16(F16, const std::uint8_t* p) {
 }
 inline __m512 load16(I8, const std::uint8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+
+template <typename X>
+inline void load_into(Zmm& v, X x, const std::uint8_t* p) {
+  v = {load16(x, p)};
+}
+
+// Lanes 8 * i and on.
+inline Ymm eight(Zmm v, int i) {
+  return {i == 0 ? _mm512_castps512_ps256(v.v) : _mm512_extractf32x8_ps(v.v, 1)};
+}
+
+// Four rows of each of four squares, four rows' lanes apart; then the squares change places.
+inline void transpose(Zmm (&r)[16]) {
+  __m512 t[16];
+  for (int i = 0; i < 16; i += 4) {
+    const __m512 a = _mm512_unpacklo_ps(r[i].v, r[i + 1].v), b = _mm512_unpackhi_ps(r[i].v, r[i + 1].v),
+                 c = _mm512_unpacklo_ps(r[i + 2].v, r[i + 3].v),
+                 d = _mm512_unpackhi_ps(r[i + 2].v, r[i + 3].v);
+    t[i] = _mm512_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = _mm512_shuffle_f32x4(t[i], t[4 + i], 0x88),
+                 b = _mm512_shuffle_f32x4(t[i], t[4 + i], 0xdd),
+                 c = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0x88),
+                 d = _mm512_shuffle_f32x4(t[8 + i], t[12 + i], 0xdd);
+    r[i].v = _mm512_shuffle_f32x4(a, c, 0x88);
+    r[4 + i].v = _mm512_shuffle_f32x4(b, d, 0x88);
+    r[8 + i].v = _mm512_shuffle_f32x4(a, c, 0xdd);
+    r[12 + i].v = _mm512_shuffle_f32x4(b, d, 0xdd);
+  }
 }
 
 // The next values of p in the lanes of the bits set in half-word i of `bits`, zero elsewhere; p moves on.

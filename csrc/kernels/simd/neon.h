@@ -47,7 +47,7 @@ inline Pair lookup8(const float* table, const std::uint8_t* index) {
   return Pair::load(v);
 }
 inline Pair set_halves(float a, float b) { return {vdupq_n_f32(a), vdupq_n_f32(b)}; }
-inline void transpose8(Pair (&r)[8]) {
+inline void transpose(Pair (&r)[8]) {
   float t[8][8];
   for (int i = 0; i < 8; ++i) r[i].store(t[i]);
   for (int i = 0; i < 8; ++i) {
@@ -59,6 +59,7 @@ inline void transpose8(Pair (&r)[8]) {
 using Vec = Quad;
 using Vec8 = Pair;
 using RowVec = Vec8;  // columns as lanes: bitmap rows
+using Square = Vec8;  // turned as a whole when x is packed and y stored
 constexpr int kAccumulators = 24;
 constexpr int kExpandAlways = 1;
 

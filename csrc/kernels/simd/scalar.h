@@ -68,7 +68,7 @@ inline Lanes lookup8(const float* table, const std::uint8_t* index) {
 }
 // a in the lower four lanes, b in the upper.
 inline Lanes set_halves(float a, float b) { return {{a, a, a, a, b, b, b, b}}; }
-inline void transpose8(Lanes (&r)[8]) {
+inline void transpose(Lanes (&r)[8]) {
   for (int i = 0; i < 8; ++i)
     for (int j = 0; j < i; ++j) {
       const float t = r[i].v[j];
@@ -80,6 +80,7 @@ inline void transpose8(Lanes (&r)[8]) {
 using Vec = Lanes;
 using Vec8 = Lanes;
 using RowVec = Vec8;  // columns as lanes: bitmap rows
+using Square = Vec8;  // turned as a whole when x is packed and y stored
 constexpr int kAccumulators = 2;
 constexpr int kExpandAlways = 1;
 

@@ -36,12 +36,12 @@ inline float load1(F32, const std::uint8_t* p) {
   __builtin_memcpy(&f, p, sizeof f);
   return f;
 }
-// Of eight floats at any address those from `first` on, `Rows` in all, each wanted in all lanes of a V.
-// Broadcasts from memory, unless the isa has better.
+// `Rows` floats at any address, each wanted in all lanes of a V. Broadcasts from memory, unless the isa has
+// better.
 template <typename V, int Rows>
 struct Spread {
   const std::uint8_t* floats;
-  Spread(const std::uint8_t* eight, int first) : floats(eight + 4 * first) {}
+  explicit Spread(const std::uint8_t* p) : floats(p) {}
   V operator()(int i) const { return V::set(load1(F32{}, floats + 4 * i)); }
 };
 

@@ -55,8 +55,7 @@ struct Spread<Ymm, Rows> {
     return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
   }
   __m256 low, high;
-  Spread(const std::uint8_t* eight, int first)
-      : low(load(eight + 4 * first)), high(Rows == 8 ? load(eight + 16) : low) {}
+  explicit Spread(const std::uint8_t* p) : low(load(p)), high(Rows == 8 ? load(p + 16) : low) {}
   Ymm operator()(int i) const { return Rows == 1 ? Ymm{low} : lane_of_halves(i < 4 ? low : high, i); }
 };
 
@@ -81,7 +80,7 @@ inline Ymm set_halves(float a, float b) {
   return {_mm256_blend_ps(_mm256_set1_ps(a), _mm256_set1_ps(b), 0xf0)};
 }
 
-inline void transpose8(Ymm (&r)[8]) {
+inline void transpose(Ymm (&r)[8]) {
   __m256 t[8], s[8];
   for (int i = 0; i < 4; ++i) {
     t[2 * i] = _mm256_unpacklo_ps(r[2 * i].v, r[2 * i + 1].v);
