@@ -188,3 +188,20 @@ def test_half_precision(dtype: torch.dtype) -> None:
     compiled = torch.compile(lambda t: prunus.linear(t, p, bias), fullgraph=True, backend="aot_eager")
     assert compiled(x).dtype == dtype
     assert torch.equal(compiled(x), exact)
+
+
+@pytest.mark.parametrize(
+    "n", [96, 1000, 1024]
+)  # rows of y: in lines, not in lines, multiples of 4096 bytes apart
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whole_cache_lines_and_others_give_the_same(isa: str, n: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(n)
+    w = torch.randint(-3, 4, (n, 112), generator=generator).float()
+    w *= torch.rand(n, 112, generator=generator) < 0.3
+    p = prunus.pack(w)
+    for m in (15, 16, 40, 64, 71):
+        room = torch.randint(-3, 4, (m * 128 + 1,), generator=generator).to(dtype)
+        for shift in (0, 1):  # x begins a cache line, or does not
+            x = room[shift : m * 128 + shift].view(m, 128)[:, :112]
+            expected = (x.float() @ w.T).to(dtype)
+            assert torch.equal(prunus.linear(x, p), expected)
