@@ -27,11 +27,11 @@ inline int pack_squares(const void* x, std::int64_t x_stride, int live, int from
   int c = from;
   for (; c + V::lanes <= cols; c += V::lanes) {
     V r[V::lanes];
-    const std::uint8_t* from = anew(element<X>(x, c));
+    const std::uint8_t* row = anew(element<X>(x, c));
 #pragma GCC unroll 16
-    for (int i = 0; i < V::lanes; ++i, from += x_stride * X::size)
-      if (V::lanes > 8 || i < live)
-        load_into(r[i], X{}, from);
+    for (int i = 0; i < V::lanes; ++i, row += x_stride * X::size)
+      if (V::lanes > 8 || i < live)  // sixteen tokens are turned only where all exist
+        load_into(r[i], X{}, row);
       else
         r[i] = V::set(0.0f);
     transpose(r);

@@ -190,9 +190,8 @@ def test_half_precision(dtype: torch.dtype) -> None:
     assert torch.equal(compiled(x), exact)
 
 
-@pytest.mark.parametrize(
-    "n", [96, 1000, 1024]
-)  # rows of y: in lines, not in lines, multiples of 4096 bytes apart
+# Rows of y: in cache lines, not in lines, multiples of 4096 bytes apart.
+@pytest.mark.parametrize("n", [96, 1000, 1024])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_whole_cache_lines_and_others_give_the_same(isa: str, n: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(n)

@@ -11,6 +11,9 @@ struct Zmm {
 inline Zmm operator+(Zmm a, Zmm b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Zmm fma(Zmm a, Zmm b, Zmm c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 
+// Lane i of v in all lanes.
+inline Zmm lane_of(__m512 v, int i) { return {_mm512_permutexvar_ps(_mm512_set1_epi32(i), v)}; }
+
 // One load for all: the load ports are what the many-token loop waits for, and a permutation takes none.
 template <int Rows>
 struct Spread<Zmm, Rows> {
@@ -20,7 +23,7 @@ struct Spread<Zmm, Rows> {
   static __m512 load(const float* p) {
     return Rows == 8 ? _mm512_castps256_ps512(_mm256_loadu_ps(p)) : _mm512_castps128_ps512(_mm_loadu_ps(p));
   }
-  Zmm operator()(int i) const { return {_mm512_permutexvar_ps(_mm512_set1_epi32(i), all)}; }
+  Zmm operator()(int i) const { return lane_of(all, i); }
 };
 
 using Vec = Zmm;
@@ -42,7 +45,7 @@ struct Four<Zmm, Value> {
     const __m128 v = load4(Value{}, p);
     all = _mm512_castps128_ps512(Value::size == 1 ? _mm_mul_ps(v, _mm_set1_ps(scale)) : v);
   }
-  Zmm operator()(int i) const { return {_mm512_permutexvar_ps(_mm512_set1_epi32(i), all)}; }
+  Zmm operator()(int i) const { return lane_of(all, i); }
 };
 
 // Sixteen stored values, from any address, as floats.
@@ -68,7 +71,7 @@ inline Ymm eight(Zmm v, int i) {
   return {i == 0 ? _mm512_castps512_ps256(v.v) : _mm512_extractf32x8_ps(v.v, 1)};
 }
 
-// Four rows of each of four squares, four rows' lanes apart; then the squares change places.
+// Squares of four by four inside the 128-bit lanes; then the squares change places.
 inline void transpose(Zmm (&r)[16]) {
   __m512 t[16];
   for (int i = 0; i < 16; i += 4) {
