@@ -5,7 +5,8 @@
 
 namespace prunus {
 
-enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, neon = 3 };
+// avx512icl: what Ice Lake added to avx512 (here VBMI, VBMI2 and VNNI).
+enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, neon = 3, avx512icl = 4 };
 
 const char* isa_name(Isa isa);
 

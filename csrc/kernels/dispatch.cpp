@@ -5,7 +5,7 @@ namespace prunus {
 // One per isa_<isa>.cpp.
 extern const KernelTable kScalarKernels;
 #if defined(__x86_64__)
-extern const KernelTable kAvx2Kernels, kAvx512Kernels;
+extern const KernelTable kAvx2Kernels, kAvx512Kernels, kAvx512IclKernels;
 #elif defined(__aarch64__)
 extern const KernelTable kNeonKernels;
 #endif
@@ -17,6 +17,8 @@ const KernelTable& active_kernels() {
       return kAvx2Kernels;
     case Isa::avx512:
       return kAvx512Kernels;
+    case Isa::avx512icl:
+      return kAvx512IclKernels;
 #elif defined(__aarch64__)
     case Isa::neon:
       return kNeonKernels;

@@ -25,9 +25,9 @@ inline constexpr int kPrefetch = 4096;
 //   acc    the tokens' sums of the tile's rows
 // Layout "strip" (tokens are the SIMD lanes): panel [cols + 1][width] whose last column is zero, acc
 // [rows][width], rows up to a multiple of 8. Layout "rows" (columns are the lanes): panel [tokens][64], acc
-// [rows][tokens][8]. Layout "few" (rows are the lanes): panel [tokens][kFewPanel], acc [tokens][kFewRows].
-// The block formats need as many zero columns behind the last as a block is wide, and nm may read (not use)
-// 16 floats past its last group.
+// [rows][tokens][row_lanes], not yet times the scales. Layout "few" (rows are the lanes): panel
+// [tokens][kFewPanel], acc [tokens][kFewRows]. The block formats need as many zero columns behind the last as
+// a block is wide, and nm may read (not use) 16 floats past its last group.
 using TileFn = void (*)(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
                         const float* panel, float* acc);
 
@@ -69,14 +69,17 @@ struct KernelTable {
   Isa isa;
   ValueKernels values[4];   // by PRUNUS_VALUES
   int accumulators, lanes;  // vectors of sums that a strip kernel should have, and floats in one
+  int row_lanes;            // sums that a rows kernel keeps of a row and token
   int expand_always;        // tokens up to which a bitmap is expanded however few bits are set
 
   TokenKernels tokens[3];  // by PRUNUS_TOKEN_TYPES
 
   // acc [rows_padded][width] = bias[row], or zero where bias is nullptr or row >= rows.
   void (*init_strip)(const float* bias, int rows, int rows_padded, int width, float* acc);
-  // out [rows_padded][width] = sums of acc [rows][tokens][8] + bias; width is 1 for one token, else 8.
-  void (*reduce_rows)(const float* acc, const float* bias, int rows, int tokens, float* out);
+  // out [rows_padded][width] = scale * sums of acc [rows][tokens][row_lanes] + bias; width is 1 for one
+  // token, else 8; scales as in TileFn.
+  void (*reduce_rows)(const float* acc, const std::uint8_t* scales, const float* bias, int rows, int tokens,
+                      float* out);
   // acc = act(acc) * up, count floats, a multiple of 8.
   void (*gate)(float* acc, const float* up, std::int64_t count, Activation act);
 

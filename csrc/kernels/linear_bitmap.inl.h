@@ -85,43 +85,58 @@ void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int,
     value = walk_bits<Value, V, vectors, 1>(tile, scales, r, value, panel, acc);
 }
 
-// A vector of columns as the eight sums that are kept of a row.
-inline Vec8 fold8(Vec8 v) { return v; }
+// The weights of a row, zeros included, a vector of columns at a time. An isa that expands a whole row at
+// once has its own, and may take the columns in another order (`activations`).
+template <typename Value>
+struct RowWeights {
+  const std::uint8_t*& value;
+  std::uint64_t bits;
+  RowWeights(const std::uint8_t* bits_at, const std::uint8_t*& next) : value(next) {
+    __builtin_memcpy(&bits, bits_at, sizeof bits);
+  }
+  RowVec operator()(int i) { return expand(Value{}, value, bits, i); }
+  static RowVec activations(const float* panel, int i) { return RowVec::load(panel + i * RowVec::lanes); }
+};
 
 // Few tokens: a vector of weights at a time is expanded to its columns and multiplied with the activations of
-// every token, zeros included. No branch depends on the weights. Few tokens take several sums each, because
-// one multiply-add after another on the same sum would wait for its latency. All loops over tokens are
-// unrolled, or the sums would live in memory.
+// every token, zeros included. No branch depends on the weights. The sums of a row stay a vector
+// (`reduce_rows` adds them up, once), and for one or two tokens in float32 two, because one multiply-add
+// after another on the same sum would wait for its latency. All loops over tokens are unrolled, or the sums
+// would live in memory; the activations of up to four tokens stay in registers where there are enough.
 template <typename Value, int Tokens>
-void bitmap_rows(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit,
-                 const float* panel, float* acc) {
+void bitmap_rows(const std::uint8_t* tile, const std::uint8_t*, int rows, int, Unit, const float* panel,
+                 float* acc) {
   constexpr int lanes = RowVec::lanes, steps = 64 / lanes;
-  constexpr int sums = Tokens == 1 ? steps / 2 : Tokens < 4 ? 2 : 1;
+  constexpr int sums = Tokens <= 2 ? steps / 4 : 1;
+  // Rows of int8 are short, so more of them fit the time that a read takes.
+  constexpr int ahead = Value::size == 1 ? 2 * kPrefetch : kPrefetch / 2;
   const std::uint8_t* value = tile + rows * 8;
-  for (int r = 0; r < rows; ++r, acc += Tokens * 8) {
-    const std::uint64_t bits = bits_of_row(tile, r);
-    __builtin_prefetch(tile + r * 8 + kPrefetch);
-    __builtin_prefetch(value + kPrefetch);
-    if (Value::size >= 2) __builtin_prefetch(value + kPrefetch + 64);
-    if (Value::size >= 4) __builtin_prefetch(value + kPrefetch + 128);
+  RowVec x[Tokens][steps];
+#pragma GCC unroll 8
+  for (int t = 0; t < Tokens; ++t)
+#pragma GCC unroll 8
+    for (int c = 0; c < steps; ++c) x[t][c] = RowWeights<Value>::activations(panel + t * 64, c);
+  for (int r = 0; r < rows; ++r, acc += Tokens * lanes) {
+    __builtin_prefetch(tile + r * 8 + ahead);
+    for (int line = 0; line < (Value::size + 1) / 2 + (Value::size == 2); ++line)
+      __builtin_prefetch(value + ahead + 64 * line);
     RowVec sum[Tokens][sums];
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t)
 #pragma GCC unroll 4
-      for (int i = 0; i < sums; ++i) sum[t][i] = RowVec::set(0.0f);
+      for (int i = 0; i < sums; ++i) sum[t][i] = i == 0 ? RowVec::load(acc + t * lanes) : RowVec::set(0.0f);
+    RowWeights<Value> row(tile + r * 8, value);
 #pragma GCC unroll 8
     for (int c = 0; c < steps; ++c) {
-      const RowVec w = expand(Value{}, value, bits, c);
+      const RowVec w = row(c);
 #pragma GCC unroll 8
-      for (int t = 0; t < Tokens; ++t)
-        sum[t][c % sums] = fma(w, RowVec::load(panel + t * 64 + c * lanes), sum[t][c % sums]);
+      for (int t = 0; t < Tokens; ++t) sum[t][c % sums] = fma(w, x[t][c], sum[t][c % sums]);
     }
-    const Vec8 scale = Vec8::set(scales ? load1(F32{}, scales + r * 4) : 1.0f);
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t) {
 #pragma GCC unroll 4
       for (int i = 1; i < sums; ++i) sum[t][0] = sum[t][0] + sum[t][i];
-      fma(scale, fold8(sum[t][0]), Vec8::load(acc + t * 8)).store(acc + t * 8);
+      sum[t][0].store(acc + t * lanes);
     }
   }
 }

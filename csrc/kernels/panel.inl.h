@@ -111,14 +111,20 @@ void init_strip(const float* bias, int rows, int rows_padded, int width, float* 
   }
 }
 
-void reduce_rows(const float* acc, const float* bias, int rows, int tokens, float* out) {
+// A vector of columns as eight sums of it.
+inline Vec8 fold8(Vec8 v) { return v; }
+
+void reduce_rows(const float* acc, const std::uint8_t* scales, const float* bias, int rows, int tokens,
+                 float* out) {
   const int width = tokens == 1 ? 1 : 8;
   for (int r = 0; r < (rows + 7) / 8 * 8; ++r)
     for (int t = 0; t < width; ++t) {
       float sum = bias && r < rows ? bias[r] : 0.0f;
       if (r < rows && t < tokens) {
-        const float* v = acc + (r * tokens + t) * 8;
-        sum += ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+        float v[8];
+        fold8(RowVec::load(acc + (r * tokens + t) * RowVec::lanes)).store(v);
+        const float all = ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+        sum += scales ? load1(F32{}, scales + r * 4) * all : all;
       }
       out[r * width + t] = sum;
     }

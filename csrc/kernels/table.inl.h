@@ -25,6 +25,12 @@ struct constant {
 // These use col8's walk.
 #include "kernels/linear_block.inl.h"
 #include "kernels/linear_nm.inl.h"
+#if defined(__AVX512VBMI__)
+#  include "kernels/linear_col8_vbmi.inl.h"
+#  define PRUNUS_COL8_ONE col8_vbmi
+#else
+#  define PRUNUS_COL8_ONE col8_one
+#endif
 
 // ops/plan.cpp asks for no wider strips of blocks.
 constexpr int block_width(int width) {
@@ -40,7 +46,7 @@ constexpr ValueKernels kernels_of() {
 #define PRUNUS_NM_FEW(index, tokens) nm_few<Value, tokens>,
 #define PRUNUS_BLOCK(index, width) block_strip<Value, block_width(width)>,
 #define PRUNUS_BLOCK_FEW(index, tokens) block_few<Value, tokens>,
-  return {col8_one<Value>,
+  return {PRUNUS_COL8_ONE<Value>,
           {PRUNUS_STRIP_WIDTHS(PRUNUS_COL8)},
           {PRUNUS_STRIP_WIDTHS(PRUNUS_BITMAP)},
           {PRUNUS_ROW_TOKENS(PRUNUS_BITMAP_ROWS)},
@@ -51,6 +57,7 @@ constexpr ValueKernels kernels_of() {
           nm_careful<Value>,
           block_careful<Value>};
 #undef PRUNUS_COL8
+#undef PRUNUS_COL8_ONE
 #undef PRUNUS_BITMAP
 #undef PRUNUS_BITMAP_ROWS
 #undef PRUNUS_NM
@@ -89,11 +96,9 @@ constexpr ScoreTable score_table() {
 constexpr KernelTable make_table(Isa isa) {
 #define PRUNUS_TYPE(index, type) kernels_of<Value_##type>(),
 #define PRUNUS_TOKENS(index, type) tokens_of<Value_##type>(),
-  return {isa,           {PRUNUS_VALUES(PRUNUS_TYPE)},
-          kAccumulators, Vec::lanes,
-          kExpandAlways, {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)},
-          init_strip,    reduce_rows,
-          gate,          score_table()};
+  return {isa,           {PRUNUS_VALUES(PRUNUS_TYPE)},        kAccumulators, Vec::lanes,  RowVec::lanes,
+          kExpandAlways, {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)}, init_strip,    reduce_rows, gate,
+          score_table()};
 #undef PRUNUS_TYPE
 #undef PRUNUS_TOKENS
 }

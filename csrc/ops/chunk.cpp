@@ -130,8 +130,8 @@ struct Chunk : Job {
   // Floats of the sums of one tile, and of all that a tile's computation needs.
   std::size_t sums_of(int padded) const {
     if (plan.layout == PanelLayout::few) return static_cast<std::size_t>(plan.tokens) * kFewRows;
-    const bool by_rows = plan.layout == PanelLayout::rows;
-    return static_cast<std::size_t>(padded) * static_cast<std::size_t>(plan.tokens) * (by_rows ? 8 : 1);
+    const int of_row = plan.layout == PanelLayout::rows ? plan.kernels->row_lanes : 1;
+    return static_cast<std::size_t>(padded) * static_cast<std::size_t>(plan.tokens * of_row);
   }
   std::size_t room_of(int padded) const { return sums_of(padded) + static_cast<std::size_t>(padded) * 8; }
   int padded_rows(std::int64_t t) const { return round_up(geo.rows_of(t), group_rows(w.header)); }
@@ -145,7 +145,8 @@ struct Chunk : Job {
     if (plan.layout == PanelLayout::rows) {
       std::memset(room, 0, count * sizeof(float));
       multiply(f, t, s, room);
-      plan.kernels->reduce_rows(room, bias, rows, plan.tokens, room + count);
+      plan.kernels->reduce_rows(room, row_scales(f.w, t * geo.tile_rows), bias, rows, plan.tokens,
+                                room + count);
       return room + count;
     }
     if (plan.layout == PanelLayout::few)

@@ -13,7 +13,8 @@ from prunus import _core
 ROOT = Path(__file__).resolve().parents[2]
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
 # Compiled, not run: this CPU need not have them.
-ISAS = ["scalar", "neon"] if platform.machine() in ("aarch64", "arm64") else ["scalar", "avx2", "avx512"]
+ON_ARM = platform.machine() in ("aarch64", "arm64")
+ISAS = ["scalar", "neon"] if ON_ARM else ["scalar", "avx2", "avx512", "avx512icl"]
 # -O1: sealed must not depend on what the optimiser happens to inline.
 BASE_FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
 

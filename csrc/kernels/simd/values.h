@@ -55,6 +55,10 @@ inline float load1(Bf16, const std::uint8_t* p) {
 }
 inline float load1(I8, const std::uint8_t* p) { return static_cast<float>(static_cast<std::int8_t>(*p)); }
 
+// linear_bitmap.inl.h; here so that an isa may have its own for some types.
+template <typename Value>
+struct RowWeights;
+
 // The next four stored values, each wanted in all lanes of a V. May read four whatever there is.
 template <typename V, typename Value>
 struct Four {
