@@ -1,4 +1,4 @@
-"""That the kernels read nothing behind a packed weight, and that columns are looked up right at every width."""
+"""The kernels read nothing behind a packed weight, and find columns right at every width."""
 
 import ctypes
 import mmap
