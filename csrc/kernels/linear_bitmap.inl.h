@@ -99,10 +99,10 @@ struct RowWeights {
 };
 
 // Few tokens: a vector of weights at a time is expanded to its columns and multiplied with the activations of
-// every token, zeros included. No branch depends on the weights. The sums of a row stay a vector
-// (`reduce_rows` adds them up, once), and for one or two tokens in float32 two, because one multiply-add
-// after another on the same sum would wait for its latency. All loops over tokens are unrolled, or the sums
-// would live in memory; the activations of up to four tokens stay in registers where there are enough.
+// every token, zeros included. No branch depends on the weights. The sums of a row stay a vector, which
+// `reduce_rows` adds up once; one or two tokens have two where vectors are narrow, because many multiply-adds
+// after each other on one sum would wait for their latency. All loops over tokens are unrolled, or the sums
+// would live in memory; the activations of few tokens stay in registers where there are enough.
 template <typename Value, int Tokens>
 void bitmap_rows(const std::uint8_t* tile, const std::uint8_t*, int rows, int, Unit, const float* panel,
                  float* acc) {
@@ -110,6 +110,7 @@ void bitmap_rows(const std::uint8_t* tile, const std::uint8_t*, int rows, int, U
   constexpr int sums = Tokens <= 2 ? steps / 4 : 1;
   // Rows of int8 are short, so more of them fit the time that a read takes.
   constexpr int ahead = Value::size == 1 ? 2 * kPrefetch : kPrefetch / 2;
+  constexpr int lines = Value::size == 4 ? 3 : Value::size;
   const std::uint8_t* value = tile + rows * 8;
   RowVec x[Tokens][steps];
 #pragma GCC unroll 8
@@ -118,8 +119,7 @@ void bitmap_rows(const std::uint8_t* tile, const std::uint8_t*, int rows, int, U
     for (int c = 0; c < steps; ++c) x[t][c] = RowWeights<Value>::activations(panel + t * 64, c);
   for (int r = 0; r < rows; ++r, acc += Tokens * lanes) {
     __builtin_prefetch(tile + r * 8 + ahead);
-    for (int line = 0; line < (Value::size + 1) / 2 + (Value::size == 2); ++line)
-      __builtin_prefetch(value + ahead + 64 * line);
+    for (int line = 0; line < lines; ++line) __builtin_prefetch(value + ahead + 64 * line);
     RowVec sum[Tokens][sums];
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t)
