@@ -182,33 +182,53 @@ struct Chain {
 };
 
 // `steps` blocks of each chain. A multiply-add waits for the one before it on its sum, so that several chains
-// go along together.
-template <typename Value, int Tokens, int PerGroup, int Chains>
-inline void add_blocks(Chain* chains, int steps, const BlockTile& t, const Vec8* scale, const float* panel,
-                       const std::uint8_t* ahead, Vec8 (*sum)[Tokens]) {
-  const int step = t.lanes * Value::size;
+// go along together. Cols: those of a block, 0 where only t knows; loops over a known number are unrolled.
+template <typename Value, int Tokens, int PerGroup, int Chains, int Cols>
+inline void add_columns(Chain* chains, int steps, const BlockTile& t, const Vec8* scale, const float* panel,
+                        const std::uint8_t* ahead, Vec8 (*sum)[Tokens]) {
+  const int step = t.lanes * Value::size, cols = Cols ? Cols : t.c;
+  // Of their own: pointers in `chains` would be stored and loaded at every step.
+  const std::uint8_t *value[Chains], *column[Chains];
   Vec8 own[Chains][Tokens];
-  for (int n = 0; n < Chains; ++n)
-    for (int i = 0; i < Tokens; ++i) own[n][i] = sum[n][i];
-  for (int q = 0; q < steps; ++q) {
-    for (int j = 0; j < t.c; ++j)
 #pragma GCC unroll 4
-      for (int n = 0; n < Chains; ++n) {
+  for (int n = 0; n < Chains; ++n) {
+    value[n] = chains[n].value;
+    column[n] = chains[n].column;
+    for (int i = 0; i < Tokens; ++i) own[n][i] = sum[n][i];
+  }
+  for (int q = 0; q < steps; ++q) {
+#pragma GCC unroll 4
+    for (int n = 0; n < Chains; ++n) {
+#pragma GCC unroll 4
+      for (int j = 0; j < cols; ++j) {
         __builtin_prefetch(ahead);
         ahead += 8 * Value::size;
-        const Vec8 v = load8(Value{}, chains[n].value);
+        const Vec8 v = load8(Value{}, value[n]);
         const Vec8 w = Value::size == 1 ? v * scale[n] : v;
 #pragma GCC unroll 8
         for (int i = 0; i < Tokens; ++i)
-          own[n][i] = fma(w, block_inputs<PerGroup>(panel + i * kFewPanel, chains[n].column, j), own[n][i]);
-        chains[n].value += step;
+          own[n][i] = fma(w, block_inputs<PerGroup>(panel + i * kFewPanel, column[n], j), own[n][i]);
+        value[n] += step;
       }
-    for (int n = 0; n < Chains; ++n) chains[n].column += PerGroup;
+      column[n] += PerGroup;
+    }
   }
+#pragma GCC unroll 4
   for (int n = 0; n < Chains; ++n) {
+    chains[n].value = value[n];
+    chains[n].column = column[n];
     chains[n].steps -= steps;
     for (int i = 0; i < Tokens; ++i) sum[n][i] = own[n][i];
   }
+}
+template <typename Value, int Tokens, int PerGroup, int Chains>
+inline void add_blocks(Chain* chains, int steps, const BlockTile& t, const Vec8* scale, const float* panel,
+                       const std::uint8_t* ahead, Vec8 (*sum)[Tokens]) {
+  if (t.c == 4)
+    return add_columns<Value, Tokens, PerGroup, Chains, 4>(chains, steps, t, scale, panel, ahead, sum);
+  if (t.c == 1)
+    return add_columns<Value, Tokens, PerGroup, Chains, 1>(chains, steps, t, scale, panel, ahead, sum);
+  add_columns<Value, Tokens, PerGroup, Chains, 0>(chains, steps, t, scale, panel, ahead, sum);
 }
 
 // Neighbours have nearly equal counts: together as far as the shortest goes, then each alone.
