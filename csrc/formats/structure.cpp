@@ -23,7 +23,8 @@ constexpr double kFull = 0.9;
 constexpr int kSharedRows = 4;
 
 // col8 costs per nonzero, the bitmap per weight: with more nonzeros than this the bitmap is smaller and
-// faster. avx512 expands bits in one instruction (csrc/README.md, 2026-11-23 and 2026-11-26).
+// faster. avx512 expands bits in one instruction; avx512icl does too, but looks activations up as fast
+// (csrc/README.md, 2026-11-23 and 2026-11-26).
 double bitmap_density() { return active_isa() == Isa::avx512 ? 0.25 : 0.33; }
 
 struct Sample {

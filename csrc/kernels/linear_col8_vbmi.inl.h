@@ -70,12 +70,6 @@ struct ActivationTables {
   }
 };
 
-inline bool all_finite64(const float* x) {
-  __mmask16 extreme = 0;
-  for (int i = 0; i < 64; i += 16) extreme |= _mm512_fpclass_ps_mask(_mm512_loadu_ps(x + i), 0x99);
-  return extreme == 0;
-}
-
 template <typename Value>
 inline Zmm steps_at(const std::uint8_t* values, int entry) {
   return {load16(Value{}, values + entry * Value::size)};
@@ -132,13 +126,10 @@ inline void col8_tables(const Col8Tile& t, const std::uint8_t* scales, int rows,
 template <typename Value>
 void col8_vbmi(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
                const float* panel, float* acc) {
+  if (cols > ActivationTables::most || !all_finite<F32>(panel, 0, 1, cols))
+    return col8_one<Value>(tile, scales, rows, cols, unit, panel, acc);
   alignas(64) float x[ActivationTables::most] = {};
-  bool finite = cols <= ActivationTables::most;
-  if (finite) {
-    __builtin_memcpy(x, panel, static_cast<std::size_t>(cols) * sizeof(float));
-    for (int c = 0; c < cols; c += 64) finite = finite && all_finite64(x + c);
-  }
-  if (!finite) return col8_one<Value>(tile, scales, rows, cols, unit, panel, acc);
+  __builtin_memcpy(x, panel, static_cast<std::size_t>(cols) * sizeof(float));
   const Col8Tile t = col8_tile(tile, rows);
   cols > 128 ? col8_tables<Value, true>(t, scales, rows, x, acc)
              : col8_tables<Value, false>(t, scales, rows, x, acc);

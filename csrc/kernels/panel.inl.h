@@ -176,6 +176,15 @@ void store_row(const float* acc, int rows, Combine combine, Target to) {  // one
   for (int r = 0; r < rows; r += 8) finish8<X, A>(Vec8::load(acc + r), combine, rows - r, r, to);
 }
 
+// The sums of V::lanes rows and as many tokens, turned: v[i] holds the rows of token i.
+template <typename V>
+inline void load_square(const float* acc, int width, V (&v)[V::lanes]) {
+  const float* from = anew(acc);
+#pragma GCC unroll 16
+  for (int i = 0; i < V::lanes; ++i, from += width) v[i] = V::load(from);
+  transpose(v);
+}
+
 // V::lanes tokens: squares of the sums are turned and stored along the rows of y, Rows at a time: sixteen
 // make whole cache lines. Returns the first row that is left. The other loop order (rows outermost, which
 // reads acc once) touches one page of y per token and took twice as long.
@@ -185,12 +194,7 @@ inline int store_squares(const float* acc, int width, int rows, Combine combine,
   for (; r + Rows <= rows; r += Rows) {
     V v[Rows / V::lanes][V::lanes];
 #pragma GCC unroll 2
-    for (int s = 0; s < Rows / V::lanes; ++s) {
-      const float* from = anew(acc + (r + s * V::lanes) * width);
-#pragma GCC unroll 16
-      for (int i = 0; i < V::lanes; ++i, from += width) v[s][i] = V::load(from);
-      transpose(v[s]);
-    }
+    for (int s = 0; s < Rows / V::lanes; ++s) load_square(acc + (r + s * V::lanes) * width, width, v[s]);
 #pragma GCC unroll 16
     for (int i = 0; i < V::lanes; ++i)
 #pragma GCC unroll 2
@@ -222,8 +226,7 @@ void store_block(const float* acc, int width, int rows, int tokens, const Finish
     for (int r = done; r < rows; r += 8)
       for (int u = 0; u < step; u += 8) {
         Vec8 v[8];
-        for (int i = 0; i < 8; ++i) v[i] = Vec8::load(acc + (r + i) * width + t + u);
-        transpose(v);
+        load_square(acc + r * width + t + u, width, v);
         for (int i = 0; i < 8 && u + i < live; ++i)
           finish8<X, A>(v[i], how.combine, rows - r, r, token(u + i));
       }

@@ -20,8 +20,13 @@ BASE_FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-er
 
 
 def isa_flags(isa: str) -> list[str]:
-    found = re.search(rf'isa_{isa}\.cpp\s+PROPERTIES\s+COMPILE_OPTIONS "([^"]+)"', CMAKE)
-    return found[1].split(";") if found else []
+    """What CMakeLists.txt has in the variable PRUNUS_<ISA>, which may name another."""
+    found = re.search(rf'set\(PRUNUS_{isa.upper()} "([^"]+)"\)', CMAKE)
+    flags = []
+    for flag in found[1].split(";") if found else []:
+        inner = re.fullmatch(r"\$\{PRUNUS_(\w+)\}", flag)
+        flags += isa_flags(inner[1]) if inner else [flag]
+    return flags
 
 
 def test_extension_links_no_torch_and_one_openmp() -> None:

@@ -6,23 +6,6 @@
 using Mask64 = __mmask64 __attribute__((aligned(1), may_alias));
 using Mask32 = __mmask32 __attribute__((aligned(1), may_alias));
 
-// The next values of p, one or two bytes each, in the lanes of the bits set in `kept`, zero elsewhere. Reads
-// only what it keeps. The cleared register: `expand` in avx512.h.
-inline __m512i expand_bytes(const std::uint8_t* p, __mmask64 kept) {
-  __m512i w;
-  asm("vpxord %x0, %x0, %x0\n\tvpexpandb %2, %0%{%1%}%{z%}"
-      : "=&v"(w)
-      : "Yk"(kept), "m"(*reinterpret_cast<const __m512_u*>(p)));
-  return w;
-}
-inline __m512i expand_words(const std::uint8_t* p, __mmask32 kept) {
-  __m512i w;
-  asm("vpxord %x0, %x0, %x0\n\tvpexpandw %2, %0%{%1%}%{z%}"
-      : "=&v"(w)
-      : "Yk"(kept), "m"(*reinterpret_cast<const __m512_u*>(p)));
-  return w;
-}
-
 // Sixteen floats of `panel`, every second or fourth from `first` on.
 inline __m512 every_second(const float* panel, int first) {
   const __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -36,13 +19,14 @@ inline __m512 every_fourth(const float* panel, int first) {
   return every_second(seconds, first / 2);
 }
 
-// int8: 64 columns in one expansion. Vector i is byte i of every 32-bit lane: columns i, i + 4, i + 8 and on.
+// int8: 64 columns in one expansion, which reads only what it keeps. Vector i is byte i of every 32-bit lane:
+// columns i, i + 4, i + 8 and on.
 template <>
 struct RowWeights<I8> {
   __m512i all;
   RowWeights(const std::uint8_t* bits_at, const std::uint8_t*& next) {
     const __mmask64 bits = *reinterpret_cast<const Mask64*>(bits_at);
-    all = expand_bytes(next, bits);
+    PRUNUS_EXPAND("vpexpandb", all, bits, "m", *reinterpret_cast<const __m512i_u*>(next));
     next += __builtin_popcountll(bits);
   }
   // The product with a one at byte i and zeros at the others is that byte with its sign.
@@ -63,7 +47,7 @@ struct RowWeights<Bf16> {
   RowWeights(const std::uint8_t* bits_at, const std::uint8_t*& next) {
     for (int i = 0; i < 2; ++i) {
       const __mmask32 bits = *reinterpret_cast<const Mask32*>(bits_at + 4 * i);
-      half[i] = expand_words(next, bits);
+      PRUNUS_EXPAND("vpexpandw", half[i], bits, "m", *reinterpret_cast<const __m512i_u*>(next));
       next += 2 * static_cast<std::size_t>(__builtin_popcount(bits));
     }
   }
