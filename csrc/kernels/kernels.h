@@ -15,10 +15,6 @@ inline constexpr int kMaxStrip = 64;  // tokens
 inline constexpr int kMaxRowTokens = 8;
 inline constexpr int kFewPanel = 272, kFewRows = 256;  // floats of a token, layout "few"
 
-// Bytes by which the few-token kernels fetch the weight ahead. Decoding fills the out-of-order window, so
-// without it the time to read and the time to compute add up.
-inline constexpr int kPrefetch = 4096;
-
 // Adds one tile of a packed weight to the accumulators of some tokens.
 //   tile   its bytes (formats/<format>.cpp); scales: floats at any alignment, one per row, or nullptr
 //   panel  the tokens' activations of the tile's columns

@@ -52,8 +52,8 @@ inline const std::uint8_t* walk_bits(const std::uint8_t* tile, const std::uint8_
 #pragma GCC unroll 16
     for (int j = 0; j < Vectors; ++j) sum[i][j] = V::load(acc + i * width + j * V::lanes);
   }
-  if (width <= 32)
-    for (const std::uint8_t* v = values[0]; v < value; v += 64) __builtin_prefetch(v + kPrefetch);
+  // Wide strips wait for nothing here, and the walk is 3 % slower with it.
+  if (width <= 32) fetch_ahead(values[0], static_cast<int>(value - values[0]));
   for (; together >= 4; together -= 4)
 #pragma GCC unroll 4
     for (int i = 0; i < Rows; ++i) {

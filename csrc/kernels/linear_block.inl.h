@@ -52,6 +52,7 @@ inline void for_each_chunk(const BlockTile& t, const std::uint8_t* scales, int r
   for (int g = 0; g < t.groups && t.steps[g] != 0; ++g) {
     const int steps = t.steps[g];
     const std::uint8_t* columns = values + steps * t.c * t.lanes * Value::size;
+    fetch_ahead(values, steps * (t.c * t.lanes * Value::size + t.per_group));
     for (int chunk = 0; chunk < t.lanes / 8; ++chunk) {
       std::uint8_t rows_of[8];
       chunk_rows(t, g, chunk, rows_of);

@@ -108,8 +108,7 @@ void col8(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, U
     const int steps = t.steps[g];
     const std::uint8_t* order = t.order + g * 8;
     const std::uint8_t* columns = values + steps * 8 * Value::size;
-    if (Width <= 32)
-      for (int b = 0; b < steps * 8 * (Value::size + 1); b += 64) __builtin_prefetch(values + b + kPrefetch);
+    fetch_ahead(values, steps * 8 * (Value::size + 1));
     const std::uint8_t* floats = group_floats<Value>(values, steps, scales, order, rows, room);
     walk_rows<V, vectors, rows_for(vectors)>(order, floats, columns, steps, panel, acc);
     values = columns + steps * 8;

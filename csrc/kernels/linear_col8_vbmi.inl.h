@@ -91,8 +91,7 @@ inline void col8_tables(const Col8Tile& t, const std::uint8_t* scales, int rows,
     for (int e = 0; e < entries; e += 64) {
       const int left = entries - e;
       const std::uint8_t* value = values + e * Value::size;
-      for (int line = 0; line < Value::size + 1; ++line)
-        __builtin_prefetch(values + e * (Value::size + 1) + 64 * line + kPrefetch);
+      fetch_ahead(values + e * (Value::size + 1), 64 * (Value::size + 1));
       if (left >= 64) {
         tables.look_up<Wide>(_mm512_loadu_si512(columns + e), found);
 #pragma GCC unroll 4

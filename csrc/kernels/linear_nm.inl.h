@@ -30,6 +30,7 @@ inline void for_each_nm_group(const std::uint8_t* tile, const std::uint8_t* scal
   NmGroup group;
   float room[Value::size == 4 ? 1 : 255 * 8];
   for (int b = 0; b < t.blocks; ++b) {
+    fetch_ahead(tile, t.steps * (8 * Value::size + t.position_bits));
     const std::uint8_t* positions = tile + t.steps * 8 * Value::size;
     nm_group(positions, t, unit, b, group);
     const std::uint8_t* floats = group_floats<Value>(tile, t.steps, scales, group.order, rows, room);

@@ -16,6 +16,7 @@ struct constant {
 
 #include "kernels/activation.inl.h"
 #include "kernels/careful.inl.h"
+#include "kernels/fetch.inl.h"
 #include "kernels/linear_bitmap.inl.h"
 #include "kernels/linear_col8.inl.h"
 #include "kernels/panel.inl.h"

@@ -9,11 +9,12 @@
 namespace prunus {
 namespace {
 
-// The arguments of one product.
-LinearArgs of_product(const Product& product, const LinearArgs& args) {
+// The arguments of one product, whose y begins at token `begin`.
+LinearArgs of_product(const Product& product, const LinearArgs& args, std::int64_t begin = 0) {
   LinearArgs own = args;
   own.bias = product.bias;
-  own.y = product.y;
+  own.y = const_cast<void*>(
+      offset(args.dtype, product.y, begin * static_cast<std::int64_t>(product.w.header.n)));
   own.y_stride = static_cast<std::int64_t>(product.w.header.n);
   own.activation = Activation::none;
   own.residual = nullptr;
@@ -63,26 +64,31 @@ constexpr int kMostTogether = 4;
 
 enum class Ran { yes, not_finite, not_alike };
 
+// Tokens of a call that are computed together, and how many it has in all: what the plan is made for.
+struct Part {
+  std::int64_t begin, of;
+};
+
 // not_alike: the weights want different panels. not_finite: x is not, and their kernels must not see it.
-Ran run_together(const Product* products, int count, const LinearArgs& args, bool finite) {
+Ran run_together(const Product* products, int count, const LinearArgs& args, Part part, bool finite) {
   Plan plans[kMostTogether]{};
   double work = 0;
   for (int i = 0; i < count; ++i) {
-    plans[i] = make_plan(products[i].w, args.m, finite);
+    plans[i] = make_plan(products[i].w, part.of, finite);
     if (!same_panels(products[0].w.header, plans[0], products[i].w.header, plans[i])) return Ran::not_alike;
     work += plans[i].work;
   }
-  if (args.m > plans[0].chunk) return Ran::not_alike;
   std::vector<Job> jobs;
   for (int i = 0; i < count; ++i)
-    jobs.push_back({products[i].w, plans[i], of_product(products[i], args), Combine::none, nullptr});
+    jobs.push_back(
+        {products[i].w, plans[i], of_product(products[i], args, part.begin), Combine::none, nullptr});
   return run(jobs.data(), count, threads_for(work)) ? Ran::yes : Ran::not_finite;
 }
 
 // act(gate) * up in one pass over x.
 Ran run_gated(const PackedView& gate, const PackedView& up, const float* up_bias, const LinearArgs& args,
-              bool finite) {
-  const Plan plan = make_plan(gate, args.m, finite), other = make_plan(up, args.m, finite);
+              Part part, bool finite) {
+  const Plan plan = make_plan(gate, part.of, finite), other = make_plan(up, part.of, finite);
   if (!alike(gate.header, plan, up.header, other)) return Ran::not_alike;
   const Factor factor{up, other, up_bias};
   const Job job{gate, plan, args, Combine::none, &factor};
@@ -110,7 +116,10 @@ void gated(const PackedView& gate, const PackedView& up, const float* up_bias, c
   const std::int64_t chunk = make_plan(gate, args.m, finite).chunk;
   for (std::int64_t begin = 0; begin < args.m; begin += chunk) {
     const LinearArgs part = part_of(args, begin, chunk);
-    if (run_once(finite, [&](bool safe) { return run_gated(gate, up, up_bias, part, safe); })) continue;
+    const auto together = [&](bool safe) {
+      return run_gated(gate, up, up_bias, part, {begin, args.m}, safe);
+    };
+    if (run_once(finite, together)) continue;
     LinearArgs first = part, second = part;
     first.bias = up_bias;
     first.activation = Activation::none;
@@ -129,9 +138,15 @@ void linear_many(const Product* products, int count, const LinearArgs& args) {
     rows = rows && products[i].w.header.n != 0;
   }
   const bool finite = !look || all_finite(args, products[0].w.header.k);
-  const auto together = [&](bool safe) { return run_together(products, count, args, safe); };
-  if (rows && count <= kMostTogether && run_once(finite, together)) return;
-  for (int i = 0; i < count; ++i) linear(products[i].w, of_product(products[i], args));
+  const std::int64_t chunk = make_plan(products[0].w, args.m, finite).chunk;
+  for (std::int64_t begin = 0; begin < args.m; begin += chunk) {
+    const LinearArgs part = part_of(args, begin, chunk);
+    const auto together = [&](bool safe) {
+      return run_together(products, count, part, {begin, args.m}, safe);
+    };
+    if (rows && count <= kMostTogether && run_once(finite, together)) continue;
+    for (int i = 0; i < count; ++i) linear(products[i].w, of_product(products[i], part, begin));
+  }
 }
 
 }  // namespace prunus
