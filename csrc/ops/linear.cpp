@@ -1,20 +1,18 @@
 #include "ops/linear.h"
 
-#include <algorithm>
 #include <vector>
 
-#include "ops/chunk.h"
+#include "ops/execute.h"
 #include "ops/plan.h"
 
 namespace prunus {
 namespace {
 
-// The arguments of one product, whose y begins at token `begin`.
-LinearArgs of_product(const Product& product, const LinearArgs& args, std::int64_t begin = 0) {
+// The arguments of one product.
+LinearArgs of_product(const Product& product, const LinearArgs& args) {
   LinearArgs own = args;
   own.bias = product.bias;
-  own.y = const_cast<void*>(
-      offset(args.dtype, product.y, begin * static_cast<std::int64_t>(product.w.header.n)));
+  own.y = product.y;
   own.y_stride = static_cast<std::int64_t>(product.w.header.n);
   own.activation = Activation::none;
   own.residual = nullptr;
@@ -26,27 +24,14 @@ bool all_finite(const LinearArgs& args, std::uint64_t k) {
       .all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(k));
 }
 
-// `tokens` of args from `begin` on.
-LinearArgs part_of(const LinearArgs& args, std::int64_t begin, std::int64_t tokens) {
-  LinearArgs part = args;
-  part.m = std::min(tokens, args.m - begin);
-  part.x = offset(args.dtype, args.x, begin * args.x_stride);
-  part.y = const_cast<void*>(offset(args.dtype, args.y, begin * args.y_stride));
-  if (args.residual) part.residual = offset(args.dtype, args.residual, begin * args.residual_stride);
-  return part;
-}
-
 // combine: what is done with args.residual.
 void combined(const PackedView& w, const LinearArgs& args, Combine combine) {
-  const Plan plan = make_plan(w, args.m, !needs_finite(w.header) || all_finite(args, w.header.k));
-  for (std::int64_t begin = 0; begin < args.m; begin += plan.chunk) {
-    const LinearArgs part = part_of(args, begin, plan.chunk);
-    const Job job{w, plan, part, combine, nullptr};
-    if (run(&job, 1, plan.threads)) continue;
-    const Plan careful = make_plan(w, part.m, false);
-    const Job again{w, careful, part, combine, nullptr};
-    run(&again, 1, careful.threads);
-  }
+  const auto run = [&](bool finite) {
+    const Plan plan = make_plan(w, args.m, finite);
+    const Job job{w, plan, args, combine, nullptr};
+    return execute(&job, 1, plan.threads);
+  };
+  if (!run(!needs_finite(w.header) || all_finite(args, w.header.k))) run(false);
 }
 
 // One set of panels serves both.
@@ -64,35 +49,29 @@ constexpr int kMostTogether = 4;
 
 enum class Ran { yes, not_finite, not_alike };
 
-// Tokens of a call that are computed together, and how many it has in all: what the plan is made for.
-struct Part {
-  std::int64_t begin, of;
-};
-
 // not_alike: the weights want different panels. not_finite: x is not, and their kernels must not see it.
-Ran run_together(const Product* products, int count, const LinearArgs& args, Part part, bool finite) {
+Ran run_together(const Product* products, int count, const LinearArgs& args, bool finite) {
   Plan plans[kMostTogether]{};
   double work = 0;
   for (int i = 0; i < count; ++i) {
-    plans[i] = make_plan(products[i].w, part.of, finite);
+    plans[i] = make_plan(products[i].w, args.m, finite);
     if (!same_panels(products[0].w.header, plans[0], products[i].w.header, plans[i])) return Ran::not_alike;
     work += plans[i].work;
   }
   std::vector<Job> jobs;
   for (int i = 0; i < count; ++i)
-    jobs.push_back(
-        {products[i].w, plans[i], of_product(products[i], args, part.begin), Combine::none, nullptr});
-  return run(jobs.data(), count, threads_for(work)) ? Ran::yes : Ran::not_finite;
+    jobs.push_back({products[i].w, plans[i], of_product(products[i], args), Combine::none, nullptr});
+  return execute(jobs.data(), count, threads_for(work)) ? Ran::yes : Ran::not_finite;
 }
 
 // act(gate) * up in one pass over x.
 Ran run_gated(const PackedView& gate, const PackedView& up, const float* up_bias, const LinearArgs& args,
-              Part part, bool finite) {
-  const Plan plan = make_plan(gate, part.of, finite), other = make_plan(up, part.of, finite);
+              bool finite) {
+  const Plan plan = make_plan(gate, args.m, finite), other = make_plan(up, args.m, finite);
   if (!alike(gate.header, plan, up.header, other)) return Ran::not_alike;
   const Factor factor{up, other, up_bias};
   const Job job{gate, plan, args, Combine::none, &factor};
-  return run(&job, 1, threads_for(plan.work + other.work)) ? Ran::yes : Ran::not_finite;
+  return execute(&job, 1, threads_for(plan.work + other.work)) ? Ran::yes : Ran::not_finite;
 }
 
 // run(finite) for x as it is; once more for any x where the kernels for a finite one must not see it.
@@ -113,21 +92,14 @@ void gated(const PackedView& gate, const PackedView& up, const float* up_bias, c
   if (args.m == 0 || gate.header.n == 0) return;
   const bool look = needs_finite(gate.header) || needs_finite(up.header);
   const bool finite = !look || all_finite(args, gate.header.k);
-  const std::int64_t chunk = make_plan(gate, args.m, finite).chunk;
-  for (std::int64_t begin = 0; begin < args.m; begin += chunk) {
-    const LinearArgs part = part_of(args, begin, chunk);
-    const auto together = [&](bool safe) {
-      return run_gated(gate, up, up_bias, part, {begin, args.m}, safe);
-    };
-    if (run_once(finite, together)) continue;
-    LinearArgs first = part, second = part;
-    first.bias = up_bias;
-    first.activation = Activation::none;
-    second.residual = part.y;
-    second.residual_stride = part.y_stride;
-    combined(up, first, Combine::none);
-    combined(gate, second, Combine::multiply);
-  }
+  if (run_once(finite, [&](bool safe) { return run_gated(gate, up, up_bias, args, safe); })) return;
+  LinearArgs first = args, second = args;
+  first.bias = up_bias;
+  first.activation = Activation::none;
+  second.residual = args.y;
+  second.residual_stride = args.y_stride;
+  combined(up, first, Combine::none);
+  combined(gate, second, Combine::multiply);
 }
 
 void linear_many(const Product* products, int count, const LinearArgs& args) {
@@ -138,15 +110,9 @@ void linear_many(const Product* products, int count, const LinearArgs& args) {
     rows = rows && products[i].w.header.n != 0;
   }
   const bool finite = !look || all_finite(args, products[0].w.header.k);
-  const std::int64_t chunk = make_plan(products[0].w, args.m, finite).chunk;
-  for (std::int64_t begin = 0; begin < args.m; begin += chunk) {
-    const LinearArgs part = part_of(args, begin, chunk);
-    const auto together = [&](bool safe) {
-      return run_together(products, count, part, {begin, args.m}, safe);
-    };
-    if (rows && count <= kMostTogether && run_once(finite, together)) continue;
-    for (int i = 0; i < count; ++i) linear(products[i].w, of_product(products[i], part, begin));
-  }
+  const auto together = [&](bool safe) { return run_together(products, count, args, safe); };
+  if (rows && count <= kMostTogether && run_once(finite, together)) return;
+  for (int i = 0; i < count; ++i) linear(products[i].w, of_product(products[i], args));
 }
 
 }  // namespace prunus

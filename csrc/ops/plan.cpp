@@ -7,10 +7,6 @@
 namespace prunus {
 namespace {
 
-// Panels of a chunk of tokens are written once and read by every row tile: what a thread works on should stay
-// in its L2, and what all do in the last-level cache.
-constexpr std::int64_t kPanelBytes = 1 << 20, kMostPanelBytes = 8 << 20;
-
 // Multiply-adds (padded to the strip) below which waking a thread costs more than it brings.
 constexpr double kWorkPerThread = 40e3;
 
@@ -85,11 +81,6 @@ Plan make_plan(const PackedView& w, std::int64_t m, bool finite) {
   choose_kernel(w.header, m, finite, plan);
   plan.work = static_cast<double>(w.header.nnz) * static_cast<double>(m == 1 ? 4 : strip_width(m));
   plan.threads = threads_for(plan.work);
-
-  const auto k = static_cast<std::int64_t>(w.header.k);
-  const std::int64_t bytes = std::min(kPanelBytes * plan.threads, kMostPanelBytes);
-  const std::int64_t fit = bytes / (static_cast<std::int64_t>(sizeof(float)) * std::max<std::int64_t>(k, 1));
-  plan.chunk = std::max<std::int64_t>(1, fit / plan.tokens) * plan.tokens;
   return plan;
 }
 

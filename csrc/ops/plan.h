@@ -19,7 +19,6 @@ struct Plan {
   PanelLayout layout;
   std::int32_t tokens;   // per strip or per rows kernel
   std::int32_t threads;  // tasks of the parallel region
-  std::int64_t chunk;    // tokens whose panels are held at once, a multiple of tokens
   double work;           // multiply-adds, padded to the strip
 };
 

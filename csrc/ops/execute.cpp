@@ -1,6 +1,7 @@
-#include "ops/chunk.h"
+#include "ops/execute.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -20,11 +21,11 @@ constexpr double kStripCost = 12.0;
 // nm reads (and does not use) up to 16 floats behind the last group.
 constexpr std::size_t kPanelSlack = 16;
 
-thread_local Workspace panels_of_caller, acc_of_worker;
+thread_local Workspace panels_of_worker, acc_of_worker;
 
-// One chunk of tokens: its activations as panels, then every (strip, row tile) of the output once.
-struct Chunk : Job {
-  explicit Chunk(const Job& job)
+// One product: a strip of its tokens becomes panels, from which each row tile of the output follows.
+struct Work : Job {
+  explicit Work(const Job& job)
       : Job(job),
         geo(geometry(w.header)),
         strips((args.m + plan.tokens - 1) / plan.tokens),
@@ -32,7 +33,6 @@ struct Chunk : Job {
   Geometry geo;
   std::int64_t strips;
   const TokenKernels& io;
-  float* panels = nullptr;  // [strip][column tile][panel_floats]
 
   const void* x_at(std::int64_t token, std::int64_t col) const {
     return offset(args.dtype, args.x, token * args.x_stride + col);
@@ -54,9 +54,7 @@ struct Chunk : Job {
     return plan.layout == PanelLayout::few && plan.tokens > 1 ? plan.tokens * kFewPanel
                                                               : (geo.tile_cols + zeros()) * plan.tokens;
   }
-  float* panel(std::int64_t s, std::int64_t b) const {
-    return panels + (s * geo.col_tiles() + b) * panel_floats();
-  }
+  std::int64_t strip_floats() const { return geo.col_tiles() * panel_floats(); }
   int tokens_of(std::int64_t s) const {
     return static_cast<int>(std::min<std::int64_t>(plan.tokens, args.m - s * plan.tokens));
   }
@@ -73,40 +71,32 @@ struct Chunk : Job {
       std::memset(to + first * width, 0, static_cast<std::size_t>((behind - first) * width) * sizeof(float));
   }
 
-  bool pack(std::int64_t s, std::int64_t b) const {
+  bool pack_tile(std::int64_t s, std::int64_t b, float* panel) const {
     const void* x = x_at(s * plan.tokens, b * geo.tile_cols);
     const int tokens = tokens_of(s), cols = geo.cols_of(b);
     if (plan.layout == PanelLayout::few) {
       if (tokens < plan.tokens)
-        std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
+        std::memset(panel, 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
       for (int t = 0; t < tokens; ++t)
-        pack_strip(x_at(t, b * geo.tile_cols), 1, cols, 1, panel(s, b) + t * kFewPanel);
+        pack_strip(x_at(t, b * geo.tile_cols), 1, cols, 1, panel + t * kFewPanel);
       return true;
     }
     if (plan.layout == PanelLayout::strip) {
-      pack_strip(x, tokens, cols, width_of(s), panel(s, b));
+      pack_strip(x, tokens, cols, width_of(s), panel);
       return true;
     }
     // A rows kernel reads every token of its panel; those past the last are zero.
-    std::memset(panel(s, b), 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
-    return io.pack_rows(x, args.x_stride, tokens, cols, panel(s, b));
+    std::memset(panel, 0, static_cast<std::size_t>(panel_floats()) * sizeof(float));
+    return io.pack_rows(x, args.x_stride, tokens, cols, panel);
   }
 
-  // False when x holds NaN or infinity and the kernel must not see them.
-  bool pack_all(std::int32_t threads) const {
-    const std::int64_t pieces = strips * geo.col_tiles();
-    if (threads == 1 || plan.layout != PanelLayout::strip ||
-        plan.tokens == 1) {  // a few rows are not worth a region
-      bool finite = true;
-      for (std::int64_t p = 0; p < pieces; ++p)
-        finite = pack(p / geo.col_tiles(), p % geo.col_tiles()) && finite;
-      return finite;
-    }
-    parallel_for(threads, [&](std::int64_t i) {
-      for (std::int64_t p = pieces * i / threads; p < pieces * (i + 1) / threads; ++p)
-        pack(p / geo.col_tiles(), p % geo.col_tiles());
-    });
-    return true;
+  // The panels of a strip, one for each column tile. False when x holds NaN or infinity and the kernel must
+  // not see them.
+  bool pack(std::int64_t s, float* panels) const {
+    bool finite = true;
+    for (std::int64_t b = 0; b < geo.col_tiles(); ++b)
+      finite = pack_tile(s, b, panels + b * panel_floats()) && finite;
+    return finite;
   }
 
   // The store at the end of a tile writes lines that were never read: fetch a share of them during each
@@ -117,13 +107,13 @@ struct Chunk : Job {
       for (std::int64_t r = 0; r < rows; r += 16) __builtin_prefetch(y_at(s * plan.tokens + i, row + r), 1);
   }
 
-  void multiply(const Factor& f, std::int64_t t, std::int64_t s, float* acc) const {
+  void multiply(const Factor& f, std::int64_t t, std::int64_t s, const float* panels, float* acc) const {
     const std::uint8_t* scales = row_scales(f.w, t * geo.tile_rows);
     const TileFn kernel = f.plan.strips ? f.plan.strips[width_of(s) / 8 - 1] : f.plan.kernel;
     for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
       prefetch_output(s, t * geo.tile_rows, geo.rows_of(t), b);
       kernel(tile_bytes(f.w, t * geo.col_tiles() + b), scales, geo.rows_of(t), geo.cols_of(b), geo.unit,
-             panel(s, b), acc);
+             panels + b * panel_floats(), acc);
     }
   }
 
@@ -138,13 +128,13 @@ struct Chunk : Job {
 
   // The sums of row tile t and strip s with bias, in `room`: [rows][sums_width(s)], layout few
   // [tokens][kFewRows].
-  float* sums(const Factor& f, std::int64_t t, std::int64_t s, float* room) const {
+  float* sums(const Factor& f, std::int64_t t, std::int64_t s, const float* panels, float* room) const {
     const int rows = geo.rows_of(t), padded = padded_rows(t);
     const float* bias = f.bias ? f.bias + t * geo.tile_rows : nullptr;
     const std::size_t count = sums_of(padded);
     if (plan.layout == PanelLayout::rows) {
       std::memset(room, 0, count * sizeof(float));
-      multiply(f, t, s, room);
+      multiply(f, t, s, panels, room);
       plan.kernels->reduce_rows(room, row_scales(f.w, t * geo.tile_rows), bias, rows, plan.tokens,
                                 room + count);
       return room + count;
@@ -154,20 +144,20 @@ struct Chunk : Job {
         plan.kernels->init_strip(bias, rows, padded, 1, room + i * kFewRows);
     else
       plan.kernels->init_strip(bias, rows, padded, width_of(s), room);
-    multiply(f, t, s, room);
+    multiply(f, t, s, panels, room);
     return room;
   }
   int sums_width(std::int64_t s) const {
     return plan.layout == PanelLayout::rows && plan.tokens > 1 ? 8 : width_of(s);
   }
 
-  void compute(std::int64_t t, std::int64_t s) const {
+  void compute(std::int64_t t, std::int64_t s, const float* panels) const {
     const int rows = geo.rows_of(t), padded = padded_rows(t);
     const bool few = plan.layout == PanelLayout::few;
     float* room = acc_of_worker.floats(room_of(padded) * (up ? 2 : 1));
-    float* acc = sums({w, plan, args.bias}, t, s, room);
+    float* acc = sums({w, plan, args.bias}, t, s, panels, room);
     if (up) {
-      const float* other = sums(*up, t, s, room + room_of(padded));
+      const float* other = sums(*up, t, s, panels, room + room_of(padded));
       plan.kernels->gate(acc, other, few ? plan.tokens * kFewRows : padded * sums_width(s), args.activation);
     }
     const std::int64_t row = t * geo.tile_rows, token = s * plan.tokens;
@@ -180,25 +170,55 @@ struct Chunk : Job {
       io.store_tile(acc + i * kFewRows, 1, rows, 1, finish(i, row), y_at(i, row), args.y_stride);
   }
 
-  // Items are (strip, row tile), strips outermost: a strip's panels stay in L2 while the weight streams past.
-  // Cost of the items before one: bytes of weight, and the store of each tile.
-  double cost_before(std::int64_t item) const {
-    const std::int64_t rows = geo.row_tiles(), s = item / rows;
-    const auto at = [&](std::int64_t t) {
-      return static_cast<double>(tile_offset(w, t * geo.col_tiles())) +
-             kStoreCost * static_cast<double>(t * geo.tile_rows);
-    };
-    // A narrow last strip costs less, though not in proportion.
-    const double last = (kStripCost + width_of(strips - 1)) / (kStripCost + plan.tokens);
-    const double whole = at(rows) - at(0), part = at(item % rows) - at(0);
-    return s == strips ? whole * (static_cast<double>(strips - 1) + last)
-                       : whole * static_cast<double>(s) + part * (s == strips - 1 ? last : 1.0);
+  // Cost of the row tiles before t, for one strip: bytes of weight, and the store of each tile.
+  double cost_before(std::int64_t t) const {
+    return static_cast<double>(tile_offset(w, t * geo.col_tiles()) - tile_offset(w, 0)) +
+           kStoreCost * static_cast<double>(t * geo.tile_rows);
   }
-  std::int64_t items() const { return geo.row_tiles() * strips; }
-  double cost() const { return cost_before(items()); }
+};
+
+// The row tiles of all jobs for each strip, strips outermost: the panels of a strip stay in the L2 of the
+// thread that made them while the weights stream past.
+struct Items {
+  const std::vector<Work>& works;
+  std::int64_t per_strip = 0;
+  double strip_cost = 0, last_strip = 1;  // of a whole strip; what the last one costs of that
+
+  explicit Items(const std::vector<Work>& all) : works(all) {
+    const Work& first = works[0];
+    for (const Work& work : works) {
+      per_strip += work.geo.row_tiles();
+      strip_cost += work.cost_before(work.geo.row_tiles());
+    }
+    // A narrow last strip costs less, though not in proportion.
+    last_strip = (kStripCost + first.width_of(first.strips - 1)) / (kStripCost + first.plan.tokens);
+  }
+  std::int64_t strips() const { return works[0].strips; }
+  std::int64_t count() const { return per_strip * strips(); }
+  double cost() const { return strip_cost * (static_cast<double>(strips() - 1) + last_strip); }
+
+  // fn(work, row tile) of the item `index` of a strip.
+  template <typename Fn>
+  void at(std::int64_t index, Fn fn) const {
+    for (const Work& work : works) {
+      if (index < work.geo.row_tiles()) return fn(work, index);
+      index -= work.geo.row_tiles();
+    }
+  }
+  double cost_before(std::int64_t item) const {
+    const std::int64_t s = item / per_strip;
+    std::int64_t left = item % per_strip;
+    double part = 0;
+    for (const Work& work : works) {
+      const std::int64_t tiles = std::min(left, work.geo.row_tiles());
+      part += work.cost_before(tiles);
+      left -= tiles;
+    }
+    return static_cast<double>(s) * strip_cost + (s == strips() - 1 ? last_strip : 1.0) * part;
+  }
   // First item that begins at this cost or later.
-  std::int64_t item_at(double target) const {
-    std::int64_t lo = 0, hi = items();
+  std::int64_t first_at(double target) const {
+    std::int64_t lo = 0, hi = count();
     while (lo < hi) {
       const std::int64_t mid = (lo + hi) / 2;
       cost_before(mid) < target ? lo = mid + 1 : hi = mid;
@@ -209,31 +229,30 @@ struct Chunk : Job {
 
 }  // namespace
 
-// Shares are of equal cost, not equal count, since global pruning leaves rows uneven.
-bool run(const Job* jobs, int count, std::int32_t threads) {
-  std::vector<Chunk> chunks(jobs, jobs + count);
-  const Chunk& first = chunks[0];
-  const std::int64_t floats = first.strips * first.geo.col_tiles() * first.panel_floats();
-  float* panels = panels_of_caller.floats(static_cast<std::size_t>(floats) + kPanelSlack);
-  double whole = 0;
-  for (Chunk& chunk : chunks) {
-    chunk.panels = panels;
-    whole += chunk.cost();
-  }
-  if (!first.pack_all(threads)) return false;
+// Shares are of equal cost, not equal count, since global pruning leaves rows uneven. Each thread packs the
+// strips that it needs, though two may need the same: what one core has written another waits for (64 tokens,
+// csrc/README.md), and a region for packing alone costs more than to pack twice.
+bool execute(const Job* jobs, int count, std::int32_t threads) {
+  const std::vector<Work> works(jobs, jobs + count);
+  const Items items(works);
+  const std::size_t floats = static_cast<std::size_t>(works[0].strip_floats()) + kPanelSlack;
+  const double share = items.cost() / threads;
+  std::atomic<bool> finite{true};
   parallel_for(threads, [&](std::int64_t i) {
     FlushDenormals flush;
-    double begin = whole * static_cast<double>(i) / threads,
-           end = whole * static_cast<double>(i + 1) / threads;
-    for (const Chunk& chunk : chunks) {
-      const std::int64_t last = i + 1 == threads ? chunk.items() : chunk.item_at(end);
-      for (std::int64_t item = chunk.item_at(begin); item < last; ++item)
-        chunk.compute(item % chunk.geo.row_tiles(), item / chunk.geo.row_tiles());
-      begin -= chunk.cost();
-      end -= chunk.cost();
+    float* panels = panels_of_worker.floats(floats);
+    std::int64_t packed = -1;  // strip
+    const std::int64_t end =
+        i + 1 == threads ? items.count() : items.first_at(share * static_cast<double>(i + 1));
+    for (std::int64_t item = items.first_at(share * static_cast<double>(i)); item < end; ++item) {
+      const std::int64_t s = item / items.per_strip;
+      if (s != packed && !works[0].pack(s, panels)) return finite.store(false);
+      packed = s;
+      items.at(item % items.per_strip,
+               [&](const Work& work, std::int64_t t) { work.compute(t, s, panels); });
     }
   });
-  return true;
+  return finite;
 }
 
 }  // namespace prunus

@@ -1,4 +1,4 @@
-// The work of one call, or of a chunk of its tokens: activations into panels, tiles into y.
+// The work of one call: activations into panels, tiles into y.
 #pragma once
 #include <cstdint>
 
@@ -25,8 +25,8 @@ struct Job {
 };
 
 // Computes jobs that share one set of panels (the x of the first). False when x holds NaN or infinity and the
-// kernels must not see them.
-bool run(const Job* jobs, int count, std::int32_t threads);
+// kernels must not see them; y is not yet written then.
+bool execute(const Job* jobs, int count, std::int32_t threads);
 
 inline const void* offset(Dtype dtype, const void* data, std::int64_t elements) {
   return static_cast<const std::uint8_t*>(data) + elements * static_cast<std::int64_t>(dtype_size(dtype));
