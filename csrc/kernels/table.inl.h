@@ -25,6 +25,7 @@ struct constant {
 #include "kernels/score_scale.inl.h"
 // These use col8's walk.
 #include "kernels/linear_block.inl.h"
+#include "kernels/linear_block_few.inl.h"
 #include "kernels/linear_nm.inl.h"
 #if defined(__AVX512VBMI__)
 #  include "kernels/linear_col8_vbmi.inl.h"

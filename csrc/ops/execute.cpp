@@ -248,8 +248,7 @@ bool execute(const Job* jobs, int count, std::int32_t threads) {
       const std::int64_t s = item / items.per_strip;
       if (s != packed && !works[0].pack(s, panels)) return finite.store(false);
       packed = s;
-      items.at(item % items.per_strip,
-               [&](const Work& work, std::int64_t t) { work.compute(t, s, panels); });
+      items.at(item % items.per_strip, [&](const Work& work, std::int64_t t) { work.compute(t, s, panels); });
     }
   });
   return finite;

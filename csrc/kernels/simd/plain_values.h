@@ -9,6 +9,26 @@ inline Vec8 load8(Value value, const std::uint8_t* p) {
   return Vec8::load(v);
 }
 
+// Four floats from a in the lower four lanes, four from b in the upper.
+inline Vec8 load_halves(const float* a, const float* b) {
+  float v[8];
+  __builtin_memcpy(v, a, 16);
+  __builtin_memcpy(v + 4, b, 16);
+  return Vec8::load(v);
+}
+inline void store_halves(Vec8 v, float* a, float* b) {
+  float lanes[8];
+  v.store(lanes);
+  __builtin_memcpy(a, lanes, 16);
+  __builtin_memcpy(b, lanes + 4, 16);
+}
+// Each of those four in turn, in all lanes of its half.
+struct InHalves {
+  const float *a, *b;
+  static InHalves load(const float* a, const float* b) { return {a, b}; }
+  Vec8 operator()(int i) const { return set_halves(a[i], b[i]); }
+};
+
 // The next popcount(bits) stored values in the lanes of the set bits, zero elsewhere.
 template <typename Value>
 inline Vec8 expand(Value value, const std::uint8_t*& p, std::uint64_t bits, int i) {

@@ -80,6 +80,21 @@ inline Ymm set_halves(float a, float b) {
   return {_mm256_blend_ps(_mm256_set1_ps(a), _mm256_set1_ps(b), 0xf0)};
 }
 
+// Four floats from a in the lower four lanes, four from b in the upper.
+inline Ymm load_halves(const float* a, const float* b) {
+  return {_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1)};
+}
+inline void store_halves(Ymm v, float* a, float* b) {
+  _mm_storeu_ps(a, _mm256_castps256_ps128(v.v));
+  _mm_storeu_ps(b, _mm256_extractf128_ps(v.v, 1));
+}
+// Each of those four in turn, in all lanes of its half.
+struct InHalves {
+  Ymm both;
+  static InHalves load(const float* a, const float* b) { return {load_halves(a, b)}; }
+  Ymm operator()(int i) const { return lane_of_halves(both.v, i); }
+};
+
 inline void transpose(Ymm (&r)[8]) {
   __m256 t[8], s[8];
   for (int i = 0; i < 4; ++i) {
