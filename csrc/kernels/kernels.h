@@ -28,7 +28,7 @@ using TileFn = void (*)(const std::uint8_t* tile, const std::uint8_t* scales, in
                         const float* panel, float* acc);
 
 struct ValueKernels {
-  TileFn col8_one;                   // one token, 8 rows are the lanes; layout strip with width 1
+  TileFn col8_few[2];                // one and two tokens, 8 rows are the lanes; layout few
   TileFn col8[8];                    // by PRUNUS_STRIP_WIDTHS
   TileFn bitmap[8];                  // by PRUNUS_STRIP_WIDTHS
   TileFn bitmap_rows[8];             // by PRUNUS_ROW_TOKENS; multiplies zeros too, so x must be finite
@@ -67,6 +67,7 @@ struct KernelTable {
   int accumulators, lanes;  // vectors of sums that a strip kernel should have, and floats in one
   int row_lanes;            // sums that a rows kernel keeps of a row and token
   int expand_always;        // tokens up to which a bitmap is expanded however few bits are set
+  int look_up_most;         // tokens up to which col8_few may be faster than a strip
 
   TokenKernels tokens[3];  // by PRUNUS_TOKEN_TYPES
 

@@ -30,9 +30,20 @@ struct constant {
 #if defined(__AVX512VBMI__)
 #  include "kernels/linear_col8_vbmi.inl.h"
 #  define PRUNUS_COL8_ONE col8_vbmi
+constexpr int kLookUpMost = 2;
 #else
 #  define PRUNUS_COL8_ONE col8_one
+constexpr int kLookUpMost = 1;
 #endif
+
+// One token after the other: the tile is in the cache by then.
+template <typename Value, int Tokens>
+void col8_few(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
+              const float* panel, float* acc) {
+  for (int i = 0; i < Tokens; ++i)
+    PRUNUS_COL8_ONE<Value>(tile, scales, rows, cols, unit, panel + i * kFewPanel, acc + i * kFewRows);
+}
+#undef PRUNUS_COL8_ONE
 
 // ops/plan.cpp asks for no wider strips of blocks.
 constexpr int block_width(int width) {
@@ -48,7 +59,7 @@ constexpr ValueKernels kernels_of() {
 #define PRUNUS_NM_FEW(index, tokens) nm_few<Value, tokens>,
 #define PRUNUS_BLOCK(index, width) block_strip<Value, block_width(width)>,
 #define PRUNUS_BLOCK_FEW(index, tokens) block_few<Value, tokens>,
-  return {PRUNUS_COL8_ONE<Value>,
+  return {{col8_few<Value, 1>, col8_few<Value, 2>},
           {PRUNUS_STRIP_WIDTHS(PRUNUS_COL8)},
           {PRUNUS_STRIP_WIDTHS(PRUNUS_BITMAP)},
           {PRUNUS_ROW_TOKENS(PRUNUS_BITMAP_ROWS)},
@@ -59,7 +70,6 @@ constexpr ValueKernels kernels_of() {
           nm_careful<Value>,
           block_careful<Value>};
 #undef PRUNUS_COL8
-#undef PRUNUS_COL8_ONE
 #undef PRUNUS_BITMAP
 #undef PRUNUS_BITMAP_ROWS
 #undef PRUNUS_NM
@@ -98,9 +108,12 @@ constexpr ScoreTable score_table() {
 constexpr KernelTable make_table(Isa isa) {
 #define PRUNUS_TYPE(index, type) kernels_of<Value_##type>(),
 #define PRUNUS_TOKENS(index, type) tokens_of<Value_##type>(),
-  return {isa,           {PRUNUS_VALUES(PRUNUS_TYPE)},        kAccumulators, Vec::lanes,  RowVec::lanes,
-          kExpandAlways, {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)}, init_strip,    reduce_rows, gate,
-          score_table()};
+  return {isa,           {PRUNUS_VALUES(PRUNUS_TYPE)},
+          kAccumulators, Vec::lanes,
+          RowVec::lanes, kExpandAlways,
+          kLookUpMost,   {PRUNUS_TOKEN_TYPES(PRUNUS_TOKENS)},
+          init_strip,    reduce_rows,
+          gate,          score_table()};
 #undef PRUNUS_TYPE
 #undef PRUNUS_TOKENS
 }

@@ -10,13 +10,21 @@ namespace {
 // Multiply-adds (padded to the strip) below which waking a thread costs more than it brings.
 constexpr double kWorkPerThread = 40e3;
 
+double density(const PackedHeader& h) {
+  return static_cast<double>(h.nnz) / std::max(1.0, static_cast<double>(h.n) * static_cast<double>(h.k));
+}
+
 // A bitmap's weight for few tokens: expanding eight weights at once costs the same whatever is set, and grows
 // with the tokens; walking the set bits costs the same for one to eight tokens, and grows with the bits.
 // Where they cross on Zen 4: 0.5 between 4 and 5 tokens, 0.3 between 2 and 3.
 bool expand_bits(const KernelTable& kernels, const PackedHeader& h, std::int64_t m) {
-  const double density =
-      static_cast<double>(h.nnz) / std::max(1.0, static_cast<double>(h.n) * static_cast<double>(h.k));
-  return m <= kernels.expand_always || (m <= kMaxRowTokens && density > 0.1 + 0.08 * static_cast<double>(m));
+  return m <= kernels.expand_always ||
+         (m <= kMaxRowTokens && density(h) > 0.1 + 0.08 * static_cast<double>(m));
+}
+
+// A tile of col8 for a token at a time: its tables of activations pay where many nonzeros are looked up.
+bool look_up(const KernelTable& kernels, const PackedHeader& h, std::int64_t m) {
+  return m == 1 || (m <= kernels.look_up_most && density(h) > 0.12);
 }
 
 // Strips of at most `most` tokens; the last is as wide as its tokens need.
@@ -61,9 +69,10 @@ void choose_kernel(const PackedHeader& h, std::int64_t m, bool finite, Plan& pla
     plan.layout = PanelLayout::rows;
     plan.tokens = static_cast<std::int32_t>(m);
     plan.kernel = kernels.bitmap_rows[m - 1];
-  } else if (!bitmap && m == 1) {
-    plan.tokens = 1;
-    plan.kernel = kernels.col8_one;
+  } else if (!bitmap && look_up(*plan.kernels, h, m)) {
+    plan.layout = PanelLayout::few;
+    plan.tokens = static_cast<std::int32_t>(m);
+    plan.kernel = kernels.col8_few[m - 1];
   } else {
     take_strips(bitmap ? kernels.bitmap : kernels.col8, m, kMaxStrip, plan);
   }

@@ -104,7 +104,7 @@ class PackedWeight:
 
         >>> import numpy as np, prunus
         >>> prunus.pack(np.eye(64, dtype=np.float32)).explain(1)["kernel"]
-        'col8_f32_1'
+        'col8_few_f32_1'
         """
         return _core.explain(self.buffer, m)
 
