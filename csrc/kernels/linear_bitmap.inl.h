@@ -109,7 +109,7 @@ void bitmap_rows(const std::uint8_t* tile, const std::uint8_t*, int rows, int, U
   constexpr int lanes = RowVec::lanes, steps = 64 / lanes;
   constexpr int sums = Tokens <= 2 ? steps / 4 : 1;
   // Rows of int8 are short, so more of them fit the time that a read takes.
-  constexpr int ahead = Value::size == 1 ? 2 * kPrefetch : kPrefetch / 2;
+  constexpr int ahead = Value::size == 1 ? 8192 : 2048;
   constexpr int lines = Value::size == 4 ? 3 : Value::size;
   const std::uint8_t* value = tile + rows * 8;
   RowVec x[Tokens][steps];
