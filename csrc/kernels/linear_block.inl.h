@@ -2,18 +2,18 @@
 
 // The parts of a tile (formats/block.cpp), and one of its groups.
 struct BlockTile {
-  int r, c, per_group, lanes, groups, end;
+  int r, shift, c, per_group, lanes, groups;  // r = 1 << shift: a division takes longer than a block
   const std::uint8_t *order, *steps, *first;
 };
-inline BlockTile block_tile(const std::uint8_t* tile, int rows, int cols, Unit unit) {
+inline BlockTile block_tile(const std::uint8_t* tile, int rows, Unit unit) {
   const int r = unit.rows, c = unit.cols, per_group = r < 8 ? 8 / r : 1, lanes = per_group * r;
   const int groups = (rows + lanes - 1) / lanes;
   return {r,
+          __builtin_ctz(static_cast<unsigned>(r)),
           c,
           per_group,
           lanes,
           groups,
-          (cols + c - 1) / c * c,
           tile,
           tile + groups * per_group,
           tile + (groups * (per_group + 1) + 7) / 8 * 8};
@@ -23,7 +23,8 @@ inline BlockTile block_tile(const std::uint8_t* tile, int rows, int cols, Unit u
 inline void chunk_rows(const BlockTile& t, int group, int chunk, std::uint8_t (&rows)[8]) {
   for (int i = 0; i < 8; ++i) {
     const int lane = chunk * 8 + i;
-    rows[i] = static_cast<std::uint8_t>(t.order[group * t.per_group + lane / t.r] * t.r + lane % t.r);
+    const int row_of_blocks = t.order[group * t.per_group + (lane >> t.shift)];
+    rows[i] = static_cast<std::uint8_t>((row_of_blocks << t.shift) + (lane & (t.r - 1)));
   }
 }
 
@@ -87,14 +88,17 @@ template <typename V, int Vectors, int Rows, int Blocks = 1>
   constexpr int width = V::lanes * Vectors;
   for (int lane = 0; lane < 8; lane += Rows * Blocks) {
     V sum[Blocks][Rows][Vectors];
+    const auto each_sum = [&](auto f) {  // f(sum, where it is kept)
 #pragma GCC unroll 8
-    for (int h = 0; h < Blocks; ++h)
+      for (int h = 0; h < Blocks; ++h)
 #pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i)
+        for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
-        for (int j = 0; j < Vectors; ++j)
-          sum[h][i][j] = V::load(acc + (rows_of[lane + h * Rows] + i) * width + j * V::lanes);
-    const std::uint8_t* column = columns + lane / t.r * (t.r < 8);
+          for (int j = 0; j < Vectors; ++j)
+            f(sum[h][i][j], acc + (rows_of[lane + h * Rows] + i) * width + j * V::lanes);
+    };
+    each_sum([](V& s, const float* at) { s = V::load(at); });
+    const std::uint8_t* column = columns + (lane >> t.shift);
     const std::uint8_t* value = floats.at + lane * 4;
     const auto add = [&](int b) {
 #pragma GCC unroll 8
@@ -102,18 +106,14 @@ template <typename V, int Vectors, int Rows, int Blocks = 1>
         add_column<V, Vectors, Rows>(sum[h], value + 4 * h * Rows, panel + (column[h] + b) * width);
       value += floats.stride;
     };
-    if (t.c == 1)
-      for (int q = 0; q < steps; ++q, column += t.per_group) add(0);
-    else
+    const auto walk = [&](int cols) {  // inlined: loops over a known number are unrolled
       for (int q = 0; q < steps; ++q, column += t.per_group)
-        for (int b = 0; b < t.c; ++b) add(b);
-#pragma GCC unroll 8
-    for (int h = 0; h < Blocks; ++h)
-#pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i)
-#pragma GCC unroll 16
-        for (int j = 0; j < Vectors; ++j)
-          sum[h][i][j].store(acc + (rows_of[lane + h * Rows] + i) * width + j * V::lanes);
+#pragma GCC unroll 4
+        for (int b = 0; b < cols; ++b) add(b);
+    };
+    // Sixteen registers (avx2) do not suffice for what the compiler makes of four columns at once.
+    t.c == 1 ? walk(1) : t.c == 4 && kAccumulators >= 16 ? walk(4) : walk(t.c);
+    each_sum([](const V& s, float* at) { s.store(at); });
   }
 }
 
@@ -122,7 +122,7 @@ void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows,
                  const float* panel, float* acc) {
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes, most = rows_for(vectors);
-  const BlockTile t = block_tile(tile, rows, cols, unit);
+  const BlockTile t = block_tile(tile, rows, unit);
   for_each_chunk<Value>(
       t, scales, rows,
       [&](const std::uint8_t* rows_of, Floats floats, const std::uint8_t* columns, int steps) {
@@ -148,7 +148,7 @@ void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows,
 template <typename Value>
 void block_careful(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
                    const float* panel, float* acc) {
-  const BlockTile t = block_tile(tile, rows, cols, unit);
+  const BlockTile t = block_tile(tile, rows, unit);
   for_each_chunk<Value>(
       t, scales, rows,
       [&](const std::uint8_t* rows_of, Floats floats, const std::uint8_t* columns, int steps) {
@@ -158,7 +158,7 @@ void block_careful(const std::uint8_t* tile, const std::uint8_t* scales, int row
           Vec8::load_bytes(floats.at + e * floats.stride).store(values + e * 8);
           const std::uint8_t* of_step = columns + e / t.c * t.per_group;
           for (int i = 0; i < 8; ++i)  // the zero column behind the last for what lies outside
-            ids[e * 8 + i] = static_cast<std::uint8_t>(of_step[t.r < 8 ? i / t.r : 0] + e % t.c);
+            ids[e * 8 + i] = static_cast<std::uint8_t>(of_step[i >> t.shift] + e % t.c);
         }
         walk_careful(rows_of, reinterpret_cast<const std::uint8_t*>(values), ids, steps * t.c, panel, acc);
       });
