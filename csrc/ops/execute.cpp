@@ -21,7 +21,10 @@ constexpr double kStripCost = 12.0;
 // nm reads (and does not use) up to 16 floats behind the last group.
 constexpr std::size_t kPanelSlack = 16;
 
-thread_local Workspace panels_of_worker, acc_of_worker;
+// Floats of a strip that are packed in about the time that a parallel region takes.
+constexpr std::int64_t kPackAlone = 64 * 1024;
+
+thread_local Workspace panels_of_thread, acc_of_thread;
 
 // One product: a strip of its tokens becomes panels, from which each row tile of the output follows.
 struct Work : Job {
@@ -154,7 +157,7 @@ struct Work : Job {
   void compute(std::int64_t t, std::int64_t s, const float* panels) const {
     const int rows = geo.rows_of(t), padded = padded_rows(t);
     const bool few = plan.layout == PanelLayout::few;
-    float* room = acc_of_worker.floats(room_of(padded) * (up ? 2 : 1));
+    float* room = acc_of_thread.floats(room_of(padded) * (up ? 2 : 1));
     float* acc = sums({w, plan, args.bias}, t, s, panels, room);
     if (up) {
       const float* other = sums(*up, t, s, panels, room + room_of(padded));
@@ -227,27 +230,47 @@ struct Items {
   }
 };
 
+// Each thread packs the strips that it needs, though two may need the same: what one core has written another
+// waits for, and a region for packing alone costs more than to pack twice (csrc/README.md). Not so where many
+// threads share a long strip.
+bool pack_together(const Work& work, std::int32_t threads) {
+  return work.plan.layout == PanelLayout::strip && threads > 2 * work.strips &&
+         work.strip_floats() > kPackAlone;
+}
+
+// The panels of all strips, in the caller's memory.
+float* pack_all(const Work& work, std::int32_t threads) {
+  const std::int64_t tiles = work.geo.col_tiles(), pieces = work.strips * tiles;
+  float* panels =
+      panels_of_thread.floats(static_cast<std::size_t>(pieces * work.panel_floats()) + kPanelSlack);
+  parallel_for(threads, [&](std::int64_t i) {
+    for (std::int64_t p = pieces * i / threads; p < pieces * (i + 1) / threads; ++p)
+      work.pack_tile(p / tiles, p % tiles, panels + p * work.panel_floats());
+  });
+  return panels;
+}
+
 }  // namespace
 
-// Shares are of equal cost, not equal count, since global pruning leaves rows uneven. Each thread packs the
-// strips that it needs, though two may need the same: what one core has written another waits for (64 tokens,
-// csrc/README.md), and a region for packing alone costs more than to pack twice.
+// Shares are of equal cost, not equal count, since global pruning leaves rows uneven.
 bool execute(const Job* jobs, int count, std::int32_t threads) {
   const std::vector<Work> works(jobs, jobs + count);
   const Items items(works);
-  const std::size_t floats = static_cast<std::size_t>(works[0].strip_floats()) + kPanelSlack;
+  const std::int64_t floats = works[0].strip_floats();
+  float* const all = pack_together(works[0], threads) ? pack_all(works[0], threads) : nullptr;
   const double share = items.cost() / threads;
   std::atomic<bool> finite{true};
   parallel_for(threads, [&](std::int64_t i) {
     FlushDenormals flush;
-    float* panels = panels_of_worker.floats(floats);
+    float* own = all ? nullptr : panels_of_thread.floats(static_cast<std::size_t>(floats) + kPanelSlack);
     std::int64_t packed = -1;  // strip
     const std::int64_t end =
         i + 1 == threads ? items.count() : items.first_at(share * static_cast<double>(i + 1));
     for (std::int64_t item = items.first_at(share * static_cast<double>(i)); item < end; ++item) {
       const std::int64_t s = item / items.per_strip;
-      if (s != packed && !works[0].pack(s, panels)) return finite.store(false);
+      if (!all && s != packed && !works[0].pack(s, own)) return finite.store(false);
       packed = s;
+      const float* panels = all ? all + s * floats : own;
       items.at(item % items.per_strip, [&](const Work& work, std::int64_t t) { work.compute(t, s, panels); });
     }
   });

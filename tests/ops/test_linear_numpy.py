@@ -1,6 +1,7 @@
 """prunus.linear on numpy arrays against the dense product, for every isa that this machine has."""
 
 import math
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -103,7 +104,7 @@ def test_a_token_has_the_same_bits_in_every_batch_and_thread_count(rng, fit, isa
     _core.set_num_threads(1)
     whole = prunus.linear(x, p, bias, "gelu")
     for m in (1, 2, 8, 40, 64, 100, 131):
-        # Several sums of a row, where few tokens come: two steps of col8 at a time, columns of a block in turn.
+        # Few tokens have several sums of a row: two steps of col8, columns of a block in turn.
         few = {"col8": 2 if isa == "avx512icl" else 0, "block": 4}.get(format, 0)
         _core.set_num_threads(1)
         expected = prunus.linear(x[:m], p, bias, "gelu") if m <= few else whole[:m]
@@ -112,6 +113,30 @@ def test_a_token_has_the_same_bits_in_every_batch_and_thread_count(rng, fit, isa
             _core.set_num_threads(count)
             np.testing.assert_array_equal(prunus.linear(x[:m], p, bias, "gelu"), expected)
     _core.set_num_threads(0)
+
+
+@pytest.mark.parametrize("m", [9, 64, 100, 200])
+def test_many_threads_share_a_long_strip(rng, isa, m):
+    """More than two threads for each strip: packed once for all of them, else by each."""
+    w, bias = layer(rng, 600, 2100, 0.9)
+    p = prunus.pack(w)
+    x = rng.standard_normal((m, 2100)).astype(np.float32)
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    results = []
+    try:
+        for count in (1, 2, 5, 7):
+            _core.set_num_threads(count)
+            if torch:
+                torch.set_num_threads(count)
+            assert p.explain(m)["threads"] == count
+            results.append(prunus.linear(x, p, bias, "gelu"))
+    finally:
+        _core.set_num_threads(0)
+        if torch:
+            torch.set_num_threads(before)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
 
 
 @pytest.mark.parametrize("m", [1, 2, 8, 16, 17, 64])
