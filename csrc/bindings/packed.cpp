@@ -8,6 +8,7 @@
 #include "bindings/bindings.h"
 #include "core/check.h"
 #include "formats/pack.h"
+#include "ops/execute.h"
 #include "ops/plan.h"
 
 namespace prunus::bindings {
@@ -78,6 +79,7 @@ py::dict explain(const Bytes& buffer, std::int64_t m) {
   d["tokens"] = plan.tokens;
   d["passes"] = (m + plan.tokens - 1) / plan.tokens;
   d["threads"] = plan.threads;
+  d["balance"] = balance(w, plan, std::max<std::int64_t>(m, 1));
   return d;
 }
 

@@ -219,14 +219,20 @@ struct Items {
     }
     return static_cast<double>(s) * strip_cost + (s == strips() - 1 ? last_strip : 1.0) * part;
   }
-  // First item that begins at this cost or later.
-  std::int64_t first_at(double target) const {
+  // The item that begins nearest to this cost (the first behind it would be a whole tile off where a tile
+  // ends just before).
+  std::int64_t nearest(double target) const {
     std::int64_t lo = 0, hi = count();
     while (lo < hi) {
       const std::int64_t mid = (lo + hi) / 2;
       cost_before(mid) < target ? lo = mid + 1 : hi = mid;
     }
-    return lo;
+    return lo > 0 && target - cost_before(lo - 1) < cost_before(lo) - target ? lo - 1 : lo;
+  }
+  // First item of thread i. Shares are of equal cost, not equal count, since global pruning leaves rows
+  // uneven.
+  std::int64_t begin_of(std::int64_t i, std::int32_t threads) const {
+    return i == threads ? count() : nearest(cost() * static_cast<double>(i) / threads);
   }
 };
 
@@ -252,21 +258,18 @@ float* pack_all(const Work& work, std::int32_t threads) {
 
 }  // namespace
 
-// Shares are of equal cost, not equal count, since global pruning leaves rows uneven.
 bool execute(const Job* jobs, int count, std::int32_t threads) {
   const std::vector<Work> works(jobs, jobs + count);
   const Items items(works);
   const std::int64_t floats = works[0].strip_floats();
   float* const all = pack_together(works[0], threads) ? pack_all(works[0], threads) : nullptr;
-  const double share = items.cost() / threads;
   std::atomic<bool> finite{true};
   parallel_for(threads, [&](std::int64_t i) {
     FlushDenormals flush;
     float* own = all ? nullptr : panels_of_thread.floats(static_cast<std::size_t>(floats) + kPanelSlack);
     std::int64_t packed = -1;  // strip
-    const std::int64_t end =
-        i + 1 == threads ? items.count() : items.first_at(share * static_cast<double>(i + 1));
-    for (std::int64_t item = items.first_at(share * static_cast<double>(i)); item < end; ++item) {
+    const std::int64_t end = items.begin_of(i + 1, threads);
+    for (std::int64_t item = items.begin_of(i, threads); item < end; ++item) {
       const std::int64_t s = item / items.per_strip;
       if (!all && s != packed && !works[0].pack(s, own)) return finite.store(false);
       packed = s;
@@ -275,6 +278,21 @@ bool execute(const Job* jobs, int count, std::int32_t threads) {
     }
   });
   return finite;
+}
+
+double balance(const PackedView& w, const Plan& plan, std::int64_t m) {
+  LinearArgs args{};
+  args.dtype = Dtype::f32;
+  args.m = m;
+  const std::vector<Work> works(1, Work(Job{w, plan, args, Combine::none, nullptr}));
+  const Items items(works);
+  double largest = 0, before = 0;
+  for (std::int32_t i = 1; i <= plan.threads; ++i) {
+    const double end = i == plan.threads ? items.cost() : items.cost_before(items.begin_of(i, plan.threads));
+    largest = std::max(largest, end - before);
+    before = end;
+  }
+  return largest > 0 ? items.cost() / plan.threads / largest : 1.0;
 }
 
 }  // namespace prunus

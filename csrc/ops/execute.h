@@ -28,6 +28,9 @@ struct Job {
 // kernels must not see them; y is not yet written then.
 bool execute(const Job* jobs, int count, std::int32_t threads);
 
+// How evenly the threads of a plan share m tokens: a mean thread's cost over that of the busiest one.
+double balance(const PackedView& w, const Plan& plan, std::int64_t m);
+
 inline const void* offset(Dtype dtype, const void* data, std::int64_t elements) {
   return static_cast<const std::uint8_t*>(data) + elements * static_cast<std::int64_t>(dtype_size(dtype));
 }

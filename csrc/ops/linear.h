@@ -22,8 +22,8 @@ struct LinearArgs {
 };
 
 // Never throws after read_header()/validate_packed() accepted w. The same bits for any thread count, and
-// (few tokens of bitmap and block, and up to two of col8 on avx512icl, excepted) for a token whatever tokens share
-// its batch. Zeros of w are skipped, so they do not spread NaN or infinity of x.
+// (few tokens of bitmap and block, and up to two of col8 on avx512icl, excepted) for a token whatever tokens
+// share its batch. Zeros of w are skipped, so they do not spread NaN or infinity of x.
 void linear(const PackedView& w, const LinearArgs& args);
 
 // y = act(x . gate^T + b) * (x . up^T + up_bias) for two weights of one shape, args without residual. One

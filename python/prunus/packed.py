@@ -96,8 +96,9 @@ class PackedWeight:
         return _core.unpack(self.buffer)
 
     def explain(self, m: int) -> dict[str, Any]:
-        """How `prunus.linear` would run m tokens now: isa, kernel, tokens per pass, passes, threads.
+        """How `prunus.linear` would run m tokens now: isa, kernel, tokens per pass, passes, threads, balance.
 
+        balance: the work of a mean thread over that of the busiest, 1.0 when all have as much to do.
         The plan is made in every call, from counts alone (below a microsecond), so it follows
         `torch.set_num_threads` and `PRUNUS_ISA`. For finite x; one that holds NaN or infinity takes a kernel
         that skips the zeros. kernel is one of `_core.kernels()`. Raises ``ValueError`` when m is negative.

@@ -201,6 +201,16 @@ GOLDEN = {
 }
 
 
+@pytest.mark.parametrize("m", [1, 8, 64, 128, 200])
+def test_two_threads_share_four_tiles_evenly(rng, threads, m):
+    """Tiles of nearly equal cost: half of it lies between two, not where the next one happens to begin."""
+    for _ in range(8):
+        w = rng.standard_normal((768, 1024)).astype(np.float32) * (rng.random((768, 1024)) > 0.8)
+        plan = prunus.pack(w).explain(m)
+        assert plan["threads"] == threads
+        assert plan["balance"] > (0.6 if threads == 3 else 0.9)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_explain_names_a_kernel_that_exists(rng, isa, threads, format):
     w = np.zeros((512, 96), np.float32)
@@ -214,5 +224,7 @@ def test_explain_names_a_kernel_that_exists(rng, isa, threads, format):
         assert plan["tokens"] * plan["passes"] >= m
         assert plan["tokens"] * (plan["passes"] - 1) < max(m, 1)
         assert 1 <= plan["threads"] <= threads
+        assert 0 < plan["balance"] <= 1.0
+        assert plan["threads"] > 1 or plan["balance"] == 1.0
     with pytest.raises(ValueError, match="m: expected a number of tokens >= 0, got -1"):
         p.explain(-1)
