@@ -118,7 +118,7 @@ template <typename V, int Vectors, int Rows, int Blocks = 1>
 }
 
 template <typename Value, int Width>
-void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
+void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit unit,
                  const float* panel, float* acc) {
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes, most = rows_for(vectors);
@@ -146,7 +146,7 @@ void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows,
 // Any tokens, 8 at a time, when x holds NaN or infinity: zeros (holes) are skipped. The chunk becomes a col8
 // group.
 template <typename Value>
-void block_careful(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
+void block_careful(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit unit,
                    const float* panel, float* acc) {
   const BlockTile t = block_tile(tile, rows, unit);
   for_each_chunk<Value>(

@@ -144,7 +144,7 @@ inline void block_few_rows(const BlockTile& t, const std::uint8_t* scales, int r
 }
 
 template <typename Value, int Tokens>
-void block_few(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
+void block_few(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit unit,
                const float* panel, float* acc) {
   const BlockTile t = block_tile(tile, rows, unit);
   switch (t.r) {
