@@ -22,18 +22,28 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _core.set_isa("auto")
 
 
-@pytest.fixture(params=[1, 2, 3], ids=lambda n: f"{n}threads")
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Runs the test with 1, 2 and 3 threads in the core's pool and, where torch is loaded, in torch's."""
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the threads of the core's pool and, where torch is loaded, of torch's, until the test ends."""
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
-    _core.set_num_threads(request.param)
-    if torch:
-        torch.set_num_threads(request.param)
-    yield request.param
+
+    def to(count: int) -> None:
+        _core.set_num_threads(count)
+        if torch:
+            torch.set_num_threads(count)
+
+    yield to
     _core.set_num_threads(0)
     if torch:
         torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[1, 2, 3], ids=lambda n: f"{n}threads")
+def threads(request: pytest.FixtureRequest, set_threads: Callable[[int], None]) -> int:
+    """Runs the test with 1, 2 and 3 threads."""
+    set_threads(request.param)
+    return int(request.param)
 
 
 @pytest.fixture

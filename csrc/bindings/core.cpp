@@ -19,7 +19,9 @@ py::list kernel_names() {
            PRUNUS_VALUES(PRUNUS_TYPE)
 #undef PRUNUS_TYPE
        }) {
-    for (const char* tokens : {"_1", "_2"}) names.append("col8_few_" + value + tokens);
+#define PRUNUS_NAME(index, tokens) names.append("col8_few_" + value + "_" #tokens);
+    PRUNUS_COL8_TOKENS(PRUNUS_NAME)
+#undef PRUNUS_NAME
 #define PRUNUS_NAME(index, tokens) names.append("col8_" + value + "_" #tokens);
     PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
 #undef PRUNUS_NAME

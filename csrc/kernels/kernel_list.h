@@ -7,7 +7,10 @@
 // X(index, tokens): tokens that one call of a rows kernel multiplies with the same expanded weights.
 #define PRUNUS_ROW_TOKENS(X) X(0, 1) X(1, 2) X(2, 3) X(3, 4) X(4, 5) X(5, 6) X(6, 7) X(7, 8)
 
-// X(index, tokens): tokens that one call of a "few" kernel takes; between two of them, the larger.
+// X(index, tokens): tokens that one call of col8's "few" kernels takes.
+#define PRUNUS_COL8_TOKENS(X) X(0, 1) X(1, 2)
+
+// X(index, tokens): those of nm and block; between two of them, the larger.
 #define PRUNUS_FEW_TOKENS(X) X(0, 1) X(1, 2) X(2, 4)
 
 // X(index, type): how x comes and y goes.

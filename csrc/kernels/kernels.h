@@ -28,7 +28,7 @@ using TileFn = void (*)(const std::uint8_t* tile, const std::uint8_t* scales, in
                         const float* panel, float* acc);
 
 struct ValueKernels {
-  TileFn col8_few[2];                // one and two tokens, 8 rows are the lanes; layout few
+  TileFn col8_few[2];                // by PRUNUS_COL8_TOKENS; 8 rows are the lanes
   TileFn col8[8];                    // by PRUNUS_STRIP_WIDTHS
   TileFn bitmap[8];                  // by PRUNUS_STRIP_WIDTHS
   TileFn bitmap_rows[8];             // by PRUNUS_ROW_TOKENS; multiplies zeros too, so x must be finite

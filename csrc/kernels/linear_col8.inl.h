@@ -130,7 +130,7 @@ void col8_one(const std::uint8_t* tile, const std::uint8_t* scales, int rows, in
     Vec8 sum = lookup8(acc, order);
 #pragma GCC unroll 2
     for (int q = 0; q < steps; ++q) {
-      __builtin_prefetch(values + q * 8 * (Value::size + 1) + kPrefetch);
+      fetch_ahead(values + q * 8 * (Value::size + 1), 8 * (Value::size + 1));
       const Vec8 v = load8(Value{}, values + q * 8 * Value::size);
       sum = fma(Value::size == 1 ? v * scale : v, lookup8(panel, columns + q * 8), sum);
     }

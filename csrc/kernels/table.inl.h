@@ -52,6 +52,7 @@ constexpr int block_width(int width) {
 
 template <typename Value>
 constexpr ValueKernels kernels_of() {
+#define PRUNUS_COL8_FEW(index, tokens) col8_few<Value, tokens>,
 #define PRUNUS_COL8(index, width) col8<Value, width>,
 #define PRUNUS_BITMAP(index, width) bitmap<Value, width>,
 #define PRUNUS_BITMAP_ROWS(index, tokens) bitmap_rows<Value, tokens>,
@@ -59,7 +60,7 @@ constexpr ValueKernels kernels_of() {
 #define PRUNUS_NM_FEW(index, tokens) nm_few<Value, tokens>,
 #define PRUNUS_BLOCK(index, width) block_strip<Value, block_width(width)>,
 #define PRUNUS_BLOCK_FEW(index, tokens) block_few<Value, tokens>,
-  return {{col8_few<Value, 1>, col8_few<Value, 2>},
+  return {{PRUNUS_COL8_TOKENS(PRUNUS_COL8_FEW)},
           {PRUNUS_STRIP_WIDTHS(PRUNUS_COL8)},
           {PRUNUS_STRIP_WIDTHS(PRUNUS_BITMAP)},
           {PRUNUS_ROW_TOKENS(PRUNUS_BITMAP_ROWS)},
@@ -69,6 +70,7 @@ constexpr ValueKernels kernels_of() {
           {PRUNUS_FEW_TOKENS(PRUNUS_BLOCK_FEW)},
           nm_careful<Value>,
           block_careful<Value>};
+#undef PRUNUS_COL8_FEW
 #undef PRUNUS_COL8
 #undef PRUNUS_BITMAP
 #undef PRUNUS_BITMAP_ROWS

@@ -1,7 +1,6 @@
 """prunus.linear on numpy arrays against the dense product, for every isa that this machine has."""
 
 import math
-import sys
 
 import ml_dtypes
 import numpy as np
@@ -116,25 +115,16 @@ def test_a_token_has_the_same_bits_in_every_batch_and_thread_count(rng, fit, isa
 
 
 @pytest.mark.parametrize("m", [9, 64, 100, 200])
-def test_many_threads_share_a_long_strip(rng, isa, m):
+def test_many_threads_share_a_long_strip(rng, isa, set_threads, m):
     """More than two threads for each strip: packed once for all of them, else by each."""
     w, bias = layer(rng, 600, 2100, 0.9)
     p = prunus.pack(w)
     x = rng.standard_normal((m, 2100)).astype(np.float32)
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
     results = []
-    try:
-        for count in (1, 2, 5, 7):
-            _core.set_num_threads(count)
-            if torch:
-                torch.set_num_threads(count)
-            assert p.explain(m)["threads"] == count
-            results.append(prunus.linear(x, p, bias, "gelu"))
-    finally:
-        _core.set_num_threads(0)
-        if torch:
-            torch.set_num_threads(before)
+    for count in (1, 2, 5, 7):
+        set_threads(count)
+        assert p.explain(m)["threads"] == count
+        results.append(prunus.linear(x, p, bias, "gelu"))
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
 
