@@ -1,15 +1,21 @@
 // The avx2 kernels: compiled with -mavx2 -mfma (CMakeLists.txt), sealed, one exported table.
 #include <immintrin.h>
 
-#include "kernels/kernels.h"
+#include "kernels/row.h"
+#include "kernels/score_kernels.h"
 
 namespace prunus {
 namespace {
+#include "kernels/sealed.inl.h"
 #include "kernels/simd/avx2.h"
-#include "kernels/table.inl.h"
+#include "kernels/linear/all.inl.h"
+#include "kernels/score/all.inl.h"
+#include "kernels/rows.inl.h"
+
+constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_VALUES(PRUNUS_BLOCK)};
 }  // namespace
 
-extern const KernelTable kAvx2Kernels;
-const KernelTable kAvx2Kernels = make_table(Isa::avx2);
+extern const IsaRows kAvx2Rows;
+const IsaRows kAvx2Rows = isa_rows(Isa::avx2, kRows, &kScores);
 
 }  // namespace prunus

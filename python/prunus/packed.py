@@ -95,19 +95,21 @@ class PackedWeight:
         """
         return _core.unpack(self.buffer)
 
-    def explain(self, m: int) -> dict[str, Any]:
-        """How `prunus.linear` would run m tokens now: isa, kernel, tokens per pass, passes, threads, balance.
+    def explain(self, m: int, finite: bool = True) -> dict[str, Any]:
+        """How `prunus.linear` would run m tokens now: isa, kernels, tokens per pass, passes, threads, balance.
 
-        balance: the work of a mean thread over that of the busiest, 1.0 when all have as much to do.
-        The plan is made in every call, from counts alone (below a microsecond), so it follows
-        `torch.set_num_threads` and `PRUNUS_ISA`. For finite x; one that holds NaN or infinity takes a kernel
-        that skips the zeros. kernel is one of `_core.kernels()`. Raises ``ValueError`` when m is negative.
+        kernel and last_kernel (of the last pass, which may be narrower) are names of `_core.kernels()`: the
+        function of that name is in csrc/kernels/linear. reason: why this kernel. balance: the work of a
+        mean thread over that of the busiest, 1.0 when all have as much to do. finite: x holds no NaN or
+        infinity; one that does takes a kernel that skips the zeros. The plan is made in every call, from
+        counts alone (below a microsecond), so it follows `torch.set_num_threads` and `PRUNUS_ISA`. Raises
+        ``ValueError`` when m is negative.
 
         >>> import numpy as np, prunus
-        >>> prunus.pack(np.eye(64, dtype=np.float32)).explain(1)["kernel"]
-        'col8_few_f32_1'
+        >>> prunus.pack(np.eye(64, dtype=np.float32)).explain(128)["kernel"]
+        'col8_f32_64'
         """
-        return _core.explain(self.buffer, m)
+        return _core.explain(self.buffer, m, finite)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (PackedWeight.from_buffer, (self.buffer,))

@@ -165,7 +165,7 @@ inline void finish8(Vec8 v, Combine combine, int count, int row, Target to) {
 inline Vec8 eight(Vec8 v, int) { return v; }
 template <typename X, Activation A, typename V>
 inline void finish(V v, Combine combine, int count, int row, Target to) {
-  if (X::size == 4 && A == Activation::none && combine == Combine::none && count >= V::lanes)
+  if (X::plain && A == Activation::none && combine == Combine::none && count >= V::lanes)
     return v.store(reinterpret_cast<float*>(to.y + row * X::size));
   for (int i = 0; i < V::lanes / 8 && 8 * i < count; ++i)
     finish8<X, A>(eight(v, i), combine, count - 8 * i, row + 8 * i, to);

@@ -112,7 +112,7 @@ inline void col8_tables(const Col8Tile& t, const std::uint8_t* scales, int rows,
   }
   for (int r = 0; r < rows; r += 8) {
     Vec8 scale = Vec8::set(1.0f);
-    if (Value::size == 1) {
+    if (Value::scaled) {
       const unsigned left = rows - r < 8 ? static_cast<unsigned>(rows - r) : 8;
       scale = {_mm256_maskz_loadu_ps(static_cast<__mmask8>(_bzhi_u32(255, left)), scales + 4 * r)};
     }
@@ -120,16 +120,16 @@ inline void col8_tables(const Col8Tile& t, const std::uint8_t* scales, int rows,
   }
 }
 
-// Where a row has run out, its value is zero and its column any, so x must be finite; the other kernel need
-// not ask.
-template <typename Value>
-void col8_vbmi(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int cols, Unit unit,
-               const float* panel, float* acc) {
-  if (cols > ActivationTables::most || !all_finite<F32>(panel, 0, 1, cols))
-    return col8_one<Value>(tile, scales, rows, cols, unit, panel, acc);
-  alignas(64) float x[ActivationTables::most] = {};
-  __builtin_memcpy(x, panel, static_cast<std::size_t>(cols) * sizeof(float));
-  const Col8Tile t = col8_tile(tile, rows);
-  cols > 128 ? col8_tables<Value, true>(t, scales, rows, x, acc)
-             : col8_tables<Value, false>(t, scales, rows, x, acc);
+// Where a row has run out, its value is zero and its column any, so x must be finite. One token after the
+// other: the tile is in the cache by then.
+template <typename Value, int Tokens>
+void col8_vbmi(const TileArgs& args) {
+  const FloatTile a(args);
+  const Col8Tile t = col8_tile(a.tile, a.rows);
+  for (int i = 0; i < Tokens; ++i) {
+    alignas(64) float x[ActivationTables::most] = {};
+    __builtin_memcpy(x, a.panel + i * kFewPanel, static_cast<std::size_t>(a.cols) * sizeof(float));
+    a.cols > 128 ? col8_tables<Value, true>(t, a.scales, a.rows, x, a.acc + i * kFewRows)
+               : col8_tables<Value, false>(t, a.scales, a.rows, x, a.acc + i * kFewRows);
+  }
 }

@@ -1,6 +1,8 @@
 // y += w . x for one bitmap tile. One text for every isa. Tiles are 64 columns wide: one word of bits per
 // row.
 
+#include "formats/layout/bitmap.inl.h"
+
 inline std::uint64_t bits_of_row(const std::uint8_t* tile, int row) {
   std::uint64_t bits;
   __builtin_memcpy(&bits, tile + row * 8, sizeof bits);
@@ -73,16 +75,17 @@ inline const std::uint8_t* walk_bits(const std::uint8_t* tile, const std::uint8_
 
 // Many tokens: the set bits of a row are walked one by one; a row's accumulators stay in registers.
 template <typename Value, int Width>
-void bitmap(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit, const float* panel,
-            float* acc) {
+void bitmap(const TileArgs& args) {
+  const FloatTile a(args);
+  float* acc = a.acc;
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes, together = vectors > 4 ? 1 : vectors > 2 ? 2 : 4;
-  const std::uint8_t* value = tile + rows * 8;
+  const std::uint8_t* value = a.tile + BitmapLayout::values_at(a.rows);
   int r = 0;
-  for (; r + together <= rows; r += together, acc += together * Width)
-    value = walk_bits<Value, V, vectors, together>(tile, scales, r, value, panel, acc);
-  for (; r < rows; ++r, acc += Width)
-    value = walk_bits<Value, V, vectors, 1>(tile, scales, r, value, panel, acc);
+  for (; r + together <= a.rows; r += together, acc += together * Width)
+    value = walk_bits<Value, V, vectors, together>(a.tile, a.scales, r, value, a.panel, acc);
+  for (; r < a.rows; ++r, acc += Width)
+    value = walk_bits<Value, V, vectors, 1>(a.tile, a.scales, r, value, a.panel, acc);
 }
 
 // The weights of a row, zeros included, a vector of columns at a time. An isa that expands a whole row at
@@ -104,28 +107,29 @@ struct RowWeights {
 // after each other on one sum would wait for their latency. All loops over tokens are unrolled, or the sums
 // would live in memory; the activations of few tokens stay in registers where there are enough.
 template <typename Value, int Tokens>
-void bitmap_rows(const std::uint8_t* tile, const std::uint8_t*, int rows, int, Unit, const float* panel,
-                 float* acc) {
+void bitmap_rows(const TileArgs& args) {
+  const FloatTile a(args);
+  float* acc = a.acc;
   constexpr int lanes = RowVec::lanes, steps = 64 / lanes;
   constexpr int sums = Tokens <= 2 ? steps / 4 : 1;
   // Rows of int8 are short, so more of them fit the time that a read takes.
-  constexpr int ahead = Value::size == 1 ? 8192 : 2048;
-  constexpr int lines = Value::size == 4 ? 3 : Value::size;
-  const std::uint8_t* value = tile + rows * 8;
+  constexpr int ahead = Value::size < 2 ? 8192 : 2048;
+  constexpr int lines = Value::size > 2 ? 3 : Value::size;
+  const std::uint8_t* value = a.tile + BitmapLayout::values_at(a.rows);
   RowVec x[Tokens][steps];
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t)
 #pragma GCC unroll 8
-    for (int c = 0; c < steps; ++c) x[t][c] = RowWeights<Value>::activations(panel + t * 64, c);
-  for (int r = 0; r < rows; ++r, acc += Tokens * lanes) {
-    __builtin_prefetch(tile + r * 8 + ahead);
+    for (int c = 0; c < steps; ++c) x[t][c] = RowWeights<Value>::activations(a.panel + t * 64, c);
+  for (int r = 0; r < a.rows; ++r, acc += Tokens * lanes) {
+    __builtin_prefetch(a.tile + r * 8 + ahead);
     for (int line = 0; line < lines; ++line) __builtin_prefetch(value + ahead + 64 * line);
     RowVec sum[Tokens][sums];
 #pragma GCC unroll 8
     for (int t = 0; t < Tokens; ++t)
 #pragma GCC unroll 4
       for (int i = 0; i < sums; ++i) sum[t][i] = i == 0 ? RowVec::load(acc + t * lanes) : RowVec::set(0.0f);
-    RowWeights<Value> row(tile + r * 8, value);
+    RowWeights<Value> row(a.tile + r * 8, value);
 #pragma GCC unroll 8
     for (int c = 0; c < steps; ++c) {
       const RowVec w = row(c);

@@ -1,6 +1,7 @@
 // y += w . x for one col8 tile. One text for every isa.
 
-// The parts of a tile (formats/col8.cpp).
+#include "formats/layout/col8.inl.h"
+
 struct Col8Tile {
   const std::uint8_t* order;
   const std::uint8_t* steps;
@@ -8,8 +9,8 @@ struct Col8Tile {
   int group_count;
 };
 inline Col8Tile col8_tile(const std::uint8_t* tile, int rows) {
-  const int groups = (rows + 7) / 8;
-  return {tile, tile + groups * 8, tile + (groups * 9 + 7) / 8 * 8, groups};
+  const Col8Layout layout(rows);
+  return {tile, tile + layout.steps_at(), tile + layout.head_bytes(), layout.groups};
 }
 
 // The scales of a group's eight rows; lanes past the last row hold nothing.
@@ -24,11 +25,11 @@ inline Vec8 lane_scales(const std::uint8_t* scales, const std::uint8_t* order, i
 template <typename Value>
 inline const std::uint8_t* group_floats(const std::uint8_t* values, int steps, const std::uint8_t* scales,
                                         const std::uint8_t* order, int rows, float* room) {
-  if (Value::size == 4) return values;
+  if (Value::plain) return values;
   const Vec8 scale = scales ? lane_scales(scales, order, rows) : Vec8::set(1.0f);
   for (int q = 0; q < steps; ++q) {
     const Vec8 v = load8(Value{}, values + q * 8 * Value::size);
-    (Value::size == 1 ? v * scale : v).store(room + q * 8);
+    (Value::scaled ? v * scale : v).store(room + q * 8);
   }
   return reinterpret_cast<const std::uint8_t*>(room);
 }
@@ -96,47 +97,48 @@ constexpr int rows_for(int vectors) {
 }
 
 template <typename Value, int Width>
-void col8(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit, const float* panel,
-          float* acc) {
+void col8(const TileArgs& args) {
+  const FloatTile a(args);
   // Widths that are no multiple of the widest vector use the 8-lane one.
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes;
-  const Col8Tile t = col8_tile(tile, rows);
+  const Col8Tile t = col8_tile(a.tile, a.rows);
   const std::uint8_t* values = t.groups;
-  float room[Value::size == 4 ? 1 : 255 * 8];
+  float room[Value::plain ? 1 : 255 * 8];
   for (int g = 0; g < t.group_count && t.steps[g] != 0; ++g) {
     const int steps = t.steps[g];
     const std::uint8_t* order = t.order + g * 8;
     const std::uint8_t* columns = values + steps * 8 * Value::size;
     fetch_ahead(values, steps * 8 * (Value::size + 1));
-    const std::uint8_t* floats = group_floats<Value>(values, steps, scales, order, rows, room);
-    walk_rows<V, vectors, rows_for(vectors)>(order, floats, columns, steps, panel, acc);
+    const std::uint8_t* floats = group_floats<Value>(values, steps, a.scales, order, a.rows, room);
+    walk_rows<V, vectors, rows_for(vectors)>(order, floats, columns, steps, a.panel, a.acc);
     values = columns + steps * 8;
   }
 }
 
 // One token: the 8 rows of a group are the lanes. The sum starts from the accumulator and adds in column
 // order, as in the wide kernels, so a token's bits do not depend on the size of its batch.
-template <typename Value>
-void col8_one(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit, const float* panel,
-              float* acc) {
-  const Col8Tile t = col8_tile(tile, rows);
+template <typename Value, int Tokens>
+void col8_few(const TileArgs& args) {
+  static_assert(Tokens == 1, "more tokens are a strip");
+  const FloatTile a(args);
+  const Col8Tile t = col8_tile(a.tile, a.rows);
   const std::uint8_t* values = t.groups;
   for (int g = 0; g < t.group_count && t.steps[g] != 0; ++g) {
     const int steps = t.steps[g];
     const std::uint8_t* order = t.order + g * 8;
     const std::uint8_t* columns = values + steps * 8 * Value::size;
-    const Vec8 scale = Value::size == 1 ? lane_scales(scales, order, rows) : Vec8::set(1.0f);
-    Vec8 sum = lookup8(acc, order);
+    const Vec8 scale = Value::scaled ? lane_scales(a.scales, order, a.rows) : Vec8::set(1.0f);
+    Vec8 sum = lookup8(a.acc, order);
 #pragma GCC unroll 2
     for (int q = 0; q < steps; ++q) {
       fetch_ahead(values + q * 8 * (Value::size + 1), 8 * (Value::size + 1));
       const Vec8 v = load8(Value{}, values + q * 8 * Value::size);
-      sum = fma(Value::size == 1 ? v * scale : v, lookup8(panel, columns + q * 8), sum);
+      sum = fma(Value::scaled ? v * scale : v, lookup8(a.panel, columns + q * 8), sum);
     }
     float lanes[8];
     sum.store(lanes);
-    for (int i = 0; i < 8; ++i) acc[order[i]] = lanes[i];
+    for (int i = 0; i < 8; ++i) a.acc[order[i]] = lanes[i];
     values = columns + steps * 8;
   }
 }

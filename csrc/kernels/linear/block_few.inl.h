@@ -118,14 +118,14 @@ void block_groups(const BlockTile& t, const std::uint8_t* scales, int rows, cons
         for (int p = 0; p < Shape::per_group; ++p)
           first[p] = t.order[g * Shape::per_group + p] * Rows + lane + 8 * h;
         Vec8 scale = Vec8::set(1.0f);
-        if (Value::size == 1) {
+        if (Value::scaled) {
           std::uint8_t of[8];
           for (int i = 0; i < 8; ++i) of[i] = static_cast<std::uint8_t>(first[i / height] + i % height);
           scale = lane_scales(scales, of, rows);
         }
 #pragma GCC unroll 4
         for (int i = 0; i < Tokens; ++i)
-          add_rows<height>(Value::size == 1 ? total[h][i] * scale : total[h][i], first, acc + i * kFewRows);
+          add_rows<height>(Value::scaled ? total[h][i] * scale : total[h][i], first, acc + i * kFewRows);
       }
     }
     values = columns + steps * Shape::per_group;
@@ -144,21 +144,21 @@ inline void block_few_rows(const BlockTile& t, const std::uint8_t* scales, int r
 }
 
 template <typename Value, int Tokens>
-void block_few(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit unit,
-               const float* panel, float* acc) {
-  const BlockTile t = block_tile(tile, rows, unit);
+void block_few(const TileArgs& args) {
+  const FloatTile a(args);
+  const BlockTile t(a.tile, a.rows, a.unit);
   switch (t.r) {
     case 1:
-      return block_few_rows<Value, Tokens, 1>(t, scales, rows, panel, acc);
+      return block_few_rows<Value, Tokens, 1>(t, a.scales, a.rows, a.panel, a.acc);
     case 2:
-      return block_few_rows<Value, Tokens, 2>(t, scales, rows, panel, acc);
+      return block_few_rows<Value, Tokens, 2>(t, a.scales, a.rows, a.panel, a.acc);
     case 4:
-      return block_few_rows<Value, Tokens, 4>(t, scales, rows, panel, acc);
+      return block_few_rows<Value, Tokens, 4>(t, a.scales, a.rows, a.panel, a.acc);
     case 8:
-      return block_few_rows<Value, Tokens, 8>(t, scales, rows, panel, acc);
+      return block_few_rows<Value, Tokens, 8>(t, a.scales, a.rows, a.panel, a.acc);
     case 16:
-      return block_few_rows<Value, Tokens, 16>(t, scales, rows, panel, acc);
+      return block_few_rows<Value, Tokens, 16>(t, a.scales, a.rows, a.panel, a.acc);
     default:
-      return block_few_rows<Value, Tokens, 32>(t, scales, rows, panel, acc);
+      return block_few_rows<Value, Tokens, 32>(t, a.scales, a.rows, a.panel, a.acc);
   }
 }

@@ -1,23 +1,12 @@
 // y += w . x for one block tile. One text for every isa.
 
-// The parts of a tile (formats/block.cpp), and one of its groups.
-struct BlockTile {
-  int r, shift, c, per_group, lanes, groups;  // r = 1 << shift: a division takes longer than a block
+#include "formats/layout/block.inl.h"
+
+struct BlockTile : BlockLayout {
   const std::uint8_t *order, *steps, *first;
+  BlockTile(const std::uint8_t* tile, int rows, Unit unit)
+      : BlockLayout(rows, unit), order(tile), steps(tile + steps_at()), first(tile + head_bytes()) {}
 };
-inline BlockTile block_tile(const std::uint8_t* tile, int rows, Unit unit) {
-  const int r = unit.rows, c = unit.cols, per_group = r < 8 ? 8 / r : 1, lanes = per_group * r;
-  const int groups = (rows + lanes - 1) / lanes;
-  return {r,
-          __builtin_ctz(static_cast<unsigned>(r)),
-          c,
-          per_group,
-          lanes,
-          groups,
-          tile,
-          tile + groups * per_group,
-          tile + (groups * (per_group + 1) + 7) / 8 * 8};
-}
 
 // Eight lanes of a group: their rows of w in the tile.
 inline void chunk_rows(const BlockTile& t, int group, int chunk, std::uint8_t (&rows)[8]) {
@@ -29,18 +18,18 @@ inline void chunk_rows(const BlockTile& t, int group, int chunk, std::uint8_t (&
 }
 
 // Eight lanes of a group as floats [steps * c][8], at the distance `stride`: in place for fp32.
-struct Floats {
+struct BlockFloats {
   const std::uint8_t* at;
   int stride;
 };
 template <typename Value>
-inline Floats chunk_floats(const std::uint8_t* values, int vectors, int lanes, const std::uint8_t* scales,
+inline BlockFloats chunk_floats(const std::uint8_t* values, int vectors, int lanes, const std::uint8_t* scales,
                            const std::uint8_t* rows_of, int rows, float* room) {
-  if (Value::size == 4) return {values, lanes * 4};
+  if (Value::plain) return {values, lanes * 4};
   const Vec8 scale = scales ? lane_scales(scales, rows_of, rows) : Vec8::set(1.0f);
   for (int q = 0; q < vectors; ++q, values += lanes * Value::size) {
     const Vec8 v = load8(Value{}, values);
-    (Value::size == 1 ? v * scale : v).store(room + q * 8);
+    (Value::scaled ? v * scale : v).store(room + q * 8);
   }
   return {reinterpret_cast<const std::uint8_t*>(room), 32};
 }
@@ -49,15 +38,15 @@ inline Floats chunk_floats(const std::uint8_t* values, int vectors, int lanes, c
 template <typename Value, typename Fn>
 inline void for_each_chunk(const BlockTile& t, const std::uint8_t* scales, int rows, Fn fn) {
   const std::uint8_t* values = t.first;
-  float room[Value::size == 4 ? 1 : 256 * 8];
+  float room[Value::plain ? 1 : 256 * 8];
   for (int g = 0; g < t.groups && t.steps[g] != 0; ++g) {
     const int steps = t.steps[g];
-    const std::uint8_t* columns = values + steps * t.c * t.lanes * Value::size;
-    fetch_ahead(values, steps * (t.c * t.lanes * Value::size + t.per_group));
+    const std::uint8_t* columns = values + t.value_bytes(steps, Value::size);
+    fetch_ahead(values, t.group_bytes(steps, Value::size));
     for (int chunk = 0; chunk < t.lanes / 8; ++chunk) {
       std::uint8_t rows_of[8];
       chunk_rows(t, g, chunk, rows_of);
-      const Floats floats = chunk_floats<Value>(values + chunk * 8 * Value::size, steps * t.c, t.lanes,
+      const BlockFloats floats = chunk_floats<Value>(values + chunk * 8 * Value::size, steps * t.c, t.lanes,
                                                 scales, rows_of, rows, room);
       fn(rows_of, floats, columns, steps);
     }
@@ -83,7 +72,7 @@ inline void add_column(V (&sum)[Rows][Vectors], const std::uint8_t* value, const
 // `Blocks` neighbouring rows of blocks are walked together where one has too few sums to hide the
 // latency of the multiply-add.
 template <typename V, int Vectors, int Rows, int Blocks = 1>
-[[gnu::noinline]] void walk_blocks(const BlockTile& t, const std::uint8_t* rows_of, Floats floats,
+[[gnu::noinline]] void walk_blocks(const BlockTile& t, const std::uint8_t* rows_of, BlockFloats floats,
                                    const std::uint8_t* columns, int steps, const float* panel, float* acc) {
   constexpr int width = V::lanes * Vectors;
   for (int lane = 0; lane < 8; lane += Rows * Blocks) {
@@ -118,17 +107,17 @@ template <typename V, int Vectors, int Rows, int Blocks = 1>
 }
 
 template <typename Value, int Width>
-void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit unit,
-                 const float* panel, float* acc) {
+void block_strip(const TileArgs& args) {
+  const FloatTile a(args);
   using V = typename pick<Width % Vec::lanes == 0, Vec, Vec8>::type;
   constexpr int vectors = Width / V::lanes, most = rows_for(vectors);
-  const BlockTile t = block_tile(tile, rows, unit);
+  const BlockTile t(a.tile, a.rows, a.unit);
   for_each_chunk<Value>(
-      t, scales, rows,
-      [&](const std::uint8_t* rows_of, Floats floats, const std::uint8_t* columns, int steps) {
+      t, a.scales, a.rows,
+      [&](const std::uint8_t* rows_of, BlockFloats floats, const std::uint8_t* columns, int steps) {
         const auto walk = [&](auto rows_of_block) {
           constexpr int r = decltype(rows_of_block)::value, n = r < most ? r : most;
-          walk_blocks<V, vectors, n, most / n>(t, rows_of, floats, columns, steps, panel, acc);
+          walk_blocks<V, vectors, n, most / n>(t, rows_of, floats, columns, steps, a.panel, a.acc);
         };
         switch (t.r) {
           case 1:
@@ -145,13 +134,14 @@ void block_strip(const std::uint8_t* tile, const std::uint8_t* scales, int rows,
 
 // Any tokens, 8 at a time, when x holds NaN or infinity: zeros (holes) are skipped. The chunk becomes a col8
 // group.
-template <typename Value>
-void block_careful(const std::uint8_t* tile, const std::uint8_t* scales, int rows, int, Unit unit,
-                   const float* panel, float* acc) {
-  const BlockTile t = block_tile(tile, rows, unit);
+template <typename Value, int Width>
+void block_careful(const TileArgs& args) {
+  static_assert(Width == 8, "walk_careful's strip");
+  const FloatTile a(args);
+  const BlockTile t(a.tile, a.rows, a.unit);
   for_each_chunk<Value>(
-      t, scales, rows,
-      [&](const std::uint8_t* rows_of, Floats floats, const std::uint8_t* columns, int steps) {
+      t, a.scales, a.rows,
+      [&](const std::uint8_t* rows_of, BlockFloats floats, const std::uint8_t* columns, int steps) {
         float values[256 * 8];
         std::uint8_t ids[256 * 8];
         for (int e = 0; e < steps * t.c; ++e) {
@@ -160,6 +150,6 @@ void block_careful(const std::uint8_t* tile, const std::uint8_t* scales, int row
           for (int i = 0; i < 8; ++i)  // the zero column behind the last for what lies outside
             ids[e * 8 + i] = static_cast<std::uint8_t>(of_step[i >> t.shift] + e % t.c);
         }
-        walk_careful(rows_of, reinterpret_cast<const std::uint8_t*>(values), ids, steps * t.c, panel, acc);
+        walk_careful(rows_of, reinterpret_cast<const std::uint8_t*>(values), ids, steps * t.c, a.panel, a.acc);
       });
 }
