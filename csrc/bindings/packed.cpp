@@ -107,8 +107,7 @@ void register_packed(py::module_& m) {
   m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
         py::arg("stored_dtype") = "float32", py::arg("format") = "auto");
   m.def("packed_info", &info, py::arg("buffer").noconvert());
-  m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"),
-        py::arg("finite") = true);
+  m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"), py::arg("finite") = true);
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());
 }

@@ -1,4 +1,5 @@
-// bitmap: one bit per weight, then the kept values of each row. Its bytes: layout/bitmap.inl.h and the diagram in README.md.
+// bitmap: one bit per weight, then the kept values of each row. Its bytes: layout/bitmap.inl.h and the
+// diagram in README.md.
 //
 // For sparsities where an 8-bit column costs more than its share of the bits (1 / (1 - s) bits per nonzero),
 // and where walking nonzeros one by one costs more than expanding eight weights at once.

@@ -1,4 +1,5 @@
-// col8: 8-bit columns in lock-step groups of 8 rows. Its bytes: layout/col8.inl.h and the diagram in README.md.
+// col8: 8-bit columns in lock-step groups of 8 rows. Its bytes: layout/col8.inl.h and the diagram in
+// README.md.
 //
 // The rows of a tile are sorted by their count of nonzeros (most first) and taken 8 at a time: a group. A
 // group is walked in lock-step: step q holds the q-th nonzero of each of its 8 rows. So one text serves many

@@ -1,4 +1,5 @@
-// nm: n slots for every m consecutive columns of every row. Its bytes: layout/nm.inl.h and the diagram in README.md.
+// nm: n slots for every m consecutive columns of every row. Its bytes: layout/nm.inl.h and the diagram in
+// README.md.
 //
 // The count is constant, so nothing is scanned, sorted or counted: 8 rows are taken at a time (the lanes of
 // one vector) and step q of such a block holds slot q % n of the columns (q / n) * m .. + m. A position is 2,
@@ -59,7 +60,8 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
                    const std::uint8_t* scales, const Target* to) {
   const NmLayout p(shape.rows, shape.cols, shape.unit);
   const int n = shape.unit.rows, m = shape.unit.cols;
-  require(static_cast<std::uint64_t>(p.bytes(bytes_of(dtype))) == bytes, "offsets", "tiles of n values for every m columns");
+  require(static_cast<std::uint64_t>(p.bytes(bytes_of(dtype))) == bytes, "offsets",
+          "tiles of n values for every m columns");
   std::uint64_t nnz = 0;
   for (int r = 0; r < p.blocks * 8; ++r) {
     const std::uint8_t* values = tile + r / 8 * p.block_bytes(bytes_of(dtype));

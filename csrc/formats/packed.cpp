@@ -73,7 +73,7 @@ const char* format_name(Format format) {
 
 Format format_from_name(const std::string& name) {
   std::string words = "auto";
-#define X(word, number)                     \
+#define X(word, number)                   \
   if (name == #word) return Format::word; \
   words += ", " #word;
 #include "formats/formats.def"

@@ -20,7 +20,8 @@ struct Sample {
 };
 Sample take_sample(const Dense& w, const KeptBits& kept);
 
-// The shape that stores the sample in nearly the fewest bytes. filled: share of its slots that hold a nonzero.
+// The shape that stores the sample in nearly the fewest bytes. filled: share of its slots that hold a
+// nonzero.
 struct BlockFit {
   Unit unit;
   double filled;

@@ -69,7 +69,9 @@ inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::bl
 inline int round_up(int v, int multiple) { return (v + multiple - 1) / multiple * multiple; }
 
 // Rows of one lock-step group: tiles and accumulators are whole groups.
-inline int group_rows(Format format, Unit unit) { return format == Format::block && unit.rows > 8 ? unit.rows : 8; }
+inline int group_rows(Format format, Unit unit) {
+  return format == Format::block && unit.rows > 8 ? unit.rows : 8;
+}
 inline int group_rows(const PackedHeader& h) { return group_rows(h.format, h.unit); }
 
 // The nonzeros of one dense tile, by row: the input of every packer.

@@ -6,10 +6,14 @@
 
 namespace prunus {
 namespace {
+// What stands in for std,
 #include "kernels/sealed.inl.h"
+// the vectors,
 #include "kernels/simd/avx512.h"
+// the kernels over them,
 #include "kernels/linear/all.inl.h"
 #include "kernels/score/all.inl.h"
+// and how their rows are written.
 #include "kernels/rows.inl.h"
 
 constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_VALUES(PRUNUS_BLOCK)};

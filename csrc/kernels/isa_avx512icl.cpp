@@ -7,12 +7,18 @@
 
 namespace prunus {
 namespace {
+// What stands in for std,
 #include "kernels/sealed.inl.h"
+// the vectors,
 #include "kernels/simd/avx512icl.h"
+// the kernels over them,
 #include "kernels/linear/fetch.inl.h"
+// which these use,
 #include "kernels/linear/bitmap.inl.h"
 #include "kernels/linear/col8.inl.h"
+// whose tile this one uses,
 #include "kernels/linear/col8_vbmi.inl.h"
+// and how their rows are written.
 #include "kernels/rows.inl.h"
 
 constexpr Row kRows[] = {PRUNUS_VALUES(PRUNUS_COL8_VBMI) PRUNUS_BITMAP_ROWS(bf16) PRUNUS_BITMAP_ROWS(i8)};

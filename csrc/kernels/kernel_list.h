@@ -2,14 +2,17 @@
 #pragma once
 
 // X(arguments..., width): tokens that one call of a strip kernel keeps in registers.
-#define PRUNUS_STRIPS(X, ...)                                                                          \
-  X(__VA_ARGS__, 8) X(__VA_ARGS__, 16) X(__VA_ARGS__, 24) X(__VA_ARGS__, 32) X(__VA_ARGS__, 40)        \
-      X(__VA_ARGS__, 48) X(__VA_ARGS__, 56) X(__VA_ARGS__, 64)
+#define PRUNUS_STRIPS(X, ...) \
+  X(__VA_ARGS__, 8)           \
+  X(__VA_ARGS__, 16)          \
+  X(__VA_ARGS__, 24)          \
+  X(__VA_ARGS__, 32) X(__VA_ARGS__, 40) X(__VA_ARGS__, 48) X(__VA_ARGS__, 56) X(__VA_ARGS__, 64)
 
 // Tokens that one call of a rows kernel multiplies with the same expanded weights.
-#define PRUNUS_ROW_TOKENS(X, ...)                                                                      \
-  X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4) X(__VA_ARGS__, 5)            \
-      X(__VA_ARGS__, 6) X(__VA_ARGS__, 7) X(__VA_ARGS__, 8)
+#define PRUNUS_ROW_TOKENS(X, ...) \
+  X(__VA_ARGS__, 1)               \
+  X(__VA_ARGS__, 2)               \
+  X(__VA_ARGS__, 3) X(__VA_ARGS__, 4) X(__VA_ARGS__, 5) X(__VA_ARGS__, 6) X(__VA_ARGS__, 7) X(__VA_ARGS__, 8)
 
 // Tokens that one call of a few kernel of nm or block takes; between two of them, the larger.
 #define PRUNUS_FEW_TOKENS(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 4)

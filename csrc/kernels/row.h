@@ -60,14 +60,15 @@ enum class Op : std::uint8_t {
   gate,        // GateFn: sums = act(sums) * up, count floats, a multiple of 8
 };
 using TileFn = void (*)(const TileArgs&);
-using PackStripFn = void (*)(const void* x, std::int64_t x_stride, int tokens, int cols, int width, float* panel);
+using PackStripFn = void (*)(const void* x, std::int64_t x_stride, int tokens, int cols, int width,
+                             float* panel);
 using PackRowsFn = bool (*)(const void* x, std::int64_t x_stride, int tokens, int cols, float* panel);
 using FiniteFn = bool (*)(const void* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols);
 using StoreFn = void (*)(const float* sums, int width, int rows, int tokens, const Finish& finish, void* y,
                          std::int64_t y_stride);
 using StartFn = void (*)(const float* bias, int rows, int rows_padded, int width, float* sums);
-using ReduceFn = void (*)(const float* sums, const std::uint8_t* scales, const float* bias, int rows, int tokens,
-                          float* out);
+using ReduceFn = void (*)(const float* sums, const std::uint8_t* scales, const float* bias, int rows,
+                          int tokens, float* out);
 using GateFn = void (*)(float* sums, const float* up, std::int64_t count, Activation act);
 
 union Fn {

@@ -50,7 +50,8 @@ float* multiply(const Work& work, const Panels& panels, const Factor& f, std::in
   return panels.kind.finish(work, f, t, s, room);
 }
 
-void compute(const Work& work, const Panels& panels, std::int64_t t, std::int64_t s, const std::uint8_t* strip) {
+void compute(const Work& work, const Panels& panels, std::int64_t t, std::int64_t s,
+             const std::uint8_t* strip) {
   const int padded = work.padded_rows(t);
   const std::size_t room = (panels.kind.room(work, padded) + 63) / 64 * 64;
   std::uint8_t* const rooms = sums_of_thread.bytes(room * (work.up ? 2 : 1));
@@ -82,7 +83,8 @@ struct Items {
       strip_cost += cost_before_tile(work, work.geo.row_tiles());
     }
     // A narrow last strip costs less, though not in proportion.
-    last_strip = (threshold::kStripCost + first.width_of(first.strips - 1)) / (threshold::kStripCost + first.plan.tokens);
+    last_strip = (threshold::kStripCost + first.width_of(first.strips - 1)) /
+                 (threshold::kStripCost + first.plan.tokens);
   }
   std::int64_t strips() const { return works[0].strips; }
   std::int64_t count() const { return per_strip * strips(); }
@@ -135,7 +137,8 @@ bool pack_together(const Work& work, const Panels& panels, std::int32_t threads)
 // The panels of all strips, in the caller's memory.
 const std::uint8_t* pack_all(const Work& work, const Panels& panels, std::int32_t threads) {
   const std::int64_t tiles = work.geo.col_tiles(), pieces = work.strips * tiles;
-  std::uint8_t* const all = panels_of_thread.bytes(static_cast<std::size_t>(pieces * panels.piece) + kPanelSlack);
+  std::uint8_t* const all =
+      panels_of_thread.bytes(static_cast<std::size_t>(pieces * panels.piece) + kPanelSlack);
   parallel_for(threads, [&](std::int64_t i) {
     for (std::int64_t p = pieces * i / threads; p < pieces * (i + 1) / threads; ++p)
       panels.kind.pack(work, p / tiles, p % tiles, all + p * panels.piece);

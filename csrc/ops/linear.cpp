@@ -20,8 +20,9 @@ LinearArgs of_product(const Product& product, const LinearArgs& args) {
 }
 
 bool all_finite(const LinearArgs& args, std::uint64_t k) {
-  return active_kernels().tokens(args.dtype).all_finite(args.x, args.x_stride, args.m,
-                                                        static_cast<std::int64_t>(k));
+  return active_kernels()
+      .tokens(args.dtype)
+      .all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(k));
 }
 
 // combine: what is done with args.residual.
@@ -37,7 +38,8 @@ void combined(const PackedView& w, const LinearArgs& args, Combine combine) {
 // One set of panels serves both.
 bool same_panels(const PackedHeader& a, const Plan& p, const PackedHeader& b, const Plan& q) {
   return p.row->panel == q.row->panel && p.row->needs == q.row->needs && p.tokens == q.tokens &&
-         p.last->width == q.last->width && a.format == b.format && a.k == b.k && a.tile_cols == b.tile_cols && a.unit.cols == b.unit.cols;
+         p.last->width == q.last->width && a.format == b.format && a.k == b.k && a.tile_cols == b.tile_cols &&
+         a.unit.cols == b.unit.cols;
 }
 
 // And one split of the work.

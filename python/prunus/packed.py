@@ -96,7 +96,7 @@ class PackedWeight:
         return _core.unpack(self.buffer)
 
     def explain(self, m: int, finite: bool = True) -> dict[str, Any]:
-        """How `prunus.linear` would run m tokens now: isa, kernels, tokens per pass, passes, threads, balance.
+        """How `prunus.linear` would run m tokens now: kernels, tokens per pass, threads, balance.
 
         kernel and last_kernel (of the last pass, which may be narrower) are names of `_core.kernels()`: the
         function of that name is in csrc/kernels/linear. reason: why this kernel. balance: the work of a

@@ -1,4 +1,5 @@
-// col8: u8 order[groups * 8] | u8 steps[groups] | pad to 8 | per group: values [steps][8], u8 columns [steps][8]
+// col8: u8 order[groups * 8] | u8 steps[groups] | pad to 8 | per group: values [steps][8], u8 columns
+// [steps][8]
 struct Col8Layout {
   static constexpr int lanes = 8;  // rows of a group
   int groups;

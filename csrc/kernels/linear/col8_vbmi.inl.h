@@ -130,6 +130,6 @@ void col8_vbmi(const TileArgs& args) {
     alignas(64) float x[ActivationTables::most] = {};
     __builtin_memcpy(x, a.panel + i * kFewPanel, static_cast<std::size_t>(a.cols) * sizeof(float));
     a.cols > 128 ? col8_tables<Value, true>(t, a.scales, a.rows, x, a.acc + i * kFewRows)
-               : col8_tables<Value, false>(t, a.scales, a.rows, x, a.acc + i * kFewRows);
+                 : col8_tables<Value, false>(t, a.scales, a.rows, x, a.acc + i * kFewRows);
   }
 }

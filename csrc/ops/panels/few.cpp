@@ -1,5 +1,5 @@
-// Panel "few": rows are the lanes. [tokens][kFewPanel], sums [tokens][kFewRows]. All tokens are one strip; the
-// kernel may take more than there are, and what it adds for those is not stored.
+// Panel "few": rows are the lanes. [tokens][kFewPanel], sums [tokens][kFewRows]. All tokens are one strip;
+// the kernel may take more than there are, and what it adds for those is not stored.
 #include <cstring>
 
 #include "ops/panels/panel.h"

@@ -17,9 +17,10 @@ struct Fit {
 
 Fit forced_block(const Dense& w, const Sample& sample, Dtype dtype) {
   const BlockFit block = best_block(w, sample, dtype);
-  check_value(block.filled >= threshold::kForcedFull,
-              expected_got("format", "nonzeros that fill aligned blocks by more than half for 'block'",
-                           "blocks filled by " + std::to_string(static_cast<int>(block.filled * 100)) + " %"));
+  check_value(
+      block.filled >= threshold::kForcedFull,
+      expected_got("format", "nonzeros that fill aligned blocks by more than half for 'block'",
+                   "blocks filled by " + std::to_string(static_cast<int>(block.filled * 100)) + " %"));
   return {Format::block, block.unit};
 }
 
@@ -76,12 +77,16 @@ std::int32_t tile_cols(std::int64_t k, double share, const Fit& fit) {
     case Format::bitmap:
       return k < kBitmapColumns ? even_tiles(k, kBitmapColumns) : kBitmapColumns;
     case Format::nm:
-      return even_groups(k, share > kDense ? kDenseColumns : share > kSparse ? kColumns : kSparseColumns,
+      return even_groups(k,
+                         share > kDense    ? kDenseColumns
+                         : share > kSparse ? kColumns
+                                           : kSparseColumns,
                          fit.unit.cols);
     case Format::block:
-      return even_groups(k, fit.unit.rows >= kSharedRows ? kTallColumns
-                            : fit.unit.rows == 2         ? kPairColumns
-                                                         : kFlatColumns,
+      return even_groups(k,
+                         fit.unit.rows >= kSharedRows ? kTallColumns
+                         : fit.unit.rows == 2         ? kPairColumns
+                                                      : kFlatColumns,
                          fit.unit.cols);
   }
   __builtin_unreachable();

@@ -39,9 +39,9 @@ Plan strips(const Search& search, std::int64_t m, std::int32_t most, const char*
 
 Plan bitmap_plan(const Search& search, std::int64_t m) {
   using namespace threshold;
-  const bool few = m <= thresholds(search.kernels.isa).expand_always ||
-                   (m <= kMaxRowTokens &&
-                    share_kept(search.h) > kExpandBase + kExpandPerToken * static_cast<double>(m));
+  const bool few =
+      m <= thresholds(search.kernels.isa).expand_always ||
+      (m <= kMaxRowTokens && share_kept(search.h) > kExpandBase + kExpandPerToken * static_cast<double>(m));
   if (few)
     if (const Row* row = search.row(Panel::rows, static_cast<std::int32_t>(m)))
       return single(row, "few tokens for its share of kept weights: rows are expanded, zeros multiplied");

@@ -23,8 +23,9 @@ struct BlockFloats {
   int stride;
 };
 template <typename Value>
-inline BlockFloats chunk_floats(const std::uint8_t* values, int vectors, int lanes, const std::uint8_t* scales,
-                           const std::uint8_t* rows_of, int rows, float* room) {
+inline BlockFloats chunk_floats(const std::uint8_t* values, int vectors, int lanes,
+                                const std::uint8_t* scales, const std::uint8_t* rows_of, int rows,
+                                float* room) {
   if (Value::plain) return {values, lanes * 4};
   const Vec8 scale = scales ? lane_scales(scales, rows_of, rows) : Vec8::set(1.0f);
   for (int q = 0; q < vectors; ++q, values += lanes * Value::size) {
@@ -47,7 +48,7 @@ inline void for_each_chunk(const BlockTile& t, const std::uint8_t* scales, int r
       std::uint8_t rows_of[8];
       chunk_rows(t, g, chunk, rows_of);
       const BlockFloats floats = chunk_floats<Value>(values + chunk * 8 * Value::size, steps * t.c, t.lanes,
-                                                scales, rows_of, rows, room);
+                                                     scales, rows_of, rows, room);
       fn(rows_of, floats, columns, steps);
     }
     values = columns + steps * t.per_group;
@@ -150,6 +151,7 @@ void block_careful(const TileArgs& args) {
           for (int i = 0; i < 8; ++i)  // the zero column behind the last for what lies outside
             ids[e * 8 + i] = static_cast<std::uint8_t>(of_step[i >> t.shift] + e % t.c);
         }
-        walk_careful(rows_of, reinterpret_cast<const std::uint8_t*>(values), ids, steps * t.c, a.panel, a.acc);
+        walk_careful(rows_of, reinterpret_cast<const std::uint8_t*>(values), ids, steps * t.c, a.panel,
+                     a.acc);
       });
 }
