@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus import _core
-from prunus._arrays import as_array
+import prunus._core as _core
+from prunus._tools.arrays import as_array
 
 if TYPE_CHECKING:
     import torch

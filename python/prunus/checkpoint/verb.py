@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from prunus._checkpoint_file import DTYPES, Saved, SparseEntry, read, write
-from prunus._running import check_model
+from prunus._tools.running import check_model
+from prunus.checkpoint.file import DTYPES, Saved, SparseEntry, read, write
 from prunus.families import weight_matrix
-from prunus.fuse import fuse_
 from prunus.nn import SparseLinear
-from prunus.nn_fused import Fused
-from prunus.nn_shared import SharedLinear
+from prunus.nn.fuse import fuse_
+from prunus.nn.fused import Fused
+from prunus.nn.shared import SharedLinear
 from prunus.packed import PackedWeight, pack
 from prunus.prune.fold import folded
 from prunus.shrink.geometry import apply_geometry_, geometry

@@ -12,8 +12,8 @@ from torch import Tensor, is_grad_enabled, nn
 from prunus._core import FormatError
 from prunus.families import weight_matrix
 from prunus.ops import activation_number
-from prunus.ops_autograd import linear_with_gradient
-from prunus.ops_torch import buffer_tensor, linear_op
+from prunus.ops.autograd import linear_with_gradient
+from prunus.ops.torch_ops import buffer_tensor, linear_op
 from prunus.packed import PackedWeight, pack
 
 if TYPE_CHECKING:
