@@ -19,6 +19,8 @@ from prunus.packed import PackedWeight, pack
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from prunus.packed import DtypeLike
+
 __all__ = ["SparseLinear"]
 
 
@@ -80,7 +82,7 @@ class SparseLinear(nn.Module):
         cls,
         linear: nn.Module,
         mask: Tensor | None = None,
-        dtype: str | None = None,
+        dtype: DtypeLike | None = None,
         format: str = "auto",
         activation: str | None = None,
     ) -> Self:
