@@ -5,47 +5,62 @@
 #include "core/check.h"
 #include "core/isa.h"
 #include "core/parallel.h"
-#include "kernels/kernel_list.h"
+#include "kernels/kernels.h"
+#include "ops/execute.h"
 
 namespace prunus::bindings {
 
 namespace {
 
-// format_valuetype_tokens; every isa has all of them.
+// Names of the tile kernels of the active isa, those of the lowest isa first.
 py::list kernel_names() {
   py::list names;
-  for (const std::string value : {
-#define PRUNUS_TYPE(index, type) #type,
-           PRUNUS_VALUES(PRUNUS_TYPE)
-#undef PRUNUS_TYPE
-       }) {
-#define PRUNUS_NAME(index, tokens) names.append("col8_few_" + value + "_" #tokens);
-    PRUNUS_COL8_TOKENS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-#define PRUNUS_NAME(index, tokens) names.append("col8_" + value + "_" #tokens);
-    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-#define PRUNUS_NAME(index, tokens) names.append("bitmap_rows_" + value + "_" #tokens);
-    PRUNUS_ROW_TOKENS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-#define PRUNUS_NAME(index, tokens) names.append("bitmap_" + value + "_" #tokens);
-    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-#define PRUNUS_NAME(index, tokens) names.append("nm_" + value + "_" #tokens);
-    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-#define PRUNUS_NAME(index, tokens) names.append("nm_few_" + value + "_" #tokens);
-    PRUNUS_FEW_TOKENS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-#define PRUNUS_NAME(index, tokens) names.append("block_" + value + "_" #tokens);
-    PRUNUS_STRIP_WIDTHS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-#define PRUNUS_NAME(index, tokens) names.append("block_few_" + value + "_" #tokens);
-    PRUNUS_FEW_TOKENS(PRUNUS_NAME)
-#undef PRUNUS_NAME
-    for (const char* format : {"nm", "block"}) names.append(std::string(format) + "_careful_" + value);
-  }
+  for (const Row* row : active_kernels().rows)
+    if (row->op == Op::tile) names.append(row->name);
   return names;
+}
+
+const char* panel_name(Panel panel) {
+  switch (panel) {
+    case Panel::none:
+      return "none";
+    case Panel::strip:
+      return "strip";
+    case Panel::rows:
+      return "rows";
+    case Panel::few:
+      return "few";
+  }
+  __builtin_unreachable();
+}
+
+const char* needs_name(Needs needs) {
+  switch (needs) {
+    case Needs::any:
+      return "any";
+    case Needs::finite_for_holes:
+      return "finite_for_holes";
+    case Needs::finite:
+      return "finite";
+  }
+  __builtin_unreachable();
+}
+
+// The rows of the tile kernels of the active isa (kernels/row.h), for tests.
+py::list kernel_rows() {
+  py::list rows;
+  for (const Row* row : active_kernels().rows) {
+    if (row->op != Op::tile) continue;
+    py::dict d;
+    d["name"] = row->name;
+    d["format"] = format_name(row->format);
+    d["dtype"] = dtype_name(row->type);
+    d["panel"] = panel_name(row->panel);
+    d["needs"] = needs_name(row->needs);
+    d["tokens"] = row->width;
+    rows.append(d);
+  }
+  return rows;
 }
 
 }  // namespace
@@ -67,6 +82,8 @@ void register_core(py::module_& m) {
   });
   m.def("active_isa", [] { return isa_name(active_isa()); });
   m.def("kernels", &kernel_names);
+  m.def("kernel_rows", &kernel_rows);
+  m.def("last_kernels", &last_kernels);
   m.def("set_isa", &set_isa, py::arg("isa"));
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("threads"));

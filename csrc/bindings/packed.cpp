@@ -9,7 +9,7 @@
 #include "core/check.h"
 #include "formats/pack.h"
 #include "ops/execute.h"
-#include "ops/plan.h"
+#include "ops/policy/policy.h"
 
 namespace prunus::bindings {
 namespace {
@@ -69,13 +69,15 @@ py::dict info(const Bytes& buffer) {
   return d;
 }
 
-py::dict explain(const Bytes& buffer, std::int64_t m) {
+py::dict explain(const Bytes& buffer, std::int64_t m, bool finite) {
   check_value(m >= 0, expected_got("m", "a number of tokens >= 0", std::to_string(m)));
   const PackedView w = header_of(buffer);
-  const Plan plan = make_plan(w, std::max<std::int64_t>(m, 1), true);
+  const Plan plan = make_plan(w, std::max<std::int64_t>(m, 1), finite);
   py::dict d;
   d["isa"] = isa_name(plan.kernels->isa);
-  d["kernel"] = kernel_name(w.header, plan);
+  d["kernel"] = plan.row->name;
+  d["last_kernel"] = plan.last->name;
+  d["reason"] = plan.reason;
   d["tokens"] = plan.tokens;
   d["passes"] = (m + plan.tokens - 1) / plan.tokens;
   d["threads"] = plan.threads;
@@ -105,7 +107,7 @@ void register_packed(py::module_& m) {
   m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
         py::arg("stored_dtype") = "float32", py::arg("format") = "auto");
   m.def("packed_info", &info, py::arg("buffer").noconvert());
-  m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"));
+  m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"), py::arg("finite") = true);
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());
 }

@@ -8,8 +8,13 @@
 
 namespace prunus {
 
-// The numbers are written to disk in packed headers: never renumber, only append.
-enum class Dtype : std::uint8_t { f32 = 1, f64 = 2, f16 = 3, bf16 = 4, i8 = 5 };
+enum class Dtype : std::uint8_t {
+#define X(type, number, name, bytes) type = number,
+#include "core/dtypes.def"
+#undef X
+};
+
+inline constexpr int kDtypes = 8;  // room for all numbers, in tables by dtype
 
 struct f16_t {
   std::uint16_t bits;
@@ -20,38 +25,31 @@ struct bf16_t {
 
 inline const char* dtype_name(Dtype d) {
   switch (d) {
-    case Dtype::f32:
-      return "float32";
-    case Dtype::f64:
-      return "float64";
-    case Dtype::f16:
-      return "float16";
-    case Dtype::bf16:
-      return "bfloat16";
-    case Dtype::i8:
-      return "int8";
+#define X(type, number, name, bytes) \
+  case Dtype::type:                  \
+    return name;
+#include "core/dtypes.def"
+#undef X
   }
-  return "?";
+  __builtin_unreachable();
 }
 
 inline std::size_t dtype_size(Dtype d) {
   switch (d) {
-    case Dtype::f32:
-      return 4;
-    case Dtype::f64:
-      return 8;
-    case Dtype::f16:
-    case Dtype::bf16:
-      return 2;
-    case Dtype::i8:
-      return 1;
+#define X(type, number, name, bytes) \
+  case Dtype::type:                  \
+    return bytes;
+#include "core/dtypes.def"
+#undef X
   }
-  return 0;
+  __builtin_unreachable();
 }
 
 inline Dtype dtype_from_name(const std::string& name) {
-  for (Dtype d : {Dtype::f32, Dtype::f64, Dtype::f16, Dtype::bf16, Dtype::i8})
-    if (name == dtype_name(d)) return d;
+#define X(type, number, dtype, bytes) \
+  if (name == dtype) return Dtype::type;
+#include "core/dtypes.def"
+#undef X
   throw ValueError(expected_got("dtype", "float32, float64, float16, bfloat16 or int8", name));
 }
 

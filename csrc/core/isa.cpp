@@ -1,5 +1,6 @@
 #include "core/isa.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 
@@ -8,26 +9,56 @@
 namespace prunus {
 namespace {
 
+constexpr Isa kAllIsas[] = {
+#define X(word, number, below) Isa::word,
+#include "core/isas.def"
+#undef X
+};
+
 constexpr int kUnset = -1;
 std::atomic<int> forced{kUnset};
 
+// libgcc's cpuid check includes the OS bits (XGETBV), so a kernel without AVX-512 state is not fooled.
+bool cpu_has(Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      return true;
+#if defined(__x86_64__)
+    case Isa::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+    case Isa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    case Isa::avx512icl:
+      return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+             __builtin_cpu_supports("avx512vnni");
+    case Isa::neon:
+      return false;
+#else
+    case Isa::avx2:
+    case Isa::avx512:
+    case Isa::avx512icl:
+      return false;
+    case Isa::neon:
+#  if defined(__aarch64__)
+      return true;
+#  else
+      return false;
+#  endif
+#endif
+  }
+  return false;
+}
+
 std::vector<Isa> detect() {
-  std::vector<Isa> found{Isa::scalar};
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  // libgcc's cpuid check includes the OS bits (XGETBV), so a kernel without AVX-512 state is not fooled.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
-  if (avx2) found.push_back(Isa::avx2);
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (avx512) found.push_back(Isa::avx512);
-  if (avx512 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
-      __builtin_cpu_supports("avx512vnni"))
-    found.push_back(Isa::avx512icl);
-#elif defined(__aarch64__)
-  found.push_back(Isa::neon);
 #endif
+  std::vector<Isa> found;
+  const auto has = [&](Isa isa) { return std::find(found.begin(), found.end(), isa) != found.end(); };
+  for (const Isa isa : kAllIsas)  // an isa counts only on top of those below it
+    if (cpu_has(isa) && (isa == Isa::scalar || has(isa_below(isa)))) found.push_back(isa);
   return found;
 }
 
@@ -45,18 +76,24 @@ Isa isa_from_name(const char* argument, const std::string& name) {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
-    case Isa::scalar:
-      return "scalar";
-    case Isa::avx2:
-      return "avx2";
-    case Isa::avx512:
-      return "avx512";
-    case Isa::avx512icl:
-      return "avx512icl";
-    case Isa::neon:
-      return "neon";
+#define X(word, number, below) \
+  case Isa::word:              \
+    return #word;
+#include "core/isas.def"
+#undef X
   }
-  return "?";
+  __builtin_unreachable();
+}
+
+Isa isa_below(Isa isa) {
+  switch (isa) {
+#define X(word, number, below) \
+  case Isa::word:              \
+    return Isa::below;
+#include "core/isas.def"
+#undef X
+  }
+  __builtin_unreachable();
 }
 
 const std::vector<Isa>& available_isas() {

@@ -5,10 +5,16 @@
 
 namespace prunus {
 
-// avx512icl: what Ice Lake added to avx512 (here VBMI, VBMI2 and VNNI).
-enum class Isa { scalar = 0, avx2 = 1, avx512 = 2, neon = 3, avx512icl = 4 };
+enum class Isa {
+#define X(word, number, below) word = number,
+#include "core/isas.def"
+#undef X
+};
 
 const char* isa_name(Isa isa);
+
+// The isa whose kernels serve where this one has none; scalar is below itself.
+Isa isa_below(Isa isa);
 
 // Isas that this binary holds and this CPU (and its OS) can run, worst first; always has scalar.
 const std::vector<Isa>& available_isas();

@@ -1,10 +1,9 @@
-// bitmap: one bit per weight, then the kept values of each row. Byte diagram in csrc/README.md.
+// bitmap: one bit per weight, then the kept values of each row. Its bytes: layout/bitmap.inl.h and the
+// diagram in README.md.
 //
 // For sparsities where an 8-bit column costs more than its share of the bits (1 / (1 - s) bits per nonzero),
 // and where walking nonzeros one by one costs more than expanding eight weights at once.
-//
-//   u64 bits[rows], bit j: column j is kept (tiles are 64 columns wide) | values, rows one after another |
-//   pad to 8 | 32 zero bytes, because the kernels load whole vectors of values
+// Bit j: column j is kept.
 #include <cstring>
 
 #include "formats/bits.h"
@@ -14,12 +13,11 @@
 namespace prunus {
 namespace {
 
-constexpr std::uint64_t kSlack = 32;
-constexpr std::int32_t kTileCols = 64;
+#include "formats/layout/bitmap.inl.h"
 
-std::uint64_t head_bytes(int rows) { return 8 * static_cast<std::uint64_t>(rows); }
+std::uint64_t head_bytes(int rows) { return static_cast<std::uint64_t>(BitmapLayout::values_at(rows)); }
 std::uint64_t total_bytes(int rows, std::uint64_t nnz, Dtype dtype) {
-  return head_bytes(rows) + (nnz * dtype_size(dtype) + 7) / 8 * 8 + kSlack;
+  return head_bytes(rows) + (nnz * dtype_size(dtype) + 7) / 8 * 8 + BitmapLayout::slack;
 }
 
 std::uint64_t size(const TileRows& tile, Dtype dtype) {
@@ -48,7 +46,7 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
                    const std::uint8_t* scales, const Target* to) {
   const int rows = shape.rows, cols = shape.cols;
   const std::uint64_t head = head_bytes(rows);
-  require(head + kSlack <= bytes, "offsets", "tiles that hold their bits");
+  require(head + BitmapLayout::slack <= bytes, "offsets", "tiles that hold their bits");
   std::uint64_t nnz = 0;
   for (int r = 0; r < rows; ++r) {
     std::uint64_t bits;
@@ -61,7 +59,7 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
     for (int r = 0; r < rows; ++r) {
       std::uint64_t bits;
       std::memcpy(&bits, tile + r * 8, sizeof bits);
-      require(cols == kTileCols || bits >> cols == 0, "bits", "no bits past the last column");
+      require(cols == BitmapLayout::most_cols || bits >> cols == 0, "bits", "no bits past the last column");
       if (!to) continue;
       const float scale = scale_at(scales, r);
       for (; bits != 0; bits &= bits - 1, value += dtype_size(type()))
@@ -71,12 +69,8 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
   return nnz;
 }
 
-std::int32_t tile_cols(std::int64_t k, double, Unit) {
-  return k < kTileCols ? even_tiles(k, kTileCols) : kTileCols;
-}
-
 }  // namespace
 
-const TileCodec kBitmapCodec{size, nullptr, write, read, tile_cols};
+const TileCodec kBitmapCodec{size, nullptr, write, read};
 
 }  // namespace prunus

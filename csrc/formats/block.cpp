@@ -1,11 +1,8 @@
-// block: r x c weights share one 8-bit column. Byte diagram in csrc/README.md.
+// block: r x c weights share one 8-bit column. Its bytes: layout/block.inl.h and the diagram in README.md.
 //
 // The rows of blocks of a tile are sorted by their number of blocks and walked in lock-step, as many of them
 // as make 8 lanes (one, of r lanes, for taller blocks): a group. Step q of a group holds the q-th block of
 // each, column by column, so that a vector of values has one activation (or few) to be multiplied with.
-//
-//   u8 order[groups * G] | u8 steps[groups] | pad to 8 | per group: values [steps][c][lanes], then u8 columns
-//   [steps][G], the first column of each block | pad to 8
 //
 // A column id of c * ceil(cols / c) is padding: there the panel is zero. Zeros of w inside a block are stored
 // (holes).
@@ -19,24 +16,14 @@
 namespace prunus {
 namespace {
 
-struct Parts {
-  int r, c;
-  int per_group, lanes;  // rows of blocks and rows of w in a group
-  int groups, end;       // end: the column id of padding
-  Parts(int rows, int cols, Unit unit)
-      : r(unit.rows), c(unit.cols), per_group(r < 8 ? 8 / r : 1), lanes(per_group * r) {
-    groups = (rows + lanes - 1) / lanes;
-    end = round_up(cols, c);
-  }
-  std::uint64_t head_bytes() const {
-    return static_cast<std::uint64_t>(round_up(groups * (per_group + 1), 8));
-  }
-  std::uint64_t step_values() const {
-    return static_cast<std::uint64_t>(c) * static_cast<std::uint64_t>(lanes);
-  }
-  std::uint64_t step_bytes(Dtype dtype) const {
-    return step_values() * dtype_size(dtype) + static_cast<std::uint64_t>(per_group);
-  }
+#include "formats/layout/block.inl.h"
+
+int bytes_of(Dtype dtype) { return static_cast<int>(dtype_size(dtype)); }
+
+// With `end`: the column id of padding.
+struct Parts : BlockLayout {
+  int end;
+  Parts(int rows, int cols, Unit unit) : BlockLayout(rows, unit), end(round_up(cols, c)) {}
 };
 
 // Which block columns of every row of blocks hold a nonzero.
@@ -62,9 +49,9 @@ std::uint64_t size(const TileRows& tile, Dtype dtype) {
   Occupied occupied;
   find_blocks(tile, p, occupied);
   const Order o = sort_by_count(occupied.count, (tile.rows + p.r - 1) / p.r);
-  std::uint64_t steps = 0;
-  for (int g = 0; g < p.groups; ++g) steps += static_cast<std::uint64_t>(o.count[g * p.per_group]);
-  return (p.head_bytes() + steps * p.step_bytes(dtype) + 7) / 8 * 8;
+  int steps = 0;
+  for (int g = 0; g < p.groups; ++g) steps += o.count[g * p.per_group];
+  return static_cast<std::uint64_t>(round_up(p.head_bytes() + p.group_bytes(steps, bytes_of(dtype)), 8));
 }
 
 // Only those inside the matrix: what lies outside meets zero activations or rows that are not stored.
@@ -98,12 +85,12 @@ void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t*
   find_blocks(tile, p, occupied);
   const Order o = sort_by_count(occupied.count, (tile.rows + p.r - 1) / p.r);
   std::memset(out, 0, size(tile, dtype));
-  std::memcpy(out, o.row, static_cast<std::size_t>(p.groups * p.per_group));
+  std::memcpy(out, o.row, static_cast<std::size_t>(p.steps_at()));
   std::uint8_t* values = out + p.head_bytes();
   for (int g = 0; g < p.groups; ++g) {
     const int steps = o.count[g * p.per_group];
-    std::uint8_t* columns = values + static_cast<std::size_t>(steps) * p.step_values() * dtype_size(dtype);
-    out[p.groups * p.per_group + g] = static_cast<std::uint8_t>(steps);
+    std::uint8_t* columns = values + p.value_bytes(steps, bytes_of(dtype));
+    out[p.steps_at() + g] = static_cast<std::uint8_t>(steps);
     std::memset(columns, p.end, static_cast<std::size_t>(steps * p.per_group));
     for (int b = 0; b < p.per_group; ++b) {
       const int at = g * p.per_group + b, first_row = o.row[at] * p.r;
@@ -151,19 +138,18 @@ std::uint64_t read_block_row(const BlockRow& b, const Parts& p, const TileShape&
 std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
                    const std::uint8_t* scales, const Target* to) {
   const Parts p(shape.rows, shape.cols, shape.unit);
-  std::uint64_t used = p.head_bytes(), nnz = 0;
+  std::uint64_t used = static_cast<std::uint64_t>(p.head_bytes()), nnz = 0;
   require(used <= bytes, "offsets", "tiles that hold their row order");
-  check_order(tile, p.groups * p.per_group);
-  const std::uint8_t* counts = tile + p.groups * p.per_group;
+  check_order(tile, p.steps_at());
+  const std::uint8_t* counts = tile + p.steps_at();
   for (int g = 0; g < p.groups; ++g) {
     const int steps = counts[g];
     require(steps <= p.end / p.c && (g == 0 || steps <= counts[g - 1]), "steps",
             "descending counts within the tile");
     const std::uint8_t* values = tile + used;
-    used += static_cast<std::uint64_t>(steps) * p.step_bytes(dtype);
+    used += static_cast<std::uint64_t>(p.group_bytes(steps, bytes_of(dtype)));
     require(used <= bytes, "steps", "groups that fit their tile");
-    const std::uint8_t* columns =
-        values + static_cast<std::uint64_t>(steps) * p.step_values() * dtype_size(dtype);
+    const std::uint8_t* columns = values + p.value_bytes(steps, bytes_of(dtype));
     for (int b = 0; b < p.per_group; ++b)
       nnz += read_block_row({values, columns, steps, b, tile[g * p.per_group + b] * p.r}, p, shape, dtype,
                             scales, to);
@@ -172,18 +158,8 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
   return nnz;
 }
 
-// A panel should stay in L1. Strips of taller blocks are narrow (registers hold several rows instead), so
-// they are longer.
-std::int32_t tile_cols(std::int64_t k, double, Unit unit) {
-  return even_tiles((k + unit.cols - 1) / unit.cols, (unit.rows >= 4   ? 240
-                                                      : unit.rows == 2 ? 112
-                                                                       : 80) /
-                                                         unit.cols) *
-         unit.cols;
-}
-
 }  // namespace
 
-const TileCodec kBlockCodec{size, slots, write, read, tile_cols};
+const TileCodec kBlockCodec{size, slots, write, read};
 
 }  // namespace prunus

@@ -1,11 +1,9 @@
-// nm: n slots for every m consecutive columns of every row. Byte diagram in csrc/README.md.
+// nm: n slots for every m consecutive columns of every row. Its bytes: layout/nm.inl.h and the diagram in
+// README.md.
 //
 // The count is constant, so nothing is scanned, sorted or counted: 8 rows are taken at a time (the lanes of
 // one vector) and step q of such a block holds slot q % n of the columns (q / n) * m .. + m. A position is 2,
 // 3 or 4 bits, so that one vector permutation of the group's m activations feeds eight rows.
-//
-//   per 8 rows: values [steps][8], then positions [steps], 8 of them in 2, 3 or 4 bytes | at least 2 bytes,
-//   because kernels read positions by four bytes | pad to 8
 //
 // Slots beyond a row's nonzeros come after them and hold value 0 at position 0: a hole.
 #include <cstring>
@@ -16,40 +14,27 @@
 namespace prunus {
 namespace {
 
-constexpr std::uint64_t kSlack = 2;
+#include "formats/layout/nm.inl.h"
 
-struct Parts {
-  int blocks, steps, position_bits;
-  std::uint64_t block_bytes(Dtype dtype) const {
-    return static_cast<std::uint64_t>(steps) *
-           (8 * dtype_size(dtype) + static_cast<std::uint64_t>(position_bits));
-  }
-  std::uint64_t bytes(Dtype dtype) const {
-    return (static_cast<std::uint64_t>(blocks) * block_bytes(dtype) + kSlack + 7) / 8 * 8;
-  }
-};
-Parts parts(int rows, int cols, Unit unit) {
-  const int groups = (cols + unit.cols - 1) / unit.cols;
-  return {(rows + 7) / 8, groups * unit.rows, unit.cols <= 4 ? 2 : unit.cols <= 8 ? 3 : 4};
-}
+int bytes_of(Dtype dtype) { return static_cast<int>(dtype_size(dtype)); }
 
 std::uint64_t size(const TileRows& tile, Dtype dtype) {
-  return parts(tile.rows, tile.cols, tile.unit).bytes(dtype);
+  return static_cast<std::uint64_t>(NmLayout(tile.rows, tile.cols, tile.unit).bytes(bytes_of(dtype)));
 }
 
 std::uint64_t slots(const TileRows& tile) {
   return static_cast<std::uint64_t>(tile.rows) *
-         static_cast<std::uint64_t>(parts(tile.rows, tile.cols, tile.unit).steps);
+         static_cast<std::uint64_t>(NmLayout(tile.rows, tile.cols, tile.unit).steps);
 }
 
 void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out) {
-  const Parts p = parts(tile.rows, tile.cols, tile.unit);
+  const NmLayout p(tile.rows, tile.cols, tile.unit);
   const int n = tile.unit.rows, m = tile.unit.cols;
-  std::memset(out, 0, p.bytes(dtype));
+  std::memset(out, 0, static_cast<std::size_t>(p.bytes(bytes_of(dtype))));
   for (int r = 0; r < tile.rows; ++r) {
     const int lane = r % 8, at_bit = lane * p.position_bits;
-    std::uint8_t* values = out + static_cast<std::uint64_t>(r / 8) * p.block_bytes(dtype);
-    std::uint8_t* positions = values + static_cast<std::uint64_t>(p.steps) * 8 * dtype_size(dtype);
+    std::uint8_t* values = out + r / 8 * p.block_bytes(bytes_of(dtype));
+    std::uint8_t* positions = values + p.value_bytes(bytes_of(dtype));
     int group = -1, step = 0;
     for (int q = 0; q < tile.count[r]; ++q) {
       const int c = tile.columns[r][q];
@@ -73,13 +58,14 @@ int position(const std::uint8_t* positions, int step, int lane, int position_bit
 
 std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
                    const std::uint8_t* scales, const Target* to) {
-  const Parts p = parts(shape.rows, shape.cols, shape.unit);
+  const NmLayout p(shape.rows, shape.cols, shape.unit);
   const int n = shape.unit.rows, m = shape.unit.cols;
-  require(p.bytes(dtype) == bytes, "offsets", "tiles of n values for every m columns");
+  require(static_cast<std::uint64_t>(p.bytes(bytes_of(dtype))) == bytes, "offsets",
+          "tiles of n values for every m columns");
   std::uint64_t nnz = 0;
   for (int r = 0; r < p.blocks * 8; ++r) {
-    const std::uint8_t* values = tile + static_cast<std::uint64_t>(r / 8) * p.block_bytes(dtype);
-    const std::uint8_t* positions = values + static_cast<std::uint64_t>(p.steps) * 8 * dtype_size(dtype);
+    const std::uint8_t* values = tile + r / 8 * p.block_bytes(bytes_of(dtype));
+    const std::uint8_t* positions = values + p.value_bytes(bytes_of(dtype));
     for (int q = 0, last = -1; q < p.steps; ++q) {
       if (q % n == 0) last = -1;
       const std::uint8_t* at = values + static_cast<std::size_t>(q * 8 + r % 8) * dtype_size(dtype);
@@ -95,17 +81,8 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
   return nnz;
 }
 
-// Whole groups. Of the denser, 64 columns of 64 tokens fill half of L1 (as for the bitmap).
-std::int32_t tile_cols(std::int64_t k, double density, Unit unit) {
-  return even_tiles((k + unit.cols - 1) / unit.cols, (density > 0.25   ? 64
-                                                      : density > 0.15 ? 96
-                                                                       : 192) /
-                                                         unit.cols) *
-         unit.cols;
-}
-
 }  // namespace
 
-const TileCodec kNmCodec{size, slots, write, read, tile_cols};
+const TileCodec kNmCodec{size, slots, write, read};
 
 }  // namespace prunus

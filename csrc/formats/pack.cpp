@@ -5,17 +5,17 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "core/parallel.h"
 #include "formats/bits.h"
-#include "formats/structure.h"
 #include "formats/tiles.h"
 #include "formats/values.h"
 
 namespace prunus {
 namespace {
 
-KeptBits find_kept(const Dense& w) {
+KeptBits kept_bits(const Dense& w) {
   KeptBits kept;
   kept.words = (w.k + 63) / 64 + 1;
   kept.bits.resize(static_cast<std::size_t>(w.n * kept.words));
@@ -121,30 +121,33 @@ void for_each_tile(const Dense& w, const KeptBits& kept, const Geometry& geo, Re
   });
 }
 
-// As tall as one byte allows, but at least 4 of them, so that threads have something to share.
-std::int32_t choose_tile_rows(std::int64_t n, std::int32_t multiple) {
-  const std::int32_t target = n >= 4 * kMaxTileRows ? kMaxTileRows : static_cast<std::int32_t>((n + 3) / 4);
-  return round_up(even_tiles(n, std::max(target, 1)), multiple);
-}
-
 }  // namespace
 
-Layout plan_pack(const Dense& w, Dtype dtype, const Format* format) {
+Kept find_kept(const Dense& w) {
+  KeptBits bits = kept_bits(w);
+  const std::uint64_t count = count_kept(bits);
+  return {std::move(bits), count};
+}
+
+double density(const Dense& w, const Kept& kept) {
+  return kept.count == 0
+             ? 0
+             : static_cast<double>(kept.count) / (static_cast<double>(w.n) * static_cast<double>(w.k));
+}
+
+Layout plan_layout(const Dense& w, Dtype dtype, Kept kept, const Choice& choice) {
   Layout layout{};
-  layout.kept = find_kept(w);
+  layout.kept = std::move(kept.bits);
   if (dtype == Dtype::i8) layout.scales = find_scales(w, layout.kept);
   PackedHeader& h = layout.header;
-  h.nnz = count_kept(layout.kept);
-  const double density =
-      h.nnz ? static_cast<double>(h.nnz) / (static_cast<double>(w.n) * static_cast<double>(w.k)) : 0;
-  const Structure structure = find_structure(w, layout.kept, dtype, h.nnz, format);
-  h.format = structure.format;
-  h.unit = structure.unit;
+  h.nnz = kept.count;
+  h.format = choice.format;
+  h.unit = choice.unit;
   h.dtype = dtype;
   h.n = static_cast<std::uint64_t>(w.n);
   h.k = static_cast<std::uint64_t>(w.k);
-  h.tile_rows = static_cast<std::uint16_t>(choose_tile_rows(w.n, group_rows(h)));
-  h.tile_cols = static_cast<std::uint16_t>(codec(h.format).tile_cols(w.k, density, h.unit));
+  h.tile_rows = static_cast<std::uint16_t>(choice.tile_rows);
+  h.tile_cols = static_cast<std::uint16_t>(choice.tile_cols);
 
   const Geometry geo = geometry(h);
   layout.offsets.assign(static_cast<std::size_t>(geo.row_tiles() * geo.col_tiles() + 1), 0);

@@ -24,6 +24,20 @@ struct KeptBits {
   const std::uint64_t* row(std::int64_t r) const { return bits.data() + r * words; }
 };
 
+struct Kept {
+  KeptBits bits;
+  std::uint64_t count;
+};
+Kept find_kept(const Dense& w);
+double density(const Dense& w, const Kept& kept);  // share of kept weights
+
+// How w is to be stored: decided by ops/policy.
+struct Choice {
+  Format format;
+  Unit unit;
+  std::int32_t tile_rows, tile_cols;
+};
+
 // Two steps so that the caller owns the buffer: plan its bytes, then fill them. Both parallel.
 struct Layout {
   PackedHeader header;
@@ -32,8 +46,7 @@ struct Layout {
   KeptBits kept;
 };
 
-// format: nullptr chooses by sparsity.
-Layout plan_pack(const Dense& w, Dtype dtype, const Format* format);
+Layout plan_layout(const Dense& w, Dtype dtype, Kept kept, const Choice& choice);
 void pack(const Dense& w, const Layout& layout, std::uint8_t* out);  // out: layout.header.bytes
 
 void unpack(const PackedView& w, float* out, std::int64_t stride);  // the stored values, zeros elsewhere

@@ -22,6 +22,29 @@ constexpr std::size_t kChecksummed = offsetof(PackedHeader, checksum);
 
 bool pow2_upto(int v, int most) { return v > 0 && v <= most && (v & (v - 1)) == 0; }
 
+bool known(Format format) {
+  switch (format) {
+#define X(word, number) case Format::word:
+#include "formats/formats.def"
+#undef X
+    return true;
+  }
+  return false;
+}
+
+bool storable_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f32:
+    case Dtype::bf16:
+    case Dtype::f16:
+    case Dtype::i8:
+      return true;
+    case Dtype::f64:
+      return false;
+  }
+  return false;
+}
+
 void check_unit(const PackedHeader& h) {
   const int rows = h.unit.rows, cols = h.unit.cols;
   if (h.holes > 1) refuse("holes", "0 or 1", std::to_string(h.holes));
@@ -39,22 +62,23 @@ void check_unit(const PackedHeader& h) {
 
 const char* format_name(Format format) {
   switch (format) {
-    case Format::col8:
-      return "col8";
-    case Format::bitmap:
-      return "bitmap";
-    case Format::nm:
-      return "nm";
-    case Format::block:
-      return "block";
+#define X(word, number) \
+  case Format::word:    \
+    return #word;
+#include "formats/formats.def"
+#undef X
   }
-  return "?";
+  __builtin_unreachable();
 }
 
 Format format_from_name(const std::string& name) {
-  for (Format format : {Format::col8, Format::bitmap, Format::nm, Format::block})
-    if (name == format_name(format)) return format;
-  throw ValueError(expected_got("format", "auto, col8, bitmap, nm or block", "'" + name + "'"));
+  std::string words = "auto";
+#define X(word, number)                   \
+  if (name == #word) return Format::word; \
+  words += ", " #word;
+#include "formats/formats.def"
+#undef X
+  throw ValueError(expected_got("format", "one of " + words, "'" + name + "'"));
 }
 
 void write_header(PackedHeader header, std::uint8_t* bytes) {
@@ -77,9 +101,8 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
            std::to_string(h.version));
   if (h.checksum != fnv1a(bytes, kChecksummed))
     refuse("checksum", "that of the header", std::to_string(h.checksum));
-  if (h.format < Format::col8 || h.format > Format::block)
-    refuse("format", "a known format", std::to_string(static_cast<int>(h.format)));
-  if (h.dtype != Dtype::f32 && h.dtype != Dtype::bf16 && h.dtype != Dtype::f16 && h.dtype != Dtype::i8)
+  if (!known(h.format)) refuse("format", "a known format", std::to_string(static_cast<int>(h.format)));
+  if (!storable_type(h.dtype))
     refuse("dtype", "float32, bfloat16, float16 or int8", std::to_string(static_cast<int>(h.dtype)));
   if (h.bytes != size) refuse("bytes", std::to_string(h.bytes) + " bytes", std::to_string(size));
   return view;
@@ -87,15 +110,16 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
 
 const TileCodec& codec(Format format) {
   switch (format) {
+    case Format::col8:
+      return kCol8Codec;
     case Format::bitmap:
       return kBitmapCodec;
     case Format::nm:
       return kNmCodec;
     case Format::block:
       return kBlockCodec;
-    default:
-      return kCol8Codec;
   }
+  __builtin_unreachable();
 }
 
 PackedView validate_packed(const std::uint8_t* bytes, std::size_t size) {

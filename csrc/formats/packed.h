@@ -9,8 +9,13 @@
 
 namespace prunus {
 
-// The numbers are on disk: never renumber, only append.
-enum class Format : std::uint8_t { col8 = 1, bitmap = 2, nm = 3, block = 4 };
+enum class Format : std::uint8_t {
+#define X(format, number) format = number,
+#include "formats/formats.def"
+#undef X
+};
+
+inline constexpr int kFormats = 8;  // room for all numbers, in tables by format
 
 const char* format_name(Format format);
 Format format_from_name(const std::string& name);  // throws ValueError; "auto" is resolved by the caller

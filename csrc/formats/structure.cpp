@@ -1,11 +1,7 @@
 #include "formats/structure.h"
 
 #include <algorithm>
-#include <string>
-#include <vector>
 
-#include "core/check.h"
-#include "core/isa.h"
 #include "core/parallel.h"
 #include "formats/bits.h"
 #include "formats/tiles.h"
@@ -13,44 +9,8 @@
 namespace prunus {
 namespace {
 
-constexpr int kStripRows = 32, kStrips = 8;  // the sample: strips of rows, spread evenly
+constexpr int kStripRows = Sample::strip_rows;
 constexpr int kHeights[] = {1, 2, 4, 8, 16, 32}, kWidths[] = {1, 2, 4, 8, 16};
-
-// Share of the stored slots that hold a nonzero: below it, "auto" finds a format not worth its zeros.
-constexpr double kFull = 0.9;
-
-// Rows of a block that share their activations: with fewer, col8 and the bitmap are as fast or faster.
-constexpr int kSharedRows = 4;
-
-// col8 costs per nonzero, the bitmap per weight: with more nonzeros than this the bitmap is smaller and
-// faster. avx512 expands bits in one instruction; avx512icl does too, but looks activations up as fast
-// (csrc/README.md, 2026-11-23 and 2026-11-26).
-double bitmap_density() { return active_isa() == Isa::avx512 ? 0.25 : 0.33; }
-
-struct Sample {
-  std::int64_t words;
-  std::vector<std::uint64_t> bits;  // [strip][kStripRows][words]
-  std::int64_t strips, rows = 0;
-  std::uint64_t nnz = 0;
-  const std::uint64_t* row(std::int64_t strip, int r) const {
-    return bits.data() + (strip * kStripRows + r) * words;
-  }
-};
-
-Sample take_sample(const Dense& w, const KeptBits& kept) {
-  const std::int64_t all = (w.n + kStripRows - 1) / kStripRows;
-  Sample s{};
-  s.words = (w.k + 63) / 64;
-  s.strips = std::min<std::int64_t>(all, kStrips);
-  s.bits.assign(static_cast<std::size_t>(s.strips * kStripRows * s.words), 0);
-  for (std::int64_t i = 0; i < s.strips; ++i) {
-    const std::int64_t first = all * i / s.strips * kStripRows;
-    for (int r = 0; r < kStripRows && first + r < w.n; ++r, ++s.rows)
-      std::copy_n(kept.row(first + r), s.words, s.bits.data() + (i * kStripRows + r) * s.words);
-  }
-  for (const std::uint64_t word : s.bits) s.nnz += static_cast<std::uint64_t>(count_bits(word));
-  return s;
-}
 
 // Bit j * c of the result: any of the c bits from there on is set.
 std::uint64_t fold(std::uint64_t word, int c) {
@@ -87,9 +47,38 @@ double overhang(std::int64_t extent, int side) {
          static_cast<double>(std::max<std::int64_t>(extent, 1));
 }
 
+// Most nonzeros in any group of m columns of a row.
+int most_in_group(const std::uint64_t* bits, std::int64_t k, int m) {
+  int most = 0;
+  for (std::int64_t c = 0; c < k; c += m) {
+    const std::int64_t shift = c % 64;
+    std::uint64_t group = bits[c / 64] >> shift;
+    if (shift + m > 64 && c / 64 + 1 < (k + 63) / 64) group |= bits[c / 64 + 1] << (64 - shift);
+    most = std::max(most, count_bits(group & ((1ull << m) - 1)));
+  }
+  return most;
+}
+
+}  // namespace
+
+Sample take_sample(const Dense& w, const KeptBits& kept) {
+  const std::int64_t all = (w.n + kStripRows - 1) / kStripRows;
+  Sample s{};
+  s.words = (w.k + 63) / 64;
+  s.strips = std::min<std::int64_t>(all, Sample::most_strips);
+  s.bits.assign(static_cast<std::size_t>(s.strips * kStripRows * s.words), 0);
+  for (std::int64_t i = 0; i < s.strips; ++i) {
+    const std::int64_t first = all * i / s.strips * kStripRows;
+    for (int r = 0; r < kStripRows && first + r < w.n; ++r, ++s.rows)
+      std::copy_n(kept.row(first + r), s.words, s.bits.data() + (i * kStripRows + r) * s.words);
+  }
+  for (const std::uint64_t word : s.bits) s.nnz += static_cast<std::uint64_t>(count_bits(word));
+  return s;
+}
+
 // The tallest, then widest shape among those with nearly the fewest bytes: whole blocks are whole in all
-// smaller shapes too, so fewest bytes alone would not tell. `filled`: share of its slots that hold a nonzero.
-Unit best_block(const Dense& w, const Sample& s, Dtype dtype, double& filled) {
+// smaller shapes too, so fewest bytes alone would not tell.
+BlockFit best_block(const Dense& w, const Sample& s, Dtype dtype) {
   const Blocks blocks = count_blocks(s);
   const auto bytes = [&](int h, int v) {
     const auto count = static_cast<double>(blocks.count[h][v]);
@@ -104,22 +93,10 @@ Unit best_block(const Dense& w, const Sample& s, Dtype dtype, double& filled) {
       if (bytes(h, v) > 1.05 * least) continue;
       const double slots = static_cast<double>(blocks.count[h][v]) * kHeights[h] * kWidths[v] /
                            (overhang(w.n, kHeights[h]) * overhang(w.k, kWidths[v]));
-      filled = slots > 0 ? static_cast<double>(s.nnz) / slots : 1;
-      return {static_cast<std::uint16_t>(kHeights[h]), static_cast<std::uint16_t>(kWidths[v])};
+      return {{static_cast<std::uint16_t>(kHeights[h]), static_cast<std::uint16_t>(kWidths[v])},
+              slots > 0 ? static_cast<double>(s.nnz) / slots : 1};
     }
-  return {1, 2};
-}
-
-// Most nonzeros in any group of m columns of a row.
-int most_in_group(const std::uint64_t* bits, std::int64_t k, int m) {
-  int most = 0;
-  for (std::int64_t c = 0; c < k; c += m) {
-    const std::int64_t shift = c % 64;
-    std::uint64_t group = bits[c / 64] >> shift;
-    if (shift + m > 64 && c / 64 + 1 < (k + 63) / 64) group |= bits[c / 64 + 1] << (64 - shift);
-    most = std::max(most, count_bits(group & ((1ull << m) - 1)));
-  }
-  return most;
+  return {{1, 2}, 0};
 }
 
 int most_in_group(const Dense& w, const KeptBits& kept, int m) {
@@ -134,7 +111,6 @@ int most_in_group(const Dense& w, const KeptBits& kept, int m) {
   return most.empty() ? 0 : *std::max_element(most.begin(), most.end());
 }
 
-// The n:m with the fewest slots per column, the smallest m among equals. {0, 0}: no group size leaves a zero.
 Unit best_nm(const Sample& s, std::int64_t k, double density) {
   Unit best{0, 0};
   double least = 1;
@@ -149,48 +125,6 @@ Unit best_nm(const Sample& s, std::int64_t k, double density) {
     best = {static_cast<std::uint16_t>(std::max(n, 1)), static_cast<std::uint16_t>(m)};
   }
   return best;
-}
-
-Structure forced_block(const Dense& w, const Sample& s, Dtype dtype) {
-  double filled;
-  const Unit unit = best_block(w, s, dtype, filled);
-  check_value(filled >= 0.52,
-              expected_got("format", "nonzeros that fill aligned blocks by more than half for 'block'",
-                           "blocks filled by " + std::to_string(static_cast<int>(filled * 100)) + " %"));
-  return {Format::block, unit};
-}
-
-Structure forced_nm(const Dense& w, const KeptBits& kept, const Sample& s, double density) {
-  Unit unit = best_nm(s, w.k, density);
-  if (unit.cols != 0)
-    unit.rows = static_cast<std::uint16_t>(std::max<int>(unit.rows, most_in_group(w, kept, unit.cols)));
-  check_value(unit.rows < unit.cols,
-              expected_got("format", "fewer than m nonzeros in every m <= 16 consecutive columns for 'nm'",
-                           unit.cols ? "a group of " + std::to_string(unit.cols) + " without a zero"
-                                     : "groups without a zero for every m"));
-  return {Format::nm, unit};
-}
-
-}  // namespace
-
-Structure find_structure(const Dense& w, const KeptBits& kept, Dtype dtype, std::uint64_t nnz,
-                         const Format* forced) {
-  const double density =
-      nnz ? static_cast<double>(nnz) / (static_cast<double>(w.n) * static_cast<double>(w.k)) : 0;
-  const bool structured = !forced || *forced == Format::nm || *forced == Format::block;
-  if (!structured) return {*forced, {0, 0}};
-  const Sample sample = take_sample(w, kept);
-  if (forced)
-    return *forced == Format::nm ? forced_nm(w, kept, sample, density) : forced_block(w, sample, dtype);
-  const Structure none{density > bitmap_density() ? Format::bitmap : Format::col8, {0, 0}};
-  if (nnz == 0) return none;
-  double filled;
-  const Unit block = best_block(w, sample, dtype, filled);
-  if (filled >= kFull && block.rows >= kSharedRows) return {Format::block, block};
-  const Unit nm = best_nm(sample, w.k, density);
-  if (nm.cols != 0 && density >= kFull * nm.rows / nm.cols && most_in_group(w, kept, nm.cols) <= nm.rows)
-    return {Format::nm, nm};
-  return none;
 }
 
 }  // namespace prunus

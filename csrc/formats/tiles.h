@@ -61,6 +61,7 @@ inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
   return w.payload() + offsets_bytes(geometry(w.header)) + static_cast<std::uint64_t>(row) * sizeof(float);
 }
 
+inline constexpr int kBitmapColumns = 64;  // one word of bits
 inline constexpr int kMaxM = 16, kMaxBlockRows = 32, kMaxBlockCols = 16;
 
 inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::block; }
@@ -68,9 +69,10 @@ inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::bl
 inline int round_up(int v, int multiple) { return (v + multiple - 1) / multiple * multiple; }
 
 // Rows of one lock-step group: tiles and accumulators are whole groups.
-inline int group_rows(const PackedHeader& h) {
-  return h.format == Format::block && h.unit.rows > 8 ? h.unit.rows : 8;
+inline int group_rows(Format format, Unit unit) {
+  return format == Format::block && unit.rows > 8 ? unit.rows : 8;
 }
+inline int group_rows(const PackedHeader& h) { return group_rows(h.format, h.unit); }
 
 // The nonzeros of one dense tile, by row: the input of every packer.
 struct TileRows {
@@ -106,7 +108,6 @@ struct TileCodec {
   // Returns the number of entries.
   std::uint64_t (*read)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
                         const std::uint8_t* scales, const Target* to);
-  std::int32_t (*tile_cols)(std::int64_t k, double density, Unit unit);
 };
 
 extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec;

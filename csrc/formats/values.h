@@ -42,9 +42,12 @@ inline void with_stored(Dtype dtype, Fn&& fn) {
       return fn(std::integral_constant<Dtype, Dtype::f16>{});
     case Dtype::i8:
       return fn(std::integral_constant<Dtype, Dtype::i8>{});
-    default:
+    case Dtype::f32:
       return fn(std::integral_constant<Dtype, Dtype::f32>{});
+    case Dtype::f64:
+      break;
   }
+  __builtin_unreachable();  // no header that was read has another
 }
 
 inline float scale_at(const std::uint8_t* scales, int row) {

@@ -1,15 +1,25 @@
 // The avx2 kernels: compiled with -mavx2 -mfma (CMakeLists.txt), sealed, one exported table.
 #include <immintrin.h>
 
-#include "kernels/kernels.h"
+#include "kernels/row.h"
+#include "kernels/score_kernels.h"
 
 namespace prunus {
 namespace {
+// What stands in for std,
+#include "kernels/sealed.inl.h"
+// the vectors,
 #include "kernels/simd/avx2.h"
-#include "kernels/table.inl.h"
+// the kernels over them,
+#include "kernels/linear/all.inl.h"
+#include "kernels/score/all.inl.h"
+// and how their rows are written.
+#include "kernels/rows.inl.h"
+
+constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_VALUES(PRUNUS_BLOCK)};
 }  // namespace
 
-extern const KernelTable kAvx2Kernels;
-const KernelTable kAvx2Kernels = make_table(Isa::avx2);
+extern const IsaRows kAvx2Rows;
+const IsaRows kAvx2Rows = isa_rows(Isa::avx2, kRows, &kScores);
 
 }  // namespace prunus

@@ -1,15 +1,25 @@
 // The avx512 kernels: compiled with -mavx512f,bw,vl,dq (CMakeLists.txt), sealed, one exported table.
 #include <immintrin.h>
 
-#include "kernels/kernels.h"
+#include "kernels/row.h"
+#include "kernels/score_kernels.h"
 
 namespace prunus {
 namespace {
+// What stands in for std,
+#include "kernels/sealed.inl.h"
+// the vectors,
 #include "kernels/simd/avx512.h"
-#include "kernels/table.inl.h"
+// the kernels over them,
+#include "kernels/linear/all.inl.h"
+#include "kernels/score/all.inl.h"
+// and how their rows are written.
+#include "kernels/rows.inl.h"
+
+constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_VALUES(PRUNUS_BLOCK)};
 }  // namespace
 
-extern const KernelTable kAvx512Kernels;
-const KernelTable kAvx512Kernels = make_table(Isa::avx512);
+extern const IsaRows kAvx512Rows;
+const IsaRows kAvx512Rows = isa_rows(Isa::avx512, kRows, &kScores);
 
 }  // namespace prunus

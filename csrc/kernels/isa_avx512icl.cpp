@@ -1,15 +1,30 @@
-// The avx512icl kernels: avx512 and -mavx512vbmi,vbmi2,vnni (CMakeLists.txt), sealed, one exported table.
+// What Ice Lake adds to avx512: compiled with -mavx512vbmi,vbmi2,vnni (CMakeLists.txt), sealed, one exported
+// table. The other kernels are those of avx512.
 #include <immintrin.h>
 
-#include "kernels/kernels.h"
+#include "kernels/row.h"
+#include "kernels/score_kernels.h"  // simd/keys.h
 
 namespace prunus {
 namespace {
+// What stands in for std,
+#include "kernels/sealed.inl.h"
+// the vectors,
 #include "kernels/simd/avx512icl.h"
-#include "kernels/table.inl.h"
+// the kernels over them,
+#include "kernels/linear/fetch.inl.h"
+// which these use,
+#include "kernels/linear/bitmap.inl.h"
+#include "kernels/linear/col8.inl.h"
+// whose tile this one uses,
+#include "kernels/linear/col8_vbmi.inl.h"
+// and how their rows are written.
+#include "kernels/rows.inl.h"
+
+constexpr Row kRows[] = {PRUNUS_VALUES(PRUNUS_COL8_VBMI) PRUNUS_BITMAP_ROWS(bf16) PRUNUS_BITMAP_ROWS(i8)};
 }  // namespace
 
-extern const KernelTable kAvx512IclKernels;
-const KernelTable kAvx512IclKernels = make_table(Isa::avx512icl);
+extern const IsaRows kAvx512IclRows;
+const IsaRows kAvx512IclRows = isa_rows(Isa::avx512icl, kRows, nullptr);
 
 }  // namespace prunus

@@ -1,13 +1,23 @@
-// The scalar kernels: compiled with the baseline flags, sealed, one exported table.
-#include "kernels/kernels.h"
+// The scalar kernels: compiled with the baseline flags (CMakeLists.txt), sealed, one exported table.
+#include "kernels/row.h"
+#include "kernels/score_kernels.h"
 
 namespace prunus {
 namespace {
+// What stands in for std,
+#include "kernels/sealed.inl.h"
+// the vectors,
 #include "kernels/simd/scalar.h"
-#include "kernels/table.inl.h"
+// the kernels over them,
+#include "kernels/linear/all.inl.h"
+#include "kernels/score/all.inl.h"
+// and how their rows are written.
+#include "kernels/rows.inl.h"
+
+constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_VALUES(PRUNUS_NARROW_BLOCK)};
 }  // namespace
 
-extern const KernelTable kScalarKernels;
-const KernelTable kScalarKernels = make_table(Isa::scalar);
+extern const IsaRows kScalarRows;
+const IsaRows kScalarRows = isa_rows(Isa::scalar, kRows, &kScores);
 
 }  // namespace prunus

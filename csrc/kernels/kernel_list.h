@@ -1,23 +1,27 @@
-// The list of all kernels. The tables, their tests (`_core.kernels()`) and bench expand from it.
+// The axes of the kernels, as lists: rows (rows.inl.h) and tables expand from them.
 #pragma once
 
-// X(index, width): tokens that one call of a strip kernel keeps in registers.
-#define PRUNUS_STRIP_WIDTHS(X) X(0, 8) X(1, 16) X(2, 24) X(3, 32) X(4, 40) X(5, 48) X(6, 56) X(7, 64)
+// X(arguments..., width): tokens that one call of a strip kernel keeps in registers.
+#define PRUNUS_STRIPS(X, ...) \
+  X(__VA_ARGS__, 8)           \
+  X(__VA_ARGS__, 16)          \
+  X(__VA_ARGS__, 24)          \
+  X(__VA_ARGS__, 32) X(__VA_ARGS__, 40) X(__VA_ARGS__, 48) X(__VA_ARGS__, 56) X(__VA_ARGS__, 64)
 
-// X(index, tokens): tokens that one call of a rows kernel multiplies with the same expanded weights.
-#define PRUNUS_ROW_TOKENS(X) X(0, 1) X(1, 2) X(2, 3) X(3, 4) X(4, 5) X(5, 6) X(6, 7) X(7, 8)
+// Tokens that one call of a rows kernel multiplies with the same expanded weights.
+#define PRUNUS_ROW_TOKENS(X, ...) \
+  X(__VA_ARGS__, 1)               \
+  X(__VA_ARGS__, 2)               \
+  X(__VA_ARGS__, 3) X(__VA_ARGS__, 4) X(__VA_ARGS__, 5) X(__VA_ARGS__, 6) X(__VA_ARGS__, 7) X(__VA_ARGS__, 8)
 
-// X(index, tokens): tokens that one call of col8's "few" kernels takes.
-#define PRUNUS_COL8_TOKENS(X) X(0, 1) X(1, 2)
+// Tokens that one call of a few kernel of nm or block takes; between two of them, the larger.
+#define PRUNUS_FEW_TOKENS(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 4)
 
-// X(index, tokens): those of nm and block; between two of them, the larger.
-#define PRUNUS_FEW_TOKENS(X) X(0, 1) X(1, 2) X(2, 4)
+// X(type): how x comes and y goes.
+#define PRUNUS_TOKEN_TYPES(X) X(f32) X(bf16) X(f16)
 
-// X(index, type): how x comes and y goes.
-#define PRUNUS_TOKEN_TYPES(X) X(0, f32) X(1, bf16) X(2, f16)
-
-// X(index, type): how values are stored (core/dtype.h).
-#define PRUNUS_VALUES(X) X(0, f32) X(1, bf16) X(2, f16) X(3, i8)
+// X(type): how values are stored (core/dtypes.def).
+#define PRUNUS_VALUES(X) X(f32) X(bf16) X(f16) X(i8)
 
 // X(type, name): element types of scores and of weights to normalise.
 #define PRUNUS_FLOATS(X) X(float, f32) X(double, f64) X(f16_t, f16) X(bf16_t, bf16)

@@ -1,28 +1,12 @@
-// The work of one call: activations into panels, tiles into y.
+// The schedule of one call: strips of tokens into panels, row tiles of the weights into y, shared by threads.
 #pragma once
 #include <cstdint>
+#include <string>
+#include <vector>
 
-#include "kernels/kernels.h"
-#include "ops/linear.h"
-#include "ops/plan.h"
+#include "ops/work.h"
 
 namespace prunus {
-
-// A weight and the kernel for it.
-struct Factor {
-  const PackedView& w;
-  const Plan& plan;
-  const float* bias;
-};
-
-// One product. What args says of threads and tokens is the plan's.
-struct Job {
-  const PackedView& w;
-  const Plan& plan;
-  LinearArgs args;
-  Combine combine;   // with args.residual
-  const Factor* up;  // what gates y, tiled like w; or nullptr
-};
 
 // Computes jobs that share one set of panels (the x of the first). False when x holds NaN or infinity and the
 // kernels must not see them; y is not yet written then.
@@ -31,8 +15,7 @@ bool execute(const Job* jobs, int count, std::int32_t threads);
 // How evenly the threads of a plan share m tokens: a mean thread's cost over that of the busiest one.
 double balance(const PackedView& w, const Plan& plan, std::int64_t m);
 
-inline const void* offset(Dtype dtype, const void* data, std::int64_t elements) {
-  return static_cast<const std::uint8_t*>(data) + elements * static_cast<std::int64_t>(dtype_size(dtype));
-}
+// Names of the tile kernels that the last execute() of this thread ran.
+std::vector<std::string> last_kernels();
 
 }  // namespace prunus

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "ops/execute.h"
-#include "ops/plan.h"
+#include "ops/policy/policy.h"
 
 namespace prunus {
 namespace {
@@ -20,7 +20,8 @@ LinearArgs of_product(const Product& product, const LinearArgs& args) {
 }
 
 bool all_finite(const LinearArgs& args, std::uint64_t k) {
-  return token_kernels(active_kernels(), args.dtype)
+  return active_kernels()
+      .tokens(args.dtype)
       .all_finite(args.x, args.x_stride, args.m, static_cast<std::int64_t>(k));
 }
 
@@ -36,8 +37,9 @@ void combined(const PackedView& w, const LinearArgs& args, Combine combine) {
 
 // One set of panels serves both.
 bool same_panels(const PackedHeader& a, const Plan& p, const PackedHeader& b, const Plan& q) {
-  return p.layout == q.layout && p.tokens == q.tokens && !p.strips == !q.strips && a.format == b.format &&
-         a.k == b.k && a.tile_cols == b.tile_cols && a.unit.cols == b.unit.cols;
+  return p.row->panel == q.row->panel && p.row->needs == q.row->needs && p.tokens == q.tokens &&
+         p.last->width == q.last->width && a.format == b.format && a.k == b.k && a.tile_cols == b.tile_cols &&
+         a.unit.cols == b.unit.cols;
 }
 
 // And one split of the work.

@@ -2,6 +2,7 @@
 // ms.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 
 namespace prunus {
@@ -14,18 +15,18 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  float* floats(std::size_t count) {
+  std::uint8_t* bytes(std::size_t count) {
     if (count > capacity_) {
       std::free(data_);
-      capacity_ = (count + 15) & ~std::size_t{15};
-      data_ = static_cast<float*>(std::aligned_alloc(64, capacity_ * sizeof(float)));
+      capacity_ = (count + 63) & ~std::size_t{63};
+      data_ = static_cast<std::uint8_t*>(std::aligned_alloc(64, capacity_));
       if (!data_) std::abort();
     }
     return data_;
   }
 
  private:
-  float* data_ = nullptr;
+  std::uint8_t* data_ = nullptr;
   std::size_t capacity_ = 0;
 };
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus import _core
-from prunus._arrays import as_array
+import prunus._core as _core
+from prunus._tools.arrays import as_array, dtype_word
 
 if TYPE_CHECKING:
     import torch
 
     Array = NDArray[Any] | torch.Tensor
+    #: A word, or a torch or numpy dtype.
+    DtypeLike = str | torch.dtype | np.dtype[Any] | type[np.generic]
 
 FORMATS = ("col8", "bitmap", "nm", "block")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
@@ -95,19 +97,21 @@ class PackedWeight:
         """
         return _core.unpack(self.buffer)
 
-    def explain(self, m: int) -> dict[str, Any]:
-        """How `prunus.linear` would run m tokens now: isa, kernel, tokens per pass, passes, threads, balance.
+    def explain(self, m: int, finite: bool = True) -> dict[str, Any]:
+        """How `prunus.linear` would run m tokens now: kernels, tokens per pass, threads, balance.
 
-        balance: the work of a mean thread over that of the busiest, 1.0 when all have as much to do.
-        The plan is made in every call, from counts alone (below a microsecond), so it follows
-        `torch.set_num_threads` and `PRUNUS_ISA`. For finite x; one that holds NaN or infinity takes a kernel
-        that skips the zeros. kernel is one of `_core.kernels()`. Raises ``ValueError`` when m is negative.
+        kernel and last_kernel (of the last pass, which may be narrower) are names of `_core.kernels()`: the
+        function of that name is in csrc/kernels/linear. reason: why this kernel. balance: the work of a
+        mean thread over that of the busiest, 1.0 when all have as much to do. finite: x holds no NaN or
+        infinity; one that does takes a kernel that skips the zeros. The plan is made in every call, from
+        counts alone (below a microsecond), so it follows `torch.set_num_threads` and `PRUNUS_ISA`. Raises
+        ``ValueError`` when m is negative.
 
         >>> import numpy as np, prunus
-        >>> prunus.pack(np.eye(64, dtype=np.float32)).explain(1)["kernel"]
-        'col8_few_f32_1'
+        >>> prunus.pack(np.eye(64, dtype=np.float32)).explain(128)["kernel"]
+        'col8_f32_64'
         """
-        return _core.explain(self.buffer, m)
+        return _core.explain(self.buffer, m, finite)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (PackedWeight.from_buffer, (self.buffer,))
@@ -120,13 +124,15 @@ class PackedWeight:
         )
 
 
-def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: str = "auto") -> PackedWeight:
+def pack(
+    w: Array, mask: Array | None = None, dtype: DtypeLike | None = None, format: str = "auto"
+) -> PackedWeight:
     """Pack a weight (n, k) so that only its nonzeros are stored.
 
     w: float32, float64, float16 or bfloat16, numpy or torch CPU, any strides.
     mask: bool (n, k), True = keep; None keeps every nonzero.
     dtype: of the stored values, "float32" (the default), "bfloat16", "float16" or "int8" (rounded to nearest;
-    int8 has one scale max|w| / 127 per row); sums are float32 always.
+    int8 has one scale max|w| / 127 per row), as a word or a torch or numpy dtype; sums are float32 always.
     format: "nm" (n slots for every m consecutive inputs, m <= 16), "block" (r x c weights share a column;
     powers of two, r <= 32, c <= 16), "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": what
     the nonzeros fit, else the bitmap below 67 % sparsity (avx512: 75 %). n, m, r and c are read off the
@@ -138,9 +144,7 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
     >>> prunus.pack(w, mask=np.array([[True, False, True]])).to_dense()
     array([[1., 0., 3.]], dtype=float32)
     """
-    stored = dtype if dtype is not None else "float32"
-    if stored not in DTYPES:
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    stored = dtype_word(dtype, "dtype", DTYPES) if dtype is not None else "float32"
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format: expected auto or one of {', '.join(FORMATS)}, got {format!r}")
     weight = as_array(w, "w")

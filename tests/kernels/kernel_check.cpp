@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 #include "formats/pack.h"
 #include "ops/linear.h"
+#include "ops/policy/policy.h"
 
 using namespace prunus;
 

@@ -13,7 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
-SOURCES = ("core/*.cpp", "formats/*.cpp", "ops/*.cpp", "kernels/dispatch.cpp", "kernels/isa_scalar.cpp")
+SOURCES = (
+    *("core/*.cpp", "formats/*.cpp", "ops/*.cpp", "ops/*/*.cpp"),
+    *("kernels/dispatch.cpp", "kernels/isa_scalar.cpp"),
+)
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("PRUNUS_TEST_AARCH64") != "1", reason="minutes of compiling: set PRUNUS_TEST_AARCH64=1"

@@ -43,7 +43,7 @@ struct Four<Zmm, Value> {
   __m512 all;
   Four(const std::uint8_t* p, float scale) {
     const __m128 v = load4(Value{}, p);
-    all = _mm512_castps128_ps512(Value::size == 1 ? _mm_mul_ps(v, _mm_set1_ps(scale)) : v);
+    all = _mm512_castps128_ps512(Value::scaled ? _mm_mul_ps(v, _mm_set1_ps(scale)) : v);
   }
   Zmm operator()(int i) const { return lane_of(all, i); }
 };
@@ -107,7 +107,7 @@ template <typename Value>
 inline Zmm expand(Value value, const std::uint8_t*& p, std::uint64_t bits, int i) {
   const auto kept = static_cast<std::uint16_t>(bits >> (16 * i));
   __m512 w;
-  if constexpr (Value::size == 4)
+  if constexpr (Value::plain)
     PRUNUS_EXPAND("vexpandps", w, kept, "m", *reinterpret_cast<const __m512_u*>(p));
   else
     PRUNUS_EXPAND("vexpandps", w, kept, "v", load16(value, p));

@@ -1,15 +1,20 @@
 // The stored value types, as tags that simd/<isa>.h overloads on: load1, load8, expand. Sealed like them.
+// plain: floats as they lie; scaled: to be multiplied with the scale of its row.
 struct F32 {
   static constexpr int size = 4;
+  static constexpr bool plain = true, scaled = false;
 };
 struct Bf16 {
   static constexpr int size = 2;
+  static constexpr bool plain = false, scaled = false;
 };
 struct F16 {
   static constexpr int size = 2;
+  static constexpr bool plain = false, scaled = false;
 };
-struct I8 {  // times the scale of its row
+struct I8 {
   static constexpr int size = 1;
+  static constexpr bool plain = false, scaled = true;
 };
 using Value_f32 = F32;
 using Value_bf16 = Bf16;
@@ -55,7 +60,7 @@ inline float load1(Bf16, const std::uint8_t* p) {
 }
 inline float load1(I8, const std::uint8_t* p) { return static_cast<float>(static_cast<std::int8_t>(*p)); }
 
-// linear_bitmap.inl.h; here so that an isa may have its own for some types.
+// linear/bitmap.inl.h; here so that an isa may have its own for some types.
 template <typename Value>
 struct RowWeights;
 
@@ -67,7 +72,7 @@ struct Four {
   Four(const std::uint8_t* p, float by) : values(p), scale(by) {}
   V operator()(int i) const {
     const float v = load1(Value{}, values + i * Value::size);
-    return V::set(Value::size == 1 ? v * scale : v);
+    return V::set(Value::scaled ? v * scale : v);
   }
 };
 

@@ -149,7 +149,7 @@ struct Four<Ymm, Value> {
   __m256 both;
   Four(const std::uint8_t* p, float scale) {
     const __m128 v = load4(Value{}, p);
-    const __m128 four = Value::size == 1 ? _mm_mul_ps(v, _mm_set1_ps(scale)) : v;
+    const __m128 four = Value::scaled ? _mm_mul_ps(v, _mm_set1_ps(scale)) : v;
     both = _mm256_insertf128_ps(_mm256_castps128_ps256(four), four, 1);
   }
   Ymm operator()(int i) const { return lane_of_halves(both, i); }

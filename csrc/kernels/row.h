@@ -1,0 +1,116 @@
+// A kernel is one row: what it does, for which bytes, and what it needs. isa_<isa>.cpp lists the rows that an
+// isa adds; dispatch.cpp lays them over those of the isas below it.
+#pragma once
+#include <cstdint>
+
+#include "core/activation.h"
+#include "core/dtype.h"
+#include "core/isa.h"
+#include "formats/packed.h"
+
+namespace prunus {
+
+inline constexpr int kMaxStrip = 64;  // tokens
+inline constexpr int kMaxRowTokens = 8;
+inline constexpr int kFewPanel = 272, kFewRows = 256;  // floats of a token, panel "few"
+
+// How a tile kernel wants x and leaves its sums (ops/panels has a file for each).
+//   strip  tokens are the SIMD lanes: panel float [cols + 1][width], whose last column is zero; sums float
+//          [rows][width], rows up to whole groups
+//   rows   columns are the lanes: panel float [width][64]; sums float [rows][width][lanes], not yet times the
+//          scales
+//   few    rows are the lanes: panel float [width][kFewPanel]; sums float [width][kFewRows]
+// block needs as many zero columns behind the last as a block is wide; nm may read (not use) 16 floats past
+// its last group.
+enum class Panel : std::uint8_t { none, strip, rows, few };
+
+// What a kernel asks of x, least first: nothing; no NaN or infinity if stored slots may be zeros of w (the
+// header's `holes`), which it multiplies; no NaN or infinity.
+enum class Needs : std::uint8_t { any, finite_for_holes, finite };
+
+// One tile of a packed weight, to be added to the sums of some tokens.
+struct TileArgs {
+  const std::uint8_t* tile;    // its bytes (formats/<format>.cpp)
+  const std::uint8_t* scales;  // floats at any alignment, one per row, or nullptr
+  int rows, cols;
+  Unit unit;
+  const void* panel;  // the tokens' activations of the tile's columns
+  void* sums;         // the tokens' sums of the tile's rows
+};
+
+// What happens to the sums of a tile on their way to y: y = act(sum), then + other or * other. `other` has
+// the dtype of y and may be y itself.
+enum class Combine { none, add, multiply };
+struct Finish {
+  Activation activation;
+  Combine combine;
+  const void* other;
+  std::int64_t other_stride;
+};
+
+// What a row does, and the signature for it. x and y are of the row's token type, strides in elements.
+enum class Op : std::uint8_t {
+  tile,        // TileFn: one tile of w times the panel of some tokens
+  pack_strip,  // PackStripFn: x (tokens, cols) -> panel of strip; missing tokens and the last column are zero
+  pack_rows,   // PackRowsFn: x (tokens, cols) -> panel of rows, zero past cols; false: NaN or infinity
+  finite,      // FiniteFn: no NaN or infinity in x (tokens, cols)
+  store,       // StoreFn: y[token][row] = finish(sums[row][token]), rounded once
+  start,       // StartFn: sums [rows_padded][width] = bias[row], zero where bias is nullptr or row >= rows
+  reduce,      // ReduceFn: sums [rows][tokens][lanes] * scale + bias -> [rows_padded][1 token ? 1 : 8]
+  gate,        // GateFn: sums = act(sums) * up, count floats, a multiple of 8
+};
+using TileFn = void (*)(const TileArgs&);
+using PackStripFn = void (*)(const void* x, std::int64_t x_stride, int tokens, int cols, int width,
+                             float* panel);
+using PackRowsFn = bool (*)(const void* x, std::int64_t x_stride, int tokens, int cols, float* panel);
+using FiniteFn = bool (*)(const void* x, std::int64_t x_stride, std::int64_t tokens, std::int64_t cols);
+using StoreFn = void (*)(const float* sums, int width, int rows, int tokens, const Finish& finish, void* y,
+                         std::int64_t y_stride);
+using StartFn = void (*)(const float* bias, int rows, int rows_padded, int width, float* sums);
+using ReduceFn = void (*)(const float* sums, const std::uint8_t* scales, const float* bias, int rows,
+                          int tokens, float* out);
+using GateFn = void (*)(float* sums, const float* up, std::int64_t count, Activation act);
+
+union Fn {
+  TileFn tile;
+  PackStripFn pack_strip;
+  PackRowsFn pack_rows;
+  FiniteFn finite;
+  StoreFn store;
+  StartFn start;
+  ReduceFn reduce;
+  GateFn gate;
+  constexpr Fn(TileFn f) : tile(f) {}
+  constexpr Fn(PackStripFn f) : pack_strip(f) {}
+  constexpr Fn(PackRowsFn f) : pack_rows(f) {}
+  constexpr Fn(FiniteFn f) : finite(f) {}
+  constexpr Fn(StoreFn f) : store(f) {}
+  constexpr Fn(StartFn f) : start(f) {}
+  constexpr Fn(ReduceFn f) : reduce(f) {}
+  constexpr Fn(GateFn f) : gate(f) {}
+};
+
+struct Row {
+  const char* name;  // of the function, its value or token type and its tokens: "bitmap_rows_f32_4"
+  Op op;
+  Format format;  // tile
+  Dtype type;     // of the stored values (tile) or of x and y
+  Panel panel;
+  Needs needs;
+  std::int16_t width;      // tokens
+  std::int16_t lanes;      // sums of a row and token (panel rows)
+  std::int16_t most_cols;  // of a tile
+  Fn fn;
+};
+
+struct ScoreTable;
+
+// What one isa adds. scores: nullptr where those of the isa below serve.
+struct IsaRows {
+  Isa isa;
+  const Row* rows;
+  int count;
+  const ScoreTable* scores;
+};
+
+}  // namespace prunus

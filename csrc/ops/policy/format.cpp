@@ -1,0 +1,116 @@
+#include <algorithm>
+#include <string>
+
+#include "core/check.h"
+#include "formats/structure.h"
+#include "formats/tiles.h"
+#include "ops/policy/policy.h"
+#include "ops/policy/thresholds.h"
+
+namespace prunus {
+namespace {
+
+struct Fit {
+  Format format;
+  Unit unit;
+};
+
+Fit forced_block(const Dense& w, const Sample& sample, Dtype dtype) {
+  const BlockFit block = best_block(w, sample, dtype);
+  check_value(
+      block.filled >= threshold::kForcedFull,
+      expected_got("format", "nonzeros that fill aligned blocks by more than half for 'block'",
+                   "blocks filled by " + std::to_string(static_cast<int>(block.filled * 100)) + " %"));
+  return {Format::block, block.unit};
+}
+
+Fit forced_nm(const Dense& w, const Kept& kept, const Sample& sample) {
+  Unit unit = best_nm(sample, w.k, density(w, kept));
+  if (unit.cols != 0)
+    unit.rows = static_cast<std::uint16_t>(std::max<int>(unit.rows, most_in_group(w, kept.bits, unit.cols)));
+  check_value(unit.rows < unit.cols,
+              expected_got("format", "fewer than m nonzeros in every m <= 16 consecutive columns for 'nm'",
+                           unit.cols ? "a group of " + std::to_string(unit.cols) + " without a zero"
+                                     : "groups without a zero for every m"));
+  return {Format::nm, unit};
+}
+
+Fit forced_fit(const Dense& w, const Kept& kept, Dtype dtype, Format format) {
+  switch (format) {
+    case Format::nm:
+      return forced_nm(w, kept, take_sample(w, kept.bits));
+    case Format::block:
+      return forced_block(w, take_sample(w, kept.bits), dtype);
+    case Format::col8:
+    case Format::bitmap:
+      return {format, {0, 0}};
+  }
+  __builtin_unreachable();
+}
+
+// What is found in the nonzeros: blocks, N:M, or nothing.
+Fit found_fit(const Dense& w, const Kept& kept, Dtype dtype) {
+  const double share = density(w, kept);
+  const Fit none{share > thresholds(active_isa()).bitmap_from ? Format::bitmap : Format::col8, {0, 0}};
+  if (kept.count == 0) return none;
+  const Sample sample = take_sample(w, kept.bits);
+  const BlockFit block = best_block(w, sample, dtype);
+  if (block.filled >= threshold::kFull && block.unit.rows >= threshold::kSharedRows)
+    return {Format::block, block.unit};
+  const Unit nm = best_nm(sample, w.k, share);
+  if (nm.cols != 0 && share >= threshold::kFull * nm.rows / nm.cols &&
+      most_in_group(w, kept.bits, nm.cols) <= nm.rows)
+    return {Format::nm, nm};
+  return none;
+}
+
+// Whole groups of `unit` columns, `most` at most.
+std::int32_t even_groups(std::int64_t k, std::int32_t most, int unit) {
+  return even_tiles((k + unit - 1) / unit, most / unit) * unit;
+}
+
+std::int32_t tile_cols(std::int64_t k, double share, const Fit& fit) {
+  using namespace threshold;
+  switch (fit.format) {
+    case Format::col8:
+      return even_tiles(k, share > kSparse ? kColumns : kSparseColumns);
+    case Format::bitmap:
+      return k < kBitmapColumns ? even_tiles(k, kBitmapColumns) : kBitmapColumns;
+    case Format::nm:
+      return even_groups(k,
+                         share > kDense    ? kDenseColumns
+                         : share > kSparse ? kColumns
+                                           : kSparseColumns,
+                         fit.unit.cols);
+    case Format::block:
+      return even_groups(k,
+                         fit.unit.rows >= kSharedRows ? kTallColumns
+                         : fit.unit.rows == 2         ? kPairColumns
+                                                      : kFlatColumns,
+                         fit.unit.cols);
+  }
+  __builtin_unreachable();
+}
+
+std::int32_t tile_rows(std::int64_t n, std::int32_t multiple) {
+  constexpr std::int32_t least = threshold::kTilesAtLeast;
+  const std::int32_t target =
+      n >= least * kMaxTileRows ? kMaxTileRows : static_cast<std::int32_t>((n + least - 1) / least);
+  return round_up(even_tiles(n, std::max(target, 1)), multiple);
+}
+
+}  // namespace
+
+Choice choose_format(const Dense& w, const Kept& kept, Dtype dtype, const Format* forced) {
+  const Fit fit = forced ? forced_fit(w, kept, dtype, *forced) : found_fit(w, kept, dtype);
+  return {fit.format, fit.unit, tile_rows(w.n, group_rows(fit.format, fit.unit)),
+          tile_cols(w.k, density(w, kept), fit)};
+}
+
+Layout plan_pack(const Dense& w, Dtype dtype, const Format* forced) {
+  Kept kept = find_kept(w);
+  const Choice choice = choose_format(w, kept, dtype, forced);
+  return plan_layout(w, dtype, std::move(kept), choice);
+}
+
+}  // namespace prunus

@@ -1,0 +1,21 @@
+#include "ops/policy/thresholds.h"
+
+namespace prunus {
+namespace {
+
+constexpr IsaThresholds kTable[] = {
+    // isa          bitmap_from  expand_always  look_up_most  sums
+    {Isa::scalar, 0.33, 1, 1, 2 * 8},   {Isa::avx2, 0.33, 8, 1, 12 * 8},
+    {Isa::avx512, 0.25, 1, 1, 16 * 16}, {Isa::avx512icl, 0.33, 1, 2, 16 * 16},
+    {Isa::neon, 0.33, 1, 1, 24 * 4},
+};
+
+}  // namespace
+
+const IsaThresholds& thresholds(Isa isa) {
+  for (const IsaThresholds& row : kTable)
+    if (row.isa == isa) return row;
+  return kTable[0];
+}
+
+}  // namespace prunus

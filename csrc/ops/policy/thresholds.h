@@ -1,0 +1,61 @@
+// Every number by which something is chosen, a row per isa. Where they come from: csrc/decisions.
+#pragma once
+#include <cstdint>
+
+#include "core/isa.h"
+
+namespace prunus {
+
+// What differs between isas. Shares are of kept weights.
+struct IsaThresholds {
+  Isa isa;
+  // A bitmap instead of col8 from this share on: col8 costs per nonzero, the bitmap per weight.
+  double bitmap_from;
+  // Tokens up to which a bitmap is expanded whatever its share (finding a set bit and clearing it are two
+  // operations each up to Zen 3).
+  int expand_always;
+  // Tokens up to which looking col8's activations up, a token at a time, is faster than a strip.
+  int look_up_most;
+  // Floats of sums that a strip kernel keeps in registers: rows of a block share what they load, so the
+  // taller the block, the narrower the strip.
+  int sums;
+};
+
+const IsaThresholds& thresholds(Isa isa);
+
+// What does not.
+namespace threshold {
+
+// -- Packing: which format. --
+inline constexpr double kFull = 0.9;         // share of stored slots that must be nonzeros for "auto"
+inline constexpr double kForcedFull = 0.52;  // the same where block was asked for
+inline constexpr int kSharedRows = 4;        // fewer rows of a block share too little: col8 and bitmap win
+
+// -- Packing: columns of a tile. A strip's panel of a tile should stay in L1 (96 columns of 64 tokens are
+// 24 KB); once the segments of rows get short, their fixed cost outweighs its misses. --
+inline constexpr double kDense = 0.25, kSparse = 0.15;  // shares of kept weights between which columns change
+inline constexpr std::int32_t kColumns = 96, kSparseColumns = 192, kDenseColumns = 64;
+// Strips of taller blocks are narrow (registers hold several rows instead), so their panels are longer.
+inline constexpr std::int32_t kTallColumns = 240, kPairColumns = 112, kFlatColumns = 80;
+
+// -- Packing: rows of a tile. As tall as one byte allows, but at least so many tiles, for threads to share.
+// --
+inline constexpr std::int32_t kTilesAtLeast = 4;
+
+// -- Kernels. --
+// A bitmap for few tokens: expanding costs the same whatever is set, and grows with the tokens; walking set
+// bits costs the same for one to eight tokens, and grows with the bits. Where they cross on Zen 4: 0.5
+// between 4 and 5 tokens, 0.3 between 2 and 3.
+inline constexpr double kExpandBase = 0.1, kExpandPerToken = 0.08;
+inline constexpr double kLookUpShare = 0.12;   // below it, more than one token of col8 is a strip
+inline constexpr std::int64_t kFewTokens = 4;  // nm and block: rows as lanes, all tokens in one pass
+
+// -- Threads. --
+inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth a thread
+inline constexpr double kStoreCost =
+    40.0;  // storing a row of a strip costs what so many bytes of weight cost
+inline constexpr double kStripCost = 12.0;  // walking a tile for a strip costs what so many more tokens cost
+inline constexpr std::int64_t kPackAlone = 64 * 1024;  // floats packed in the time of a parallel region
+
+}  // namespace threshold
+}  // namespace prunus

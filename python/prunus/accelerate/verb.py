@@ -1,0 +1,213 @@
+"""accelerate_: swap a Linear for its packed form only where that was measured faster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import prunus._core as _core
+from prunus._tools.progress import progress
+from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
+from prunus.accelerate.fused import fuse_faster
+from prunus.accelerate.race import Layers, Milliseconds, race
+from prunus.accelerate.report import AccelerateReport
+from prunus.accelerate.survey import Site, recording, survey
+from prunus.nn import SparseLinear
+from prunus.nn.fuse import Fusion
+from prunus.prune.fold import folded
+
+__all__ = ["AccelerateReport", "accelerate_"]
+
+# Its fast path hands the weights of the layer to one fused kernel; without it linear1 and linear2 are called.
+FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
+
+FilterFn = Callable[[nn.Module, str], bool]
+
+
+def accelerate_(
+    model: nn.Module, example_inputs: Any, min_speedup: float = 1.05, filter_fn: FilterFn | None = None
+) -> AccelerateReport:
+    """Convert, in place, each pruned Linear whose packed form is measured faster on the shapes it really
+    sees.
+
+    example_inputs: a tensor, tuple, dict or BatchEncoding, or a list of such batches; use the shapes of
+    production, because what is faster depends on the number of tokens. min_speedup: a layer is converted when
+    dense ms / sparse ms, medians of alternating runs with torch's current threads, reaches it.
+    filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear,
+    and so does a layer masked by `torch.nn.utils.prune` or `torch.ao.pruning`.
+    Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
+    where that is not slower.
+    Layers that share a weight, have hooks, are unused by the inputs, or whose weight the model reads
+    directly stay dense, and the report says so. An error leaves the model as it was.
+
+    Raises TypeError (model, inputs of another kind) and ValueError (min_speedup, no Linear in the model).
+
+    >>> import torch, prunus
+    >>> model = torch.nn.Sequential(torch.nn.Linear(256, 256))
+    >>> _ = model[0].weight.data.mul_(torch.rand(256, 256) > 0.95)
+    >>> report = prunus.accelerate_(model, torch.ones(64, 256), min_speedup=0.0)
+    >>> type(model[0]).__name__, report.rows[0]["converted"]
+    ('SparseLinear', True)
+    """
+    check_model(model)
+    batches = as_batches(example_inputs, "example_inputs")
+    if not isinstance(min_speedup, (int, float)) or not (min_speedup >= 0 and math.isfinite(min_speedup)):
+        raise ValueError(f"min_speedup: expected a finite number >= 0, got {min_speedup!r}")
+    # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
+    with folded(model):
+        return _accelerate(model, batches, float(min_speedup), filter_fn)
+
+
+def _accelerate(
+    model: nn.Module, batches: list[Batch], min_speedup: float, filter_fn: FilterFn | None
+) -> AccelerateReport:
+    sites = survey(model, filter_fn)
+    if not sites:
+        raise ValueError("model: expected at least one Linear layer, got none")
+    bytes_before = module_bytes(model)
+    with evaluating(model):
+        with recording(sites):
+            expected = [output_tensors(batch.run(model)) for batch in batches]
+        for site in sites:
+            if not site.inputs:
+                site.reason = site.reason or "not called by example_inputs"
+        candidates = _pack([site for site in sites if not site.reason])
+        times = race(sites, candidates)
+        chosen = _choose(sites, candidates, times, min_speedup)
+        error = _commit(model, sites, chosen, batches, expected)
+        fused, error = _fuse(model, sites, batches, expected, error)
+    for site in sites:
+        if id(site) in chosen:
+            chosen[id(site)].train(site.module.training)
+    rows = [_row(site, times.get(id(site)), chosen.get(id(site))) for site in sites]
+    return AccelerateReport(rows, _summary(model, rows, bytes_before, error) | {"fused": fused})
+
+
+def _pack(sites: list[Site]) -> Layers:
+    return {id(site): SparseLinear.from_linear(site.module) for site in progress(sites, "packing")}
+
+
+def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_speedup: float) -> Layers:
+    chosen = {}
+    for site in sites:
+        dense, sparse = times.get(id(site), (0.0, None))
+        if sparse is None:
+            continue
+        if dense >= min_speedup * sparse:
+            chosen[id(site)] = candidates[id(site)]
+        else:
+            site.reason = "measured slower" if sparse >= dense else f"gain below {min_speedup:.2f}x"
+    return chosen
+
+
+def _commit(
+    model: nn.Module,
+    sites: list[Site],
+    chosen: Layers,
+    batches: list[Batch],
+    expected: list[dict[str, Tensor]],
+) -> float:
+    """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
+    try:
+        for site in sites:
+            if id(site) in chosen:
+                site.put(chosen[id(site)])
+        while True:
+            try:
+                outputs = [output_tensors(batch.run(model)) for batch in batches]
+                return max(_error(e, o) for e, o in zip(expected, outputs, strict=True))
+            except AttributeError as error:  # noqa: PERF203
+                if not _take_back(sites, chosen, error):
+                    raise
+    except BaseException:
+        for site in sites:
+            site.put(site.module)
+        raise
+
+
+def _fuse(
+    model: nn.Module,
+    sites: list[Site],
+    batches: list[Batch],
+    expected: list[dict[str, Tensor]],
+    error: float,
+) -> tuple[list[dict[str, Any]], float]:
+    """What was fused, and the error of the outputs after it. Errors undo everything."""
+    found: list[tuple[Fusion, dict[str, Any]]] = []
+    try:
+        found = fuse_faster(model, sites)
+        if found:
+            outputs = [output_tensors(batch.run(model)) for batch in batches]
+            error = max(_error(e, o) for e, o in zip(expected, outputs, strict=True))
+    except BaseException:
+        for fusion, _ in found:
+            fusion.put(fusion.original)
+        for site in sites:
+            site.put(site.module)
+        raise
+    return [row for _, row in found], error
+
+
+def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool:
+    """Some models read `layer.weight` (T5's wo, torch's encoder fast path): such layers, and all with the
+    same attribute name in the same kind of parent, become dense again. False: the error is another."""
+    culprits = [site for site in sites if error.obj is not None and error.obj is chosen.get(id(site))]
+    kinds = {(type(parent), leaf) for site in culprits for parent, leaf in site.places}
+    for site in sites:
+        if id(site) in chosen and kinds & {(type(parent), leaf) for parent, leaf in site.places}:
+            site.reason = f"the model reads its .{error.name}"
+            if any(isinstance(parent, nn.TransformerEncoderLayer) for parent, _ in site.places):
+                site.reason += f" ({FAST_PATH})"
+            site.put(site.module)
+            del chosen[id(site)]
+    return bool(culprits)
+
+
+def _error(expected: dict[str, Tensor], got: dict[str, Tensor]) -> float:
+    """Largest relative error (L2) of the outputs."""
+    errors = [0.0]
+    for name, tensor in expected.items():
+        if name in got and got[name].shape == tensor.shape:
+            norm = float(tensor.norm())
+            errors.append(float((got[name] - tensor).norm()) / norm if norm else 0.0)
+    return max(errors)
+
+
+def _row(site: Site, times: tuple[float, float | None] | None, layer: SparseLinear | None) -> dict[str, Any]:
+    dense, sparse = times if times is not None else (None, None)
+    return {
+        "name": site.name,
+        "shape": site.shape or None,
+        "sparsity": site.sparsity,
+        "m": ", ".join(f"{m:,}" for m in site.tokens) or None,
+        "dense_ms": dense,
+        "sparse_ms": sparse,
+        "speedup": dense / sparse if dense is not None and sparse else None,
+        "runs": "sparse" if layer is not None or site.sparse else "dense",
+        "converted": layer is not None,
+        "reason": "" if layer is not None else site.reason,
+        "bytes_before": module_bytes(site.module),
+        "bytes_after": module_bytes(layer if layer is not None else site.module),
+    }
+
+
+def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, error: float) -> dict[str, Any]:
+    timed = [row for row in rows if row["dense_ms"] is not None]
+    before = sum(row["dense_ms"] for row in timed)
+    after = sum(row["sparse_ms"] if row["converted"] else row["dense_ms"] for row in timed)
+    return {
+        "layers": len(rows),
+        "converted": sum(row["converted"] for row in rows),
+        "linear_ms_before": before if timed else None,
+        "linear_ms_after": after if timed else None,
+        "linear_speedup": before / after if timed and after > 0 else None,
+        "bytes_before": bytes_before,
+        "bytes_after": module_bytes(model),
+        "relative_error": error,
+        "threads": torch.get_num_threads(),
+        "isa": _core.active_isa(),
+    }

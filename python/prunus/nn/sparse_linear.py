@@ -1,0 +1,181 @@
+"""SparseLinear: a Linear whose weight is packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, is_grad_enabled, nn
+
+from prunus._core import FormatError
+from prunus.families import weight_matrix
+from prunus.ops import activation_number
+from prunus.ops.autograd import linear_with_gradient
+from prunus.ops.torch_ops import buffer_tensor, linear_op
+from prunus.packed import PackedWeight, pack
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from prunus.packed import DtypeLike
+
+__all__ = ["SparseLinear"]
+
+
+class SparseLinear(nn.Module):
+    """A linear layer that stores and computes only the weights a mask kept: `y = act(x . w^T + b)`.
+
+    x (..., in_features) float32 -> y (..., out_features) float32. `packed` (1-D uint8 buffer) is the packed
+    weight, `bias` an ordinary parameter or None, `activation` None, "relu", "gelu", "gelu_tanh" or "silu".
+    state_dict, deepcopy, pickle, torch.compile and export work as for nn.Linear; casts of the model change
+    the bias, never the packed bytes. The constructor makes a layer of zeros to load a state_dict into: most
+    layers come from `from_linear`. Gradients go to x and to the bias; the packed weight is frozen (to train
+    it, go back with `to_linear`). Forward raises on inputs that are not float32.
+
+    >>> import torch, prunus
+    >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(8, 4))
+    >>> layer(torch.ones(2, 8)).shape
+    torch.Size([2, 4])
+    """
+
+    packed: Tensor
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, activation: str | None = None
+    ) -> None:
+        super().__init__()
+        activation_number(activation)  # refuses unknown names
+        self.in_features = in_features
+        self.out_features = out_features
+        self.activation = activation
+        zeros = pack(np.zeros((out_features, in_features), np.float32))
+        self.register_buffer("packed", torch.from_numpy(zeros.buffer))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    @classmethod
+    def from_packed(
+        cls, packed: PackedWeight, bias: Tensor | None = None, activation: str | None = None
+    ) -> Self:
+        """A layer around a packed weight (n, k); bias (n,) is used as it is when it is a Parameter.
+
+        Raises ValueError when bias has another shape.
+
+        >>> import numpy as np, prunus
+        >>> prunus.SparseLinear.from_packed(prunus.pack(np.eye(3, dtype=np.float32))).out_features
+        3
+        """
+        n, k = packed.shape
+        if bias is not None and tuple(bias.shape) != (n,):
+            raise ValueError(f"bias: expected shape ({n},), got {tuple(bias.shape)}")
+        layer = cls(0, 0, bias=False, activation=activation)
+        layer.in_features, layer.out_features = k, n
+        layer.packed = buffer_tensor(packed)
+        if bias is not None:
+            layer.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias.detach().clone())
+        return layer
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Module,
+        mask: Tensor | None = None,
+        dtype: DtypeLike | None = None,
+        format: str = "auto",
+        activation: str | None = None,
+    ) -> Self:
+        """Pack a Linear (or a `transformers` Conv1D); the bias parameter is shared, not copied.
+
+        mask: bool (n, k), True = keep; None keeps every nonzero weight. dtype, format: as for `prunus.pack`.
+        Raises TypeError for other modules, ValueError for shapes, dtypes and devices that cannot be packed.
+
+        >>> import torch, prunus
+        >>> linear = torch.nn.Linear(2, 1)
+        >>> layer = prunus.SparseLinear.from_linear(linear, mask=torch.tensor([[True, False]]))
+        >>> bool(layer.to_linear().weight[0, 1] == 0)
+        True
+        """
+        packed = pack(weight_matrix(linear), mask, dtype, format)
+        # An attribute, not only a parameter: a bias under a mask or a parametrization is computed.
+        layer = cls.from_packed(packed, getattr(linear, "bias", None), activation)
+        layer.train(linear.training)
+        return layer
+
+    @property
+    def packed_weight(self) -> PackedWeight:
+        """The packed weight, sharing the buffer's memory: shape, nnz, sparsity, format, dtype, to_dense()."""
+        return PackedWeight(self.packed.cpu().numpy())
+
+    def to_linear(self) -> nn.Linear:
+        """A dense nn.Linear (float32) with the same weights, zeros where the mask pruned, and the same bias.
+
+        Raises ValueError when the layer has an activation: a Linear cannot hold one.
+
+        >>> import torch, prunus
+        >>> prunus.SparseLinear.from_linear(torch.nn.Linear(8, 4)).to_linear()
+        Linear(in_features=8, out_features=4, bias=True)
+        """
+        if self.activation is not None:
+            raise ValueError(
+                f"activation: expected None (a Linear holds no activation), got {self.activation!r}"
+            )
+        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        linear.weight = nn.Parameter(torch.from_numpy(self.packed_weight.to_dense()).to(self.packed.device))
+        if self.bias is not None:
+            linear.bias = self.bias
+        return linear.train(self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        number = activation_number(self.activation)
+        packed, bias = self.packed, self.bias
+        if is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+            return linear_with_gradient(x, packed, bias, self.out_features, number)
+        y: Tensor = linear_op(x, packed, bias, self.out_features, number)
+        return y
+
+    def extra_repr(self) -> str:
+        text = (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        )
+        if self.packed.device.type == "cpu":
+            w = self.packed_weight
+            text += f", sparsity={w.sparsity:.3f}, format={w.format}, dtype={w.dtype}"
+        return text + (f", activation={self.activation}" if self.activation else "")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves follow the model; casts (`.type(dtype)` casts every buffer) must not turn bytes into
+        numbers."""
+        packed = self.packed
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.packed.dtype != torch.uint8:
+            self.packed = packed.to(self.packed.device)
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Checks every offset of a packed weight from outside, whose size may differ from the present one."""
+        given = state_dict.get(prefix + "packed")
+        if given is not None:
+            self._check_packed(given, prefix + "packed")
+            # New memory, even where the size is the same: the old bytes may belong to a PackedWeight.
+            self.packed = torch.empty(given.shape, dtype=torch.uint8, device=self.packed.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _check_packed(self, given: Any, name: str) -> None:
+        if not isinstance(given, Tensor) or given.dtype != torch.uint8 or given.dim() != 1:
+            raise FormatError(f"{name}: expected a 1-D uint8 tensor, got {_describe(given)}")
+        try:
+            shape = PackedWeight.from_buffer(given.detach().cpu().numpy()).shape
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from None
+        if shape != (self.out_features, self.in_features):
+            raise FormatError(f"{name}: expected shape {(self.out_features, self.in_features)}, got {shape}")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__

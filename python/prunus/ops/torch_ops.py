@@ -1,0 +1,267 @@
+"""torch.ops.prunus: schema and fake kernel here, the CPU kernel in C++ (csrc/bindings/torch_linear.cpp).
+
+The extension does not link libtorch: `_core.join_torch` finds torch's stable C functions in the loaded
+library, registers the kernel and makes torch's thread pool the one of every prunus function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import is_grad_enabled
+
+import prunus._core as _core
+from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
+from prunus.packed import PackedWeight, tensor_view
+
+__all__ = ["buffer_tensor", "gated", "gated_of", "linear", "linear3_op", "linear_of", "linear_op"]
+
+SCHEMAS = (
+    "linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor",
+    "linear_add(Tensor x, Tensor packed, Tensor? bias, Tensor residual, int out_features, int activation)"
+    " -> Tensor",
+    "gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,"
+    " int activation) -> Tensor",
+    "linear3(Tensor x, Tensor first, Tensor second, Tensor third, Tensor? first_bias, Tensor? second_bias,"
+    " Tensor? third_bias, int first_features, int second_features, int third_features)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+
+# Lives as long as the process: dropping it would take the op away.
+_library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-untyped-call]
+for _schema in SCHEMAS:
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+_core.join_torch(torch.__version__)
+# The derivative is outside (ops_autograd), so autograd has nothing to do here: its fallback costs time in
+# every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
+for _name in ("linear", "linear_add", "gated", "linear3"):
+    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _fake(x: torch.Tensor, out_features: int, **others: torch.Tensor | None) -> torch.Tensor:
+    """What the answer looks like; others: biases and the residual, by name."""
+    if x.dtype not in DTYPES:
+        raise ValueError(f"x: expected float32, bfloat16 or float16, got {_dtype_name(x)}")
+    for name, tensor in others.items():
+        allowed = (x.dtype,) if name == "residual" else (torch.float32, x.dtype)
+        if tensor is not None and tensor.dtype not in allowed:
+            expected = _dtype_name(x) if len({*allowed}) == 1 else f"float32 or {_dtype_name(x)}"
+            raise ValueError(f"{name}: expected {expected}, got {_dtype_name(tensor)}")
+    for name, tensor in (("x", x), *others.items()):
+        if tensor is not None and is_grad_enabled() and tensor.requires_grad:
+            raise RuntimeError(_core.gradient_sentence(name))
+    if x.dim() == 0:
+        raise ValueError("x: expected (..., k), got ()")
+    return x.new_empty((*x.shape[:-1], out_features))
+
+
+def _linear_fake(
+    x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, out_features: int, activation: int
+) -> torch.Tensor:
+    return _fake(x, out_features, bias=bias)
+
+
+def _linear_add_fake(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor,
+    out_features: int,
+    activation: int,
+) -> torch.Tensor:
+    return _fake(x, out_features, bias=bias, residual=residual)
+
+
+def _gated_fake(
+    x: torch.Tensor,
+    gate: torch.Tensor,
+    up: torch.Tensor,
+    gate_bias: torch.Tensor | None,
+    up_bias: torch.Tensor | None,
+    out_features: int,
+    activation: int,
+) -> torch.Tensor:
+    return _fake(x, out_features, gate_bias=gate_bias, up_bias=up_bias)
+
+
+def _linear3_fake(
+    x: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    third: torch.Tensor,
+    first_bias: torch.Tensor | None,
+    second_bias: torch.Tensor | None,
+    third_bias: torch.Tensor | None,
+    first_features: int,
+    second_features: int,
+    third_features: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return (
+        _fake(x, first_features, first_bias=first_bias),
+        _fake(x, second_features, second_bias=second_bias),
+        _fake(x, third_features, third_bias=third_bias),
+    )
+
+
+def _refuse_transform(*arguments: object) -> torch.Tensor:
+    raise RuntimeError(
+        "x: expected a plain tensor, got one inside a torch.func transform (grad, jvp, vmap): use backward() "
+        "instead; prunus.linear takes any leading dimensions without vmap"
+    )
+
+
+_fakes: dict[str, Any] = {
+    "linear": _linear_fake,
+    "linear_add": _linear_add_fake,
+    "gated": _gated_fake,
+    "linear3": _linear3_fake,
+}
+for _name, _function in _fakes.items():
+    torch.library.register_fake(f"prunus::{_name}", _function, lib=_library)
+    _library.impl(_name, _refuse_transform, "FuncTorchDynamicLayerFrontMode")
+linear_op: Any = torch.ops.prunus.linear.default
+linear_add_op: Any = torch.ops.prunus.linear_add.default
+gated_op: Any = torch.ops.prunus.gated.default
+linear3_op: Any = torch.ops.prunus.linear3.default
+
+
+def linear(
+    x: torch.Tensor,
+    p: Any,
+    bias: torch.Tensor | None,
+    activation: int,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`prunus.linear` for tensors, the activation as its number: checks kinds, the kernel checks the rest.
+
+    >>> import torch, prunus
+    >>> p = prunus.pack(torch.eye(2))
+    >>> linear(torch.ones(1, 2), p, None, 1)
+    tensor([[1., 1.]])
+    """
+    _check_kinds(x, bias=bias, residual=residual)
+    packed, out_features = _buffer("p", p)
+    return linear_of(x, packed, bias, out_features, activation, residual)
+
+
+def linear_of(
+    x: torch.Tensor,
+    packed: torch.Tensor,
+    bias: torch.Tensor | None,
+    out_features: int,
+    activation: int,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`linear` for the bytes of a packed weight whose out_features are known: a compiler can trace it.
+
+    >>> import torch, prunus
+    >>> p = buffer_tensor(prunus.pack(torch.eye(2)))
+    >>> linear_of(torch.ones(1, 2), p, None, 2, 1)
+    tensor([[1., 1.]])
+    """
+    if _wants_gradient(x, bias, residual):
+        z = linear_with_gradient(x, packed, bias, out_features, activation)
+        return z if residual is None else z + residual
+    y: torch.Tensor
+    if residual is None:
+        y = linear_op(x, packed, bias, out_features, activation)
+    else:
+        y = linear_add_op(x, packed, bias, residual, out_features, activation)
+    return y
+
+
+def gated(
+    x: torch.Tensor,
+    gate: Any,
+    up: Any,
+    gate_bias: torch.Tensor | None,
+    up_bias: torch.Tensor | None,
+    activation: int,
+) -> torch.Tensor:
+    """`prunus.gated` for tensors, the activation as its number: checks kinds, the kernel checks the rest.
+
+    >>> import torch, prunus
+    >>> p = prunus.pack(torch.eye(2))
+    >>> gated(torch.full((1, 2), 3.0), p, p, None, None, 0)
+    tensor([[9., 9.]])
+    """
+    _check_kinds(x, gate_bias=gate_bias, up_bias=up_bias)
+    first, out_features = _buffer("gate", gate)
+    second, _ = _buffer("up", up)
+    return gated_of(x, (first, gate_bias), (second, up_bias), out_features, activation)
+
+
+def gated_of(
+    x: torch.Tensor,
+    gate: tuple[torch.Tensor, torch.Tensor | None],
+    up: tuple[torch.Tensor, torch.Tensor | None],
+    out_features: int,
+    activation: int,
+) -> torch.Tensor:
+    """`gated` for the bytes of two packed weights, each with its bias, as `linear_of`.
+
+    >>> import torch, prunus
+    >>> p = buffer_tensor(prunus.pack(torch.eye(2)))
+    >>> gated_of(torch.full((1, 2), 3.0), (p, None), (p, None), 2, 0)
+    tensor([[9., 9.]])
+    """
+    if _wants_gradient(x, gate[1], up[1]):
+        return gated_with_gradient(x, gate, up, out_features, activation)
+    y: torch.Tensor = gated_op(x, gate[0], up[0], gate[1], up[1], out_features, activation)
+    return y
+
+
+def _wants_gradient(*tensors: torch.Tensor | None) -> bool:
+    return is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _check_kinds(x: Any, **others: Any) -> None:
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x: expected a numpy array or a torch tensor, got {type(x).__name__}")
+    if not x.is_cpu:
+        raise ValueError(f"x: expected a CPU tensor, got one on {x.device}")
+    for name, tensor in others.items():
+        if tensor is not None and not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name}: expected a torch tensor like x, got {type(tensor).__name__}")
+
+
+def _buffer(name: str, p: Any) -> tuple[torch.Tensor, int]:
+    """The bytes of a packed weight and its out_features."""
+    if isinstance(p, PackedWeight):
+        return buffer_tensor(p), p.shape[0]
+    if isinstance(p, torch.Tensor):
+        return p, _out_features(name, p)
+    raise TypeError(
+        f"{name}: expected a PackedWeight or its buffer as a torch tensor, got {type(p).__name__}"
+    )
+
+
+def buffer_tensor(p: PackedWeight) -> torch.Tensor:
+    """The buffer of p as a uint8 tensor of the same memory, made once.
+
+    >>> import numpy as np, prunus
+    >>> buffer_tensor(prunus.pack(np.eye(2, dtype=np.float32))).dtype
+    torch.uint8
+    """
+    if p.tensor is None:  # made before torch was imported
+        if torch.compiler.is_compiling():
+            return torch.from_numpy(p.buffer)  # an input of the graph; what tracing changes spoils its guards
+        p.tensor = tensor_view(p.buffer)
+    tensor: torch.Tensor = p.tensor
+    return tensor
+
+
+def _out_features(name: str, packed: torch.Tensor) -> int:
+    if packed.dtype != torch.uint8 or packed.dim() != 1 or not packed.is_contiguous() or not packed.is_cpu:
+        raise ValueError(
+            f"{name}: expected a contiguous 1-D uint8 CPU tensor, got {_dtype_name(packed)} "
+            f"{tuple(packed.shape)} on {packed.device}"
+        )
+    return int(_core.packed_info(packed.detach().numpy())["n"])

@@ -1,0 +1,79 @@
+"""Every kernel of every isa that this machine has, against the naive product, and no other in its place."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import prunus
+from prunus import NM, Block, _core
+
+WIDEST = 64
+
+
+def rows_of_all_isas() -> list[Any]:
+    params = []
+    for isa in _core.available_isas():
+        _core.set_isa(isa)
+        params += [pytest.param(isa, row, id=f"{isa}-{row['name']}") for row in _core.kernel_rows()]
+    _core.set_isa("auto")
+    return params
+
+
+def weight(rng: np.random.Generator, row: dict[str, Any]) -> np.ndarray:
+    """Whole numbers in the pattern of the row's format; n and k are no multiples of a tile."""
+    w = rng.integers(1, 5, (83, 4 * 61)).astype(np.float32) * rng.choice([-1.0, 1.0], (83, 4 * 61))
+    pattern = {"nm": NM(2, 4), "block": Block((1, 4), 0.5)}.get(row["format"])
+    if pattern is None:
+        # Rows are expanded only while most weights are kept.
+        kept = rng.random(w.shape) < (0.95 if row["panel"] == "rows" else 0.4)
+    else:
+        kept = prunus.select(rng.random(w.shape, dtype=np.float32), pattern)
+    w = (w * kept).astype(np.float32)
+    w[0, 0] = 4.0
+    if careful(row):  # a hole: a stored zero, which must not be multiplied
+        w[1:, :4] = 0.0
+        w[1:, 1] = 2.0
+    return w
+
+
+def careful(row: dict[str, Any]) -> bool:
+    return row["format"] in ("nm", "block") and row["needs"] == "any"
+
+
+def tokens(row: dict[str, Any]) -> int:
+    """So many that the row is the kernel, or that of the last strip."""
+    return 3 * WIDEST + row["tokens"] if row["panel"] == "strip" and not careful(row) else row["tokens"]
+
+
+def naive(x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """x w^T + bias in float64, where a weight of zero does not meet its activation."""
+    products = np.where(w[None] != 0, x[:, None].astype(np.float64) * np.where(w != 0, w, 1.0), 0.0)
+    return products.sum(axis=2) + bias
+
+
+@pytest.mark.parametrize(("isa", "row"), rows_of_all_isas())
+def test_row_runs_and_is_right(isa: str, row: dict[str, Any], rng: np.random.Generator) -> None:
+    _core.set_isa(isa)
+    try:
+        packed = prunus.pack(weight(rng, row), dtype=row["dtype"], format=row["format"])
+        m, (n, k) = tokens(row), packed.shape
+        x = rng.integers(-3, 4, (m, k)).astype(np.float32)
+        if careful(row):
+            x[0, 0] = np.nan
+        # On isas that look activations up, a plain few kernel serves what they must not see.
+        plain_few = row["format"] == "col8" and row["panel"] == "few" and row["needs"] == "any"
+        if plain_few:
+            x[0, k // 2] = np.inf
+        bias = rng.integers(-3, 4, n).astype(np.float32)
+        y = prunus.linear(x, packed, bias)
+        assert row["name"] in _core.last_kernels()
+        plan = packed.explain(m, finite=bool(np.isfinite(x).all()))
+        assert row["name"] in (plan["kernel"], plan["last_kernel"])
+        expected = naive(x, packed.to_dense(), bias)
+        if row["dtype"] == "int8":  # scales are no whole numbers
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
+        else:
+            np.testing.assert_array_equal(y, expected.astype(np.float32))
+    finally:
+        _core.set_isa("auto")
