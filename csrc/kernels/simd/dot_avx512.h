@@ -9,6 +9,14 @@ struct DotZmm {
     __builtin_memcpy(&u, p, sizeof u);
     return {_mm512_set1_epi32(u)};
   }
+  static constexpr std::uint32_t all = 0xffff;
+  static DotZmm load_some(const std::uint8_t* p, int count) {
+    return {_mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << count) - 1), p)};
+  }
+  // The next blocks into the lanes of the bits that are set, zero elsewhere. Reads only what it keeps.
+  static DotZmm spread_out(std::uint32_t bits, const std::uint8_t* p) {
+    return {_mm512_maskz_expandloadu_epi32(static_cast<__mmask16>(bits), p)};
+  }
   static DotZmm zero() { return {_mm512_setzero_si512()}; }
   void store(void* p) const { _mm512_storeu_si512(p, v); }
 };
@@ -22,6 +30,25 @@ inline DotZmm dot(Bf16, DotZmm sum, DotZmm x, DotZmm w) {
 #endif
 inline DotZmm add_sums(Bf16, DotZmm a, DotZmm b) {
   return {_mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a.v), _mm512_castsi512_ps(b.v)))};
+}
+inline std::int32_t total(I8, DotZmm v) { return _mm512_reduce_add_epi32(v.v); }
+inline std::int32_t total(Bf16, DotZmm v) {
+  const float sum = _mm512_reduce_add_ps(_mm512_castsi512_ps(v.v));
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  return bits;
+}
+
+// Those of 64 lanes whose bits are set, side by side; returns how many. Writes up to 64 bytes more.
+inline int join_lanes(std::uint64_t bits, const std::uint8_t* from, std::uint8_t* to) {
+  int n = 0;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i, bits >>= 16) {
+    const auto kept = static_cast<__mmask16>(bits);
+    _mm512_storeu_si512(to + n * 4, _mm512_maskz_compress_epi32(kept, _mm512_maskz_loadu_epi32(kept, from + i * 64)));
+    n += __builtin_popcount(kept);
+  }
+  return n;
 }
 
 // Which of the 64 lanes from `base` on have a block, as ids; returns how many. Writes 64 ids.
