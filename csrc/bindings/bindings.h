@@ -12,8 +12,12 @@ namespace py = pybind11;
 
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 
+// For what reads the 64 bytes only, and for what goes over the tiles (formats/packed.h).
 inline PackedView header_of(const Bytes& buffer) {
   return read_header(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
+}
+inline PackedView open(const Bytes& buffer) {
+  return open_packed(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
 }
 
 void register_core(py::module_& m);     // errors, isa, threads, build facts

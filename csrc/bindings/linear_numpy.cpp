@@ -86,7 +86,7 @@ struct NumpyCall {
 // x (..., k) of any strides -> (..., n) of the same dtype.
 py::array linear_numpy(const py::array& x, const Bytes& buffer, const OptionalArray& bias, int activation,
                        const OptionalArray& residual_array) {
-  const PackedView w = header_of(buffer);
+  const PackedView w = open(buffer);
   NumpyCall call(w.header, x, activation);
   const NumpyBias floats = call.bias("bias", w.header, bias);
   call.args.bias = floats.floats.data();
@@ -104,7 +104,7 @@ py::array linear_numpy(const py::array& x, const Bytes& buffer, const OptionalAr
 
 py::array gated_numpy(const py::array& x, const Bytes& gate_buffer, const Bytes& up_buffer,
                       const OptionalArray& gate_bias, const OptionalArray& up_bias, int activation) {
-  const PackedView gate = header_of(gate_buffer), up = header_of(up_buffer);
+  const PackedView gate = open(gate_buffer), up = open(up_buffer);
   check_gated(gate.header, up.header);
   NumpyCall call(gate.header, x, activation);
   const NumpyBias first = call.bias("gate_bias", gate.header, gate_bias),

@@ -71,7 +71,7 @@ py::dict info(const Bytes& buffer) {
 
 py::dict explain(const Bytes& buffer, std::int64_t m, bool finite) {
   check_value(m >= 0, expected_got("m", "a number of tokens >= 0", std::to_string(m)));
-  const PackedView w = header_of(buffer);
+  const PackedView w = open(buffer);
   const Plan plan = make_plan(w, std::max<std::int64_t>(m, 1), finite);
   py::dict d;
   d["isa"] = isa_name(plan.kernels->isa);
@@ -86,7 +86,7 @@ py::dict explain(const Bytes& buffer, std::int64_t m, bool finite) {
 }
 
 Floats unpack(const Bytes& buffer) {
-  const PackedView w = header_of(buffer);
+  const PackedView w = open(buffer);
   Floats out({static_cast<py::ssize_t>(w.header.n), static_cast<py::ssize_t>(w.header.k)});
   float* data = out.mutable_data();
   py::gil_scoped_release release;

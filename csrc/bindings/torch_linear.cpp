@@ -29,7 +29,7 @@ PackedView read_packed(const char* name, const Tensor& packed) {
   if (p.dtype != "uint8") throw ValueError(expected_got(name, "uint8", p.dtype));
   if (p.dims != 1 || (p.sizes[0] > 1 && p.strides[0] != 1))
     throw ValueError(expected_got(name, "one contiguous dimension", shape_text(p.sizes, p.dims)));
-  return read_header(static_cast<const std::uint8_t*>(packed.data()), static_cast<std::size_t>(p.sizes[0]));
+  return open_packed(static_cast<const std::uint8_t*>(packed.data()), static_cast<std::size_t>(p.sizes[0]));
 }
 
 // The schema has it for the fake kernel, which cannot read the bytes.

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <exception>
 #include <string>
 
 #include "core/check.h"
@@ -40,13 +41,19 @@ const int registered = pthread_atfork(nullptr, nullptr, [] { forked.store(true);
 struct Region {
   RangeFn fn;
   void* context;
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;  // of whoever set `failed` first
 };
 
 void guarded(std::int64_t begin, std::int64_t end, void* context) {
-  const Region& region = *static_cast<Region*>(context);
+  Region& region = *static_cast<Region*>(context);
   const bool outer = in_region;
   in_region = true;
-  region.fn(begin, end, region.context);
+  try {
+    region.fn(begin, end, region.context);
+  } catch (...) {
+    if (!region.failed.exchange(true)) region.error = std::current_exception();
+  }
   in_region = outer;
 }
 
@@ -70,9 +77,12 @@ void set_num_threads(int threads) {
 void detail::run_parallel(std::int64_t tasks, RangeFn fn, void* context) {
   (void)registered;
   if (tasks <= 0) return;
-  Region region{fn, context};
-  if (tasks == 1 || num_threads() == 1) return guarded(0, tasks, &region);
-  active.load()->run(tasks, guarded, &region);
+  Region region{fn, context, {}, {}};
+  if (tasks == 1 || num_threads() == 1)
+    guarded(0, tasks, &region);
+  else
+    active.load()->run(tasks, guarded, &region);
+  if (region.error) std::rethrow_exception(region.error);
 }
 
 }  // namespace prunus

@@ -33,7 +33,8 @@ void run_parallel(std::int64_t tasks, RangeFn fn, void* context);
 }
 
 // Calls fn(task) for every task in [0, tasks), concurrently.
-// fn must not throw: kernels do not, and every check happens before the region. A nested call runs serially.
+// What fn throws stops its range and is thrown again by the caller once all ranges are done (the first of
+// several): never across the pool, whose threads would end the process. A nested call runs serially.
 template <typename Fn>
 void parallel_for(std::int64_t tasks, Fn&& fn) {
   detail::run_parallel(

@@ -42,17 +42,22 @@ void write(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t*
   });
 }
 
-std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, const Target* to) {
-  const int rows = shape.rows, cols = shape.cols;
-  const std::uint64_t head = head_bytes(rows);
-  require(head + BitmapLayout::slack <= bytes, "offsets", "tiles that hold their bits");
+std::uint64_t count_tile(const std::uint8_t* tile, int rows) {
   std::uint64_t nnz = 0;
   for (int r = 0; r < rows; ++r) {
     std::uint64_t bits;
     std::memcpy(&bits, tile + r * 8, sizeof bits);
     nnz += static_cast<std::uint64_t>(count_bits(bits));
   }
+  return nnz;
+}
+
+Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
+             const std::uint8_t* scales, const Target* to) {
+  const int rows = shape.rows, cols = shape.cols;
+  const std::uint64_t head = head_bytes(rows);
+  require(head + BitmapLayout::slack <= bytes, "offsets", "tiles that hold their bits");
+  const std::uint64_t nnz = count_tile(tile, rows);
   require(total_bytes(rows, nnz, dtype) == bytes, "bits", "as many bits as values");
   const std::uint8_t* value = tile + head;
   with_stored(dtype, [&](auto type) {
@@ -66,11 +71,20 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
         to->put(r, __builtin_ctzll(bits), read_value(value, type(), scale));
     }
   });
-  return nnz;
+  return {nnz, nnz};
+}
+
+std::uint64_t most(const TileShape& shape, Dtype dtype) {
+  return total_bytes(shape.rows, static_cast<std::uint64_t>(shape.rows) * BitmapLayout::most_cols, dtype);
+}
+
+bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype) {
+  return head_bytes(shape.rows) <= bytes &&
+         total_bytes(shape.rows, count_tile(tile, shape.rows), dtype) <= bytes;
 }
 
 }  // namespace
 
-const TileCodec kBitmapCodec{size, nullptr, write, read};
+const TileCodec kBitmapCodec{size, nullptr, write, read, most, fits};
 
 }  // namespace prunus

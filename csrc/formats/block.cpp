@@ -114,31 +114,35 @@ struct BlockRow {
   int steps, slot, first_row;
 };
 
-std::uint64_t read_block_row(const BlockRow& b, const Parts& p, const TileShape& shape, Dtype dtype,
-                             const std::uint8_t* scales, const Target* to) {
-  std::uint64_t nnz = 0;
+Entries read_block_row(const BlockRow& b, const Parts& p, const TileShape& shape, Dtype dtype,
+                       const std::uint8_t* scales, const Target* to) {
+  Entries all{};
   for (int q = 0, last = -1; q < b.steps; ++q) {
     const int id = b.columns[q * p.per_group + b.slot];
     require(id <= p.end && id % p.c == 0 && (id == p.end || id > last) && (last < p.end || id == p.end),
             "columns", "increasing block columns inside the tile, then padding");
     last = id;
+    if (id < p.end && b.first_row < shape.rows)  // as slots() counts them
+      all.slots += static_cast<std::uint64_t>(std::min(p.r, shape.rows - b.first_row)) *
+                   static_cast<std::uint64_t>(std::min(p.c, shape.cols - id));
     for (int j = 0; j < p.c; ++j)
       for (int i = 0; i < p.r; ++i) {
         const int slot = (q * p.c + j) * p.lanes + b.slot * p.r + i, row = b.first_row + i, col = id + j;
         const std::uint8_t* at = b.values + static_cast<std::size_t>(slot) * dtype_size(dtype);
         if (read_value(at, dtype, 1) == 0.0f) continue;
         require(row < shape.rows && col < shape.cols, "values", "zeros outside the matrix");
-        ++nnz;
+        ++all.count;
         if (to) to->put(row, col, read_value(at, dtype, scale_at(scales, row)));
       }
   }
-  return nnz;
+  return all;
 }
 
-std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, const Target* to) {
+Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
+             const std::uint8_t* scales, const Target* to) {
   const Parts p(shape.rows, shape.cols, shape.unit);
-  std::uint64_t used = static_cast<std::uint64_t>(p.head_bytes()), nnz = 0;
+  std::uint64_t used = static_cast<std::uint64_t>(p.head_bytes());
+  Entries all{};
   require(used <= bytes, "offsets", "tiles that hold their row order");
   check_order(tile, p.steps_at());
   const std::uint8_t* counts = tile + p.steps_at();
@@ -150,16 +154,34 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
     used += static_cast<std::uint64_t>(p.group_bytes(steps, bytes_of(dtype)));
     require(used <= bytes, "steps", "groups that fit their tile");
     const std::uint8_t* columns = values + p.value_bytes(steps, bytes_of(dtype));
-    for (int b = 0; b < p.per_group; ++b)
-      nnz += read_block_row({values, columns, steps, b, tile[g * p.per_group + b] * p.r}, p, shape, dtype,
-                            scales, to);
+    for (int b = 0; b < p.per_group; ++b) {
+      const Entries row = read_block_row({values, columns, steps, b, tile[g * p.per_group + b] * p.r}, p,
+                                         shape, dtype, scales, to);
+      all.count += row.count;
+      all.slots += row.slots;
+    }
   }
   require((used + 7) / 8 * 8 == bytes, "offsets", "tiles without gaps");
-  return nnz;
+  return all;
+}
+
+// Kernels walk no more steps of a group than this (BlockTile).
+std::uint64_t most(const TileShape& shape, Dtype dtype) {
+  const BlockLayout p(shape.rows, shape.unit);
+  return static_cast<std::uint64_t>(p.head_bytes() +
+                                    p.group_bytes(p.most_steps() * p.groups, bytes_of(dtype)));
+}
+
+bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype) {
+  const BlockLayout p(shape.rows, shape.unit);
+  const auto head = static_cast<std::uint64_t>(p.head_bytes());
+  if (head > bytes) return false;
+  const int steps = static_cast<int>(sum_bytes(tile + p.steps_at(), p.groups));
+  return head + static_cast<std::uint64_t>(p.group_bytes(steps, bytes_of(dtype))) <= bytes;
 }
 
 }  // namespace
 
-const TileCodec kBlockCodec{size, slots, write, read};
+const TileCodec kBlockCodec{size, slots, write, read, most, fits};
 
 }  // namespace prunus

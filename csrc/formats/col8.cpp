@@ -76,8 +76,8 @@ std::uint64_t read_lane(const std::uint8_t* values, const std::uint8_t* columns,
   return static_cast<std::uint64_t>(count);
 }
 
-std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, const Target* to) {
+Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
+             const std::uint8_t* scales, const Target* to) {
   const int rows = shape.rows, cols = shape.cols;
   const Col8Layout layout(rows);
   std::uint64_t used = static_cast<std::uint64_t>(layout.head_bytes()), nnz = 0;
@@ -102,11 +102,25 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
     }
   }
   require(used == bytes, "offsets", "tiles without gaps");
-  return nnz;
+  return {nnz, nnz};
+}
+
+std::uint64_t most(const TileShape& shape, Dtype dtype) {
+  const Col8Layout layout(shape.rows);
+  return static_cast<std::uint64_t>(layout.head_bytes() +
+                                    Col8Layout::group_bytes(255 * layout.groups, bytes_of(dtype)));
+}
+
+bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype) {
+  const Col8Layout layout(shape.rows);
+  const auto head = static_cast<std::uint64_t>(layout.head_bytes());
+  if (head > bytes) return false;
+  const int steps = static_cast<int>(sum_bytes(tile + layout.steps_at(), layout.groups));
+  return head + static_cast<std::uint64_t>(Col8Layout::group_bytes(steps, bytes_of(dtype))) <= bytes;
 }
 
 }  // namespace
 
-const TileCodec kCol8Codec{size, nullptr, write, read};
+const TileCodec kCol8Codec{size, nullptr, write, read, most, fits};
 
 }  // namespace prunus

@@ -29,6 +29,20 @@ inline Order sort_by_count(const int* count, int rows) {
   return o;
 }
 
+// Eight at a time: this is asked of small weights in every call.
+inline unsigned sum_bytes(const std::uint8_t* p, int count) {
+  constexpr std::uint64_t even = 0x00ff00ff00ff00ffu;
+  unsigned sum = 0;
+  int i = 0;
+  for (; i + 8 <= count; i += 8) {
+    std::uint64_t v;
+    __builtin_memcpy(&v, p + i, 8);
+    sum += static_cast<unsigned>(((v & even) + (v >> 8 & even)) * 0x0001000100010001u >> 48);
+  }
+  for (; i < count; ++i) sum += p[i];
+  return sum;
+}
+
 inline void check_order(const std::uint8_t* order, int lanes) {
   bool seen[kMaxTileRows] = {};
   for (int l = 0; l < lanes; ++l) {

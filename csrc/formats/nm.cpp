@@ -56,8 +56,8 @@ int position(const std::uint8_t* positions, int step, int lane, int position_bit
   return (from[0] | from[1] << 8) >> at_bit % 8 & ((1 << position_bits) - 1);
 }
 
-std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, const Target* to) {
+Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
+             const std::uint8_t* scales, const Target* to) {
   const NmLayout p(shape.rows, shape.cols, shape.unit);
   const int n = shape.unit.rows, m = shape.unit.cols;
   require(static_cast<std::uint64_t>(p.bytes(bytes_of(dtype))) == bytes, "offsets",
@@ -78,11 +78,19 @@ std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShap
       if (to) to->put(r, c, read_value(at, dtype, scale_at(scales, r)));
     }
   }
-  return nnz;
+  return {nnz, static_cast<std::uint64_t>(shape.rows) * static_cast<std::uint64_t>(p.steps)};
+}
+
+std::uint64_t most(const TileShape& shape, Dtype dtype) {
+  return static_cast<std::uint64_t>(NmLayout(shape.rows, shape.cols, shape.unit).bytes(bytes_of(dtype)));
+}
+
+bool fits(const std::uint8_t*, std::uint64_t bytes, const TileShape& shape, Dtype dtype) {
+  return most(shape, dtype) <= bytes;
 }
 
 }  // namespace
 
-const TileCodec kNmCodec{size, slots, write, read};
+const TileCodec kNmCodec{size, slots, write, read, most, fits};
 
 }  // namespace prunus

@@ -182,13 +182,14 @@ void pack(const Dense& w, const Layout& layout, std::uint8_t* out) {
 
 void unpack(const PackedView& w, float* out, std::int64_t stride) {
   const Geometry geo = geometry(w.header);
+  if (geo.k == 0) return;
   parallel_for(geo.n, [&](std::int64_t r) {
     std::memset(out + r * stride, 0, static_cast<std::size_t>(geo.k) * sizeof(float));
   });
   parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t i) {
     const std::int64_t t = i / geo.col_tiles(), b = i % geo.col_tiles();
     const Target to{out + t * geo.tile_rows * stride + b * geo.tile_cols, stride};
-    codec(w.header.format)
+    codec(w.header.format)  // checks what open_packed did not: FormatError
         .read(tile_bytes(w, i), tile_offset(w, i + 1) - tile_offset(w, i), geo.shape_of(t, b), w.header.dtype,
               row_scales(w, t * geo.tile_rows), &to);
   });

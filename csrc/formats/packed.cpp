@@ -45,17 +45,57 @@ bool storable_type(Dtype dtype) {
   return false;
 }
 
-void check_unit(const PackedHeader& h) {
+bool unit_fits(const PackedHeader& h) {
   const int rows = h.unit.rows, cols = h.unit.cols;
+  switch (h.format) {
+    case Format::nm:
+      return rows > 0 && rows < cols && cols <= kMaxM && h.tile_cols % cols == 0;
+    case Format::block:
+      return pow2_upto(rows, kMaxBlockRows) && pow2_upto(cols, kMaxBlockCols) && h.tile_rows % rows == 0 &&
+             h.tile_cols % cols == 0;
+    case Format::col8:
+    case Format::bitmap:
+      return rows == 0 && cols == 0;
+  }
+  return false;
+}
+
+std::string pair_text(std::uint64_t a, std::uint64_t b) {
+  return std::to_string(a) + ", " + std::to_string(b);
+}
+
+// What kernels and loops assume of the header's numbers, all of it.
+void check_numbers(const PackedHeader& h) {
   if (h.holes > 1) refuse("holes", "0 or 1", std::to_string(h.holes));
-  const bool ok = h.format == Format::nm ? rows > 0 && rows < cols && cols <= kMaxM && h.tile_cols % cols == 0
-                  : h.format == Format::block
-                      ? pow2_upto(rows, kMaxBlockRows) && pow2_upto(cols, kMaxBlockCols) &&
-                            h.tile_rows % rows == 0 && h.tile_cols % cols == 0 && h.tile_cols <= 240
-                      : rows == 0 && cols == 0;
-  if (!ok)
+  if (h.n > kMaxExtent || h.k > kMaxExtent)
+    refuse("shape", "n and k of at most " + std::to_string(kMaxExtent), pair_text(h.n, h.k));
+  const int most_cols = kMostTileCols[static_cast<int>(h.format)];
+  if (h.tile_rows == 0 || h.tile_rows > kMaxTileRows || h.tile_rows % 8 != 0 || h.tile_cols == 0 ||
+      h.tile_cols > most_cols)
+    refuse("tile", "8..256 rows by 8 and 1.." + std::to_string(most_cols) + " columns",
+           pair_text(h.tile_rows, h.tile_cols));
+  if (!unit_fits(h))
     refuse("unit", "one that this format has and that divides the tiles",
-           std::to_string(rows) + ", " + std::to_string(cols));
+           pair_text(h.unit.rows, h.unit.cols));
+  if (h.nnz > h.n * h.k) refuse("nnz", "at most n * k", std::to_string(h.nnz));
+  const Geometry geo = geometry(h);  // its products fit: 2^31 / 8 row tiles and 2^31 column tiles
+  const auto tiles =
+      static_cast<std::uint64_t>(geo.row_tiles()) * static_cast<std::uint64_t>(geo.col_tiles());
+  const std::uint64_t payload = h.bytes - sizeof(PackedHeader);
+  if (tiles >= payload / 8 || preamble_bytes(geo, h.dtype) > payload)
+    refuse("bytes", "room for the offsets of " + std::to_string(tiles) + " tiles", std::to_string(h.bytes));
+}
+
+// The tiles lie behind the preamble, one after another, up to the end.
+void check_offsets(const PackedView& w, const Geometry& geo) {
+  const std::int64_t tiles = geo.row_tiles() * geo.col_tiles();
+  require(tile_offset(w, 0) == preamble_bytes(geo, w.header.dtype), "offsets",
+          "tiles right after the offsets");
+  require(tile_offset(w, tiles) == w.header.bytes - sizeof(PackedHeader), "offsets",
+          "the last tile to end the buffer");
+  bool ascending = true;
+  for (std::int64_t i = 0; i < tiles; ++i) ascending &= tile_offset(w, i) <= tile_offset(w, i + 1);
+  require(ascending, "offsets", "ascending offsets");
 }
 
 }  // namespace
@@ -105,6 +145,7 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
   if (!storable_type(h.dtype))
     refuse("dtype", "float32, bfloat16, float16 or int8", std::to_string(static_cast<int>(h.dtype)));
   if (h.bytes != size) refuse("bytes", std::to_string(h.bytes) + " bytes", std::to_string(size));
+  check_numbers(h);
   return view;
 }
 
@@ -122,36 +163,42 @@ const TileCodec& codec(Format format) {
   __builtin_unreachable();
 }
 
+PackedView open_packed(const std::uint8_t* bytes, std::size_t size) {
+  const PackedView view = read_header(bytes, size);
+  const PackedHeader& h = view.header;
+  const Geometry geo = geometry(h);
+  check_offsets(view, geo);
+  const std::uint64_t payload = h.bytes - sizeof(PackedHeader);
+  const TileCodec& format = codec(h.format);
+  const TileShape whole{h.tile_rows, h.tile_cols, h.unit};
+  const std::uint64_t most = format.most(whole, h.dtype);
+  // A tile that far from the end keeps kernels in the buffer whatever is in it.
+  for (std::int64_t i = geo.row_tiles() * geo.col_tiles() - 1;
+       i >= 0 && tile_offset(view, i) + most > payload; --i)
+    require(format.fits(tile_bytes(view, i), tile_offset(view, i + 1) - tile_offset(view, i),
+                        geo.shape_of(i / geo.col_tiles(), i % geo.col_tiles()), h.dtype),
+            "tiles", "tiles that hold what they count");
+  return view;
+}
+
 PackedView validate_packed(const std::uint8_t* bytes, std::size_t size) {
   const PackedView view = read_header(bytes, size);
   const PackedHeader& h = view.header;
-  const auto require = [](bool ok, const char* field, const std::string& expected) {
-    if (!ok) refuse(field, expected, "a corrupt buffer");
-  };
-  require(h.n <= (1ull << 40) && h.k <= (1ull << 40), "shape", "n and k below 2^40");
-  check_unit(h);
-  require(h.tile_rows > 0 && h.tile_rows <= kMaxTileRows && h.tile_rows % 8 == 0, "tile_rows", "8..256 by 8");
-  require(h.tile_cols > 0 && h.tile_cols <= kMaxTileCols, "tile_cols", "1..255");
   const Geometry geo = geometry(h);
-  const std::uint64_t payload = h.bytes - sizeof(PackedHeader);
-  const std::size_t tiles =
-      checked_mul(static_cast<std::size_t>(geo.row_tiles()), static_cast<std::size_t>(geo.col_tiles()));
-  require(tiles < payload / 8 && preamble_bytes(geo, h.dtype) <= payload, "bytes", "room for the offsets");
-  require(tile_offset(view, 0) == preamble_bytes(geo, h.dtype), "offsets", "tiles right after the offsets");
-  require(tile_offset(view, static_cast<std::int64_t>(tiles)) == payload, "offsets",
-          "the last tile to end the buffer");
-  std::uint64_t nnz = 0;
-  for (std::int64_t i = 0; i < static_cast<std::int64_t>(tiles); ++i) {
-    const std::uint64_t begin = tile_offset(view, i), end = tile_offset(view, i + 1);
-    require(begin <= end && end <= payload, "offsets", "ascending offsets");
-    nnz += codec(h.format).read(tile_bytes(view, i), end - begin,
-                                geo.shape_of(i / geo.col_tiles(), i % geo.col_tiles()), h.dtype, nullptr,
-                                nullptr);
+  check_offsets(view, geo);
+  Entries all{};
+  for (std::int64_t i = 0; i < geo.row_tiles() * geo.col_tiles(); ++i) {
+    const Entries tile = codec(h.format).read(
+        tile_bytes(view, i), tile_offset(view, i + 1) - tile_offset(view, i),
+        geo.shape_of(i / geo.col_tiles(), i % geo.col_tiles()), h.dtype, nullptr, nullptr);
+    all.count += tile.count;
+    all.slots += tile.slots;
   }
   // In slots that may be holes, a weight that rounds to zero in its type cannot be told from one.
   const bool exact = !may_have_holes(h.format) || h.dtype == Dtype::f32 || h.dtype == Dtype::bf16;
-  require(exact ? nnz == h.nnz : nnz <= h.nnz, "nnz", std::to_string(h.nnz) + " stored values");
-  require(h.nnz <= h.n * h.k, "nnz", "at most n * k");
+  require(exact ? all.count == h.nnz : all.count <= h.nnz && h.nnz <= all.slots, "nnz",
+          "as many as stored values");
+  require(h.holes == (all.slots != h.nnz), "holes", "1 where slots are no kept weights, else 0");
   return view;
 }
 

@@ -17,6 +17,12 @@ enum class Format : std::uint8_t {
 
 inline constexpr int kFormats = 8;  // room for all numbers, in tables by format
 
+// The most columns of a tile, by format: what its kernels take and what read_header lets pass. Ids are one
+// byte, and one is left for padding (col8, nm) or a block's width (block); a bitmap's row is one word.
+inline constexpr int kMostTileCols[kFormats] = {0, 255, 64, 255, 240};
+// The most rows and columns of w: more is no weight but an attack on loops over rows.
+inline constexpr std::uint64_t kMaxExtent = (std::uint64_t{1} << 31) - 1;
+
 const char* format_name(Format format);
 Format format_from_name(const std::string& name);  // throws ValueError; "auto" is resolved by the caller
 
@@ -56,11 +62,17 @@ struct PackedView {
 // Fills magic, version, checksum.
 void write_header(PackedHeader header, std::uint8_t* bytes);
 
-// Cheap, every call: magic, version, checksum, known format and dtype, size. Throws FormatError naming the
-// field.
+// Three doors, each behind the one before it. All throw FormatError naming the field.
+// The 64 bytes: magic, version, checksum, size, and that every field is one that kernels and loops take.
 PackedView read_header(const std::uint8_t* bytes, std::size_t size);
 
-// Complete, once per buffer that came from outside: every offset and index is in range. Throws FormatError.
+// For every product: whatever else the bytes say, no kernel leaves the buffer, its panel or its sums. The
+// offsets are looked at, and the tiles near the buffer's end; indices of the others need no look, because
+// panels and sums have room for every value that an index can have (ops/panels/panel.h). Damaged indices so
+// give a wrong answer, never a crash.
+PackedView open_packed(const std::uint8_t* bytes, std::size_t size);
+
+// Complete, once per buffer that came from outside: every offset, index and count is what pack would write.
 PackedView validate_packed(const std::uint8_t* bytes, std::size_t size);
 
 }  // namespace prunus

@@ -98,6 +98,11 @@ struct Target {
   void put(int row, int col, float value) const { data[row * stride + col] = value; }
 };
 
+// What a tile holds: entries of w, and values stored for places of w (as many, unless there are holes).
+struct Entries {
+  std::uint64_t count, slots;
+};
+
 // One format: how a tile becomes bytes and back. `dtype` is that of the stored values.
 struct TileCodec {
   std::uint64_t (*size)(const TileRows& tile,
@@ -105,9 +110,12 @@ struct TileCodec {
   std::uint64_t (*slots)(const TileRows& tile);  // values stored for places of w; nullptr: no holes
   void (*write)(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out);
   // Checks everything the kernels rely on (FormatError), and writes the entries when `to` is given.
-  // Returns the number of entries.
-  std::uint64_t (*read)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                        const std::uint8_t* scales, const Target* to);
+  Entries (*read)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
+                  const std::uint8_t* scales, const Target* to);
+  // The bytes of a tile that kernels may read at most, whatever is in it.
+  std::uint64_t (*most)(const TileShape& shape, Dtype dtype);
+  // Those that they read of this tile are within `bytes`. Cheap: it is asked in every call.
+  bool (*fits)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype);
 };
 
 extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec;

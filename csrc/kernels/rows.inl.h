@@ -1,6 +1,9 @@
 // How isa_<isa>.cpp writes its rows: a macro a kind of kernel, `text` being the function's name and T its
 // type. Included last, inside the anonymous namespace, after the texts of the kernels.
 
+// What read_header lets pass.
+#define PRUNUS_MOST(FORMAT) kMostTileCols[static_cast<int>(Format::FORMAT)]
+
 // A tile kernel for values of type T and so many tokens.
 #define PRUNUS_TILE(text, FORMAT, PANEL, NEEDS, COLS, T, TOKENS) \
   {#text "_" #T "_" #TOKENS,                                     \
@@ -20,23 +23,26 @@
 #define PRUNUS_ANY(text, OP) \
   {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, Fn(text)},
 
-#define PRUNUS_COL8_FEW(T) PRUNUS_TILE(col8_few, col8, few, any, 255, T, 1)
+#define PRUNUS_COL8_FEW(T) PRUNUS_TILE(col8_few, col8, few, any, PRUNUS_MOST(col8), T, 1)
 #define PRUNUS_COL8_VBMI(T)                                               \
   PRUNUS_TILE(col8_vbmi, col8, few, finite, ActivationTables::most, T, 1) \
   PRUNUS_TILE(col8_vbmi, col8, few, finite, ActivationTables::most, T, 2)
-#define PRUNUS_COL8(T) PRUNUS_STRIPS(PRUNUS_TILE, col8, col8, strip, any, 255, T)
-#define PRUNUS_BITMAP(T) PRUNUS_STRIPS(PRUNUS_TILE, bitmap, bitmap, strip, any, 64, T)
-#define PRUNUS_BITMAP_ROWS(T) PRUNUS_ROW_TOKENS(PRUNUS_TILE, bitmap_rows, bitmap, rows, finite, 64, T)
-#define PRUNUS_NM(T) PRUNUS_STRIPS(PRUNUS_TILE, nm_strip, nm, strip, finite_for_holes, 255, T)
-#define PRUNUS_NM_FEW(T) PRUNUS_FEW_TOKENS(PRUNUS_TILE, nm_few, nm, few, finite_for_holes, 255, T)
-#define PRUNUS_NM_CAREFUL(T) PRUNUS_TILE(nm_careful, nm, strip, any, 255, T, 8)
-#define PRUNUS_BLOCK(T) PRUNUS_STRIPS(PRUNUS_TILE, block_strip, block, strip, finite_for_holes, 240, T)
+#define PRUNUS_COL8(T) PRUNUS_STRIPS(PRUNUS_TILE, col8, col8, strip, any, PRUNUS_MOST(col8), T)
+#define PRUNUS_BITMAP(T) PRUNUS_STRIPS(PRUNUS_TILE, bitmap, bitmap, strip, any, PRUNUS_MOST(bitmap), T)
+#define PRUNUS_BITMAP_ROWS(T) \
+  PRUNUS_ROW_TOKENS(PRUNUS_TILE, bitmap_rows, bitmap, rows, finite, PRUNUS_MOST(bitmap), T)
+#define PRUNUS_NM(T) PRUNUS_STRIPS(PRUNUS_TILE, nm_strip, nm, strip, finite_for_holes, PRUNUS_MOST(nm), T)
+#define PRUNUS_NM_FEW(T) PRUNUS_FEW_TOKENS(PRUNUS_TILE, nm_few, nm, few, finite_for_holes, PRUNUS_MOST(nm), T)
+#define PRUNUS_NM_CAREFUL(T) PRUNUS_TILE(nm_careful, nm, strip, any, PRUNUS_MOST(nm), T, 8)
+#define PRUNUS_BLOCK(T) \
+  PRUNUS_STRIPS(PRUNUS_TILE, block_strip, block, strip, finite_for_holes, PRUNUS_MOST(block), T)
 // More sums than an isa has registers for are never asked for (ops/policy).
-#define PRUNUS_NARROW_BLOCK(T)                                        \
-  PRUNUS_TILE(block_strip, block, strip, finite_for_holes, 240, T, 8) \
-  PRUNUS_TILE(block_strip, block, strip, finite_for_holes, 240, T, 16)
-#define PRUNUS_BLOCK_FEW(T) PRUNUS_FEW_TOKENS(PRUNUS_TILE, block_few, block, few, finite_for_holes, 240, T)
-#define PRUNUS_BLOCK_CAREFUL(T) PRUNUS_TILE(block_careful, block, strip, any, 240, T, 8)
+#define PRUNUS_NARROW_BLOCK(T)                                                       \
+  PRUNUS_TILE(block_strip, block, strip, finite_for_holes, PRUNUS_MOST(block), T, 8) \
+  PRUNUS_TILE(block_strip, block, strip, finite_for_holes, PRUNUS_MOST(block), T, 16)
+#define PRUNUS_BLOCK_FEW(T) \
+  PRUNUS_FEW_TOKENS(PRUNUS_TILE, block_few, block, few, finite_for_holes, PRUNUS_MOST(block), T)
+#define PRUNUS_BLOCK_CAREFUL(T) PRUNUS_TILE(block_careful, block, strip, any, PRUNUS_MOST(block), T, 8)
 #define PRUNUS_TOKEN_IO(T)             \
   PRUNUS_IO(pack_strip, pack_strip, T) \
   PRUNUS_IO(pack_rows, pack_rows, T) PRUNUS_IO(all_finite, finite, T) PRUNUS_IO(store_tile, store, T)

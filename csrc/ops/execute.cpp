@@ -54,7 +54,7 @@ void compute(const Work& work, const Panels& panels, std::int64_t t, std::int64_
              const std::uint8_t* strip) {
   const int padded = work.padded_rows(t);
   const std::size_t room = (panels.kind.room(work, padded) + 63) / 64 * 64;
-  std::uint8_t* const rooms = sums_of_thread.bytes(room * (work.up ? 2 : 1));
+  std::uint8_t* const rooms = sums_of_thread.bytes(room * (work.up ? 2 : 1) + kSumsSlack);
   float* sums = multiply(work, panels, {work.w, work.plan, work.args.bias}, t, s, strip, rooms);
   if (work.up) {
     const float* other = multiply(work, panels, *work.up, t, s, strip, rooms + room);
@@ -164,6 +164,7 @@ bool execute(const Job* jobs, int count, std::int32_t threads) {
   const Items items(works);
   const Panels panels(works[0]);
   const std::int64_t bytes = works[0].geo.col_tiles() * panels.piece;
+  const Workspace::Trim trim{panels_of_thread};
   const std::uint8_t* const all =
       pack_together(works[0], panels, threads) ? pack_all(works[0], panels, threads) : nullptr;
   ran[0] = jobs[0].plan.row;
@@ -171,6 +172,8 @@ bool execute(const Job* jobs, int count, std::int32_t threads) {
   std::atomic<bool> finite{true};
   parallel_for(threads, [&](std::int64_t i) {
     FlushDenormals flush;
+    // Not the caller's memory before the others are done with it.
+    const Workspace::Trim trim_own{all ? sums_of_thread : panels_of_thread};
     std::uint8_t* const own =
         all ? nullptr : panels_of_thread.bytes(static_cast<std::size_t>(bytes) + kPanelSlack);
     std::int64_t packed = -1;  // strip

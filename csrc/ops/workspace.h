@@ -4,28 +4,46 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <new>
 
 namespace prunus {
 
-// 64-byte aligned, grows and never shrinks. Allocation failure aborts: it would be inside a parallel region.
+// 64-byte aligned. Grows, and gives back what is more than kKept when a call is done with it.
 class Workspace {
  public:
+  static constexpr std::size_t kKept = std::size_t{16} << 20;  // a strip of 64 tokens and 60 thousand columns
+
   Workspace() = default;
   ~Workspace() { std::free(data_); }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
+  // Throws std::bad_alloc, also in a parallel region (core/parallel.h).
   std::uint8_t* bytes(std::size_t count) {
     if (count > capacity_) {
-      std::free(data_);
-      capacity_ = (count + 63) & ~std::size_t{63};
-      data_ = static_cast<std::uint8_t*>(std::aligned_alloc(64, capacity_));
-      if (!data_) std::abort();
+      release();
+      const std::size_t size = (count + 63) & ~std::size_t{63};
+      data_ = static_cast<std::uint8_t*>(std::aligned_alloc(64, size));
+      if (!data_) throw std::bad_alloc();
+      capacity_ = size;
     }
     return data_;
   }
 
+  // At the end of a call, or of a thread's part in it.
+  struct Trim {
+    Workspace& of;
+    ~Trim() {
+      if (of.capacity_ > kKept) of.release();
+    }
+  };
+
  private:
+  void release() {
+    std::free(data_);
+    data_ = nullptr;
+    capacity_ = 0;
+  }
   std::uint8_t* data_ = nullptr;
   std::size_t capacity_ = 0;
 };

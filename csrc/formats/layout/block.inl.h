@@ -12,6 +12,8 @@ struct BlockLayout {
         groups((rows + lanes - 1) / lanes) {}
   int steps_at() const { return groups * per_group; }
   int head_bytes() const { return (groups * (per_group + 1) + 7) / 8 * 8; }
+  // Of a group of a whole tile and a bit: kernels have room for no more (256 columns).
+  int most_steps() const { return 256 / c; }
   int step_values() const { return c * lanes; }
   int value_bytes(int steps, int value_size) const { return steps * step_values() * value_size; }
   int group_bytes(int steps, int value_size) const {

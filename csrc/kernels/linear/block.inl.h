@@ -6,6 +6,8 @@ struct BlockTile : BlockLayout {
   const std::uint8_t *order, *steps, *first;
   BlockTile(const std::uint8_t* tile, int rows, Unit unit)
       : BlockLayout(rows, unit), order(tile), steps(tile + steps_at()), first(tile + head_bytes()) {}
+  // Damaged bytes must not leave the rooms that kernels have for a group.
+  int steps_of(int group) const { return steps[group] < most_steps() ? steps[group] : most_steps(); }
 };
 
 // Eight lanes of a group: their rows of w in the tile.
@@ -41,7 +43,7 @@ inline void for_each_chunk(const BlockTile& t, const std::uint8_t* scales, int r
   const std::uint8_t* values = t.first;
   float room[Value::plain ? 1 : 256 * 8];
   for (int g = 0; g < t.groups && t.steps[g] != 0; ++g) {
-    const int steps = t.steps[g];
+    const int steps = t.steps_of(g);
     const std::uint8_t* columns = values + t.value_bytes(steps, Value::size);
     fetch_ahead(values, t.group_bytes(steps, Value::size));
     for (int chunk = 0; chunk < t.lanes / 8; ++chunk) {

@@ -105,7 +105,7 @@ void block_groups(const BlockTile& t, const std::uint8_t* scales, int rows, cons
   constexpr int height = Shape::height;
   const std::uint8_t* values = t.first;
   for (int g = 0; g < t.groups && t.steps[g] != 0; ++g) {
-    const int steps = t.steps[g], bytes = steps * Shape::cols(t) * Shape::lanes * Value::size;
+    const int steps = t.steps_of(g), bytes = steps * Shape::cols(t) * Shape::lanes * Value::size;
     const std::uint8_t* columns = values + bytes;
     fetch_ahead(values, bytes + steps * Shape::per_group);
     for (int lane = 0; lane < Shape::lanes; lane += 8 * together) {
@@ -116,7 +116,7 @@ void block_groups(const BlockTile& t, const std::uint8_t* scales, int rows, cons
       for (int h = 0; h < together; ++h) {
         int first[Shape::per_group];
         for (int p = 0; p < Shape::per_group; ++p)
-          first[p] = t.order[g * Shape::per_group + p] * Rows + lane + 8 * h;
+          first[p] = (t.order[g * Shape::per_group + p] * Rows + lane + 8 * h) & (kFewRows - 1);
         Vec8 scale = Vec8::set(1.0f);
         if (Value::scaled) {
           std::uint8_t of[8];

@@ -30,8 +30,12 @@ struct PanelKind {
 extern const PanelKind kStripPanel, kRowsPanel, kFewPanelKind;
 const PanelKind& panel_kind(Panel panel);
 
-// nm reads (and does not use) up to 16 floats behind the last group.
-inline constexpr std::size_t kPanelSlack = 16 * sizeof(float);
+// Room behind panels and sums for every index that the bytes of a tile can hold, so that damaged ones give a
+// wrong answer and no crash: a column id of one byte and a block's or group's width from any panel on, and a
+// row id of one byte.
+inline constexpr std::size_t kPanelSlack = (256 + kMaxBlockCols) * kMaxStrip * sizeof(float);
+inline constexpr std::size_t kSumsSlack = kMaxTileRows * kMaxStrip * sizeof(float);
+static_assert(kFewPanel >= 256 + kMaxBlockCols && kFewPanel >= 256 + kMaxM && kFewRows == kMaxTileRows);
 
 // Columns of x (tokens, cols) as a strip: [cols + zero columns][width], for kinds that need it.
 void pack_strip_with_zeros(const Work& work, const void* x, int tokens, int cols, int width, float* to);
