@@ -30,6 +30,10 @@ const char* panel_name(Panel panel) {
       return "rows";
     case Panel::few:
       return "few";
+    case Panel::lanes:
+      return "lanes";
+    case Panel::lane_rows:
+      return "lane_rows";
   }
   __builtin_unreachable();
 }
@@ -58,6 +62,7 @@ py::list kernel_rows() {
     d["panel"] = panel_name(row->panel);
     d["needs"] = needs_name(row->needs);
     d["tokens"] = row->width;
+    d["least_rows"] = row->least_rows;
     rows.append(d);
   }
   return rows;
@@ -80,6 +85,7 @@ void register_core(py::module_& m) {
     for (Isa isa : available_isas()) names.append(isa_name(isa));
     return names;
   });
+  m.def("refused_isa", &refused_isa);
   m.def("active_isa", [] { return isa_name(active_isa()); });
   m.def("kernels", &kernel_names);
   m.def("kernel_rows", &kernel_rows);

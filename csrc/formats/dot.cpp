@@ -1,9 +1,12 @@
 // dot: blocks of r rows x one lane of 32 bits. Its bytes: layout/dot.inl.h and the diagram in README.md.
 #include "formats/dot.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
+#include "core/parallel.h"
 #include "formats/bits.h"
 #include "formats/values.h"
 
@@ -85,7 +88,7 @@ void store(std::uint8_t* p, T v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// The blocks of a group: checks and counts nonzeros, and puts them. Rows and columns outside of the tile hold
+// The blocks of a group: checks and counts, and puts the nonzeros. Rows and columns outside of the tile hold
 // zeros.
 struct Reader {
   const std::uint8_t* tile;
@@ -97,28 +100,27 @@ struct Reader {
   std::vector<int> row_at;           // by place
   std::vector<std::int32_t> sums{};  // by place
 
-  std::uint64_t block(const std::uint8_t* at, int place, int lane) {
+  Entries all{};
+
+  void block(const std::uint8_t* at, int place, int lane) {
     const int size = static_cast<int>(dtype_size(dtype)), row = row_at[static_cast<std::size_t>(place)];
-    std::uint64_t nnz = 0;
     for (int j = 0; j < shape.unit.cols; ++j, at += size) {
       const int col = lane * shape.unit.cols + j;
+      all.slots += row < shape.rows && col < shape.cols;
       if (read_value(at, dtype, 1) == 0.0f) continue;
       require(row < shape.rows && col < shape.cols, "values", "zeros outside the matrix");
-      ++nnz;
+      ++all.count;
       if (dtype == Dtype::i8) sums[static_cast<std::size_t>(place)] += static_cast<std::int8_t>(*at);
       if (to) to->put(row, col, read_value(at, dtype, scale_at(scales, row)));
     }
-    return nnz;
   }
-  std::uint64_t group(int g, const std::uint8_t* values, int count) {
-    std::uint64_t nnz = 0;
+  void group(int g, const std::uint8_t* values, int count) {
     int q = 0;
     for (int word = 0; word < l.words; ++word)
       for (auto left = load<std::uint64_t>(tile + (g * l.words + word) * 8); left != 0; left &= left - 1, ++q)
         for (int i = 0; i < l.r; ++i)
-          nnz += block(values + l.block_at(q) + i * l.row_stride(q, count), g * l.r + i,
-                       word * 64 + __builtin_ctzll(left));
-    return nnz;
+          block(values + l.block_at(q) + i * l.row_stride(q, count), g * l.r + i,
+                word * 64 + __builtin_ctzll(left));
   }
 };
 
@@ -131,42 +133,49 @@ void check_places(const std::uint8_t* place, const DotLayout& l, Reader& reader)
   }
 }
 
+// Blocks of a group, by its bits; -1 where a bit is no lane of the tile.
 int blocks_of(const std::uint8_t* tile, const DotLayout& l, int g) {
   int count = 0;
   for (int word = 0; word < l.words; ++word)
     count += count_bits(load<std::uint64_t>(tile + (g * l.words + word) * 8));
-  if (l.lanes % 64 != 0)
-    require(load<std::uint64_t>(tile + (g * l.words + l.words - 1) * 8) >> (l.lanes % 64) == 0, "bits",
-            "lanes inside the tile");
-  return count;
+  const int last = l.lanes % 64;
+  return last != 0 && load<std::uint64_t>(tile + (g * l.words + l.words - 1) * 8) >> last != 0 ? -1 : count;
 }
 
-std::uint64_t read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
-                   const std::uint8_t* scales, const Target* to) {
+// All that kernels read is where bits and counts say, and those agree and end with the tile.
+bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype) {
   const DotLayout l(shape.rows, shape.cols, shape.unit);
-  require(static_cast<std::uint64_t>(l.values_at) + DotLayout::slack <= bytes, "offsets",
-          "tiles that hold their bits");
+  if (static_cast<std::uint64_t>(l.values_at) + DotLayout::slack > bytes) return false;
+  std::int64_t before = 0;
+  for (int g = 0; g <= l.groups; ++g) {
+    if (load<std::uint32_t>(tile + l.first_at + g * 4) != before) return false;
+    const int count = g < l.groups ? blocks_of(tile, l, g) : 0;
+    if (count < 0) return false;
+    before += count;
+  }
+  return static_cast<std::uint64_t>(l.bytes(before)) <= bytes;
+}
+
+// Whatever is in a tile, kernels must find bits and counts that agree: all tiles are looked at.
+std::uint64_t most(const TileShape&, Dtype) { return std::uint64_t{1} << 62; }
+
+Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
+             const std::uint8_t* scales, const Target* to) {
+  const DotLayout l(shape.rows, shape.cols, shape.unit);
+  require(fits(tile, bytes, shape, dtype), "first", "the blocks that bits say, within the tile");
   Reader reader{tile, l, shape, dtype, scales, to, {}};
   reader.sums.assign(static_cast<std::size_t>(l.groups * l.r), 0);
   check_places(tile + l.place_at, l, reader);
-  std::int64_t before = 0;
-  for (int g = 0; g <= l.groups; ++g) {
-    require(load<std::uint32_t>(tile + l.first_at + g * 4) == before, "first", "the blocks of the groups before");
-    if (g < l.groups) before += blocks_of(tile, l, g);
-  }
-  require(static_cast<std::uint64_t>(l.bytes(before)) == bytes, "offsets", "tiles without gaps");
-  std::uint64_t nnz = 0;
-  before = 0;
-  for (int g = 0; g < l.groups; ++g) {
-    const int count = blocks_of(tile, l, g);
-    nnz += reader.group(g, tile + l.values_at + before * l.block_bytes(), count);
-    before += count;
-  }
+  const auto before = [&](int g) { return std::int64_t{load<std::uint32_t>(tile + l.first_at + g * 4)}; };
+  require(static_cast<std::uint64_t>(l.bytes(before(l.groups))) == bytes, "offsets", "tiles without gaps");
+  for (int g = 0; g < l.groups; ++g)
+    reader.group(g, tile + l.values_at + before(g) * l.block_bytes(),
+                 static_cast<int>(before(g + 1) - before(g)));
   if (dtype == Dtype::i8)
     for (int i = 0; i < l.groups * l.r; ++i)
       require(load<std::int32_t>(tile + l.weights_at + i * 4) == reader.sums[tile[l.place_at + i]], "weights",
               "the sums of the rows");
-  return nnz;
+  return reader.all;
 }
 
 }  // namespace
@@ -184,6 +193,22 @@ DotSize dot_size(const KeptBits& kept, const Geometry& geo, std::int64_t t) {
     slots += static_cast<std::uint64_t>(columns * rows_of_group(l, g, rows));
   });
   return {static_cast<std::uint64_t>(l.bytes(blocks)), slots};
+}
+
+std::uint64_t dot_blocks(const Dense& w, const KeptBits& kept, Unit unit) {
+  const std::int64_t groups = (w.n + unit.rows - 1) / unit.rows;
+  const auto cols = static_cast<int>(w.k);
+  const DotLayout l(unit.rows, cols, unit);
+  std::atomic<std::uint64_t> blocks{0};
+  parallel_for(groups, [&](std::int64_t g) {
+    std::vector<std::uint64_t> bits(static_cast<std::size_t>(l.words));
+    const auto rows = static_cast<int>(std::min<std::int64_t>(unit.rows, w.n - g * unit.rows));
+    find_lanes(kept, g * unit.rows, rows, l, unit.cols, bits.data());
+    std::uint64_t here = 0;
+    for (const std::uint64_t word : bits) here += static_cast<std::uint64_t>(count_bits(word));
+    blocks += here;
+  });
+  return blocks;
 }
 
 void dot_write(const Dense& w, const KeptBits& kept, const Geometry& geo, std::int64_t t, Dtype dtype,
@@ -209,6 +234,6 @@ void dot_write(const Dense& w, const KeptBits& kept, const Geometry& geo, std::i
   store(out + l.first_at + l.groups * 4, static_cast<std::uint32_t>(before));
 }
 
-const TileCodec kDotCodec{nullptr, nullptr, nullptr, read};
+const TileCodec kDotCodec{nullptr, nullptr, nullptr, read, most, fits};
 
 }  // namespace prunus

@@ -12,6 +12,9 @@ struct DotSize {
 };
 DotSize dot_size(const KeptBits& kept, const Geometry& geo, std::int64_t t);
 
+// How many blocks of this unit hold the kept weights.
+std::uint64_t dot_blocks(const Dense& w, const KeptBits& kept, Unit unit);
+
 // scales: of the tile's rows, for int8. out: dot_size(...).bytes.
 void dot_write(const Dense& w, const KeptBits& kept, const Geometry& geo, std::int64_t t, Dtype dtype,
                const float* scales, std::uint8_t* out);

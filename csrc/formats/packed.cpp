@@ -53,6 +53,9 @@ bool unit_fits(const PackedHeader& h) {
     case Format::block:
       return pow2_upto(rows, kMaxBlockRows) && pow2_upto(cols, kMaxBlockCols) && h.tile_rows % rows == 0 &&
              h.tile_cols % cols == 0;
+    case Format::dot:  // one tile of all columns, and rows that whole groups of 32 fit
+      return pow2_upto(rows, kMaxBlockRows) && h.tile_rows % kDotGroupRows == 0 && h.tile_cols >= h.k &&
+             cols * static_cast<int>(dtype_size(h.dtype)) == kDotLaneBytes;
     case Format::col8:
     case Format::bitmap:
       return rows == 0 && cols == 0;
@@ -144,6 +147,8 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
   if (!known(h.format)) refuse("format", "a known format", std::to_string(static_cast<int>(h.format)));
   if (!storable_type(h.dtype))
     refuse("dtype", "float32, bfloat16, float16 or int8", std::to_string(static_cast<int>(h.dtype)));
+  if (h.format == Format::dot && !has_dot_lanes(h.dtype))
+    refuse("dtype", "bfloat16 or int8 for format dot", dtype_name(h.dtype));
   if (h.bytes != size) refuse("bytes", std::to_string(h.bytes) + " bytes", std::to_string(size));
   check_numbers(h);
   return view;
@@ -159,6 +164,8 @@ const TileCodec& codec(Format format) {
       return kNmCodec;
     case Format::block:
       return kBlockCodec;
+    case Format::dot:
+      return kDotCodec;
   }
   __builtin_unreachable();
 }

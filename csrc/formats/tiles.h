@@ -64,12 +64,17 @@ inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
 inline constexpr int kBitmapColumns = 64;  // one word of bits
 inline constexpr int kMaxM = 16, kMaxBlockRows = 32, kMaxBlockCols = 16;
 
-inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::block; }
+inline constexpr int kDotLaneBytes = 4, kDotGroupRows = 32;  // sums of dot come in such groups
+// The types that dot instructions multiply.
+inline bool has_dot_lanes(Dtype dtype) { return dtype == Dtype::i8 || dtype == Dtype::bf16; }
+
+inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::block || f == Format::dot; }
 
 inline int round_up(int v, int multiple) { return (v + multiple - 1) / multiple * multiple; }
 
 // Rows of one lock-step group: tiles and accumulators are whole groups.
 inline int group_rows(Format format, Unit unit) {
+  if (format == Format::dot) return kDotGroupRows;
   return format == Format::block && unit.rows > 8 ? unit.rows : 8;
 }
 inline int group_rows(const PackedHeader& h) { return group_rows(h.format, h.unit); }
@@ -118,7 +123,7 @@ struct TileCodec {
   bool (*fits)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype);
 };
 
-extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec;
+extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec, kDotCodec;
 const TileCodec& codec(Format format);
 
 // The smallest number of equal tiles of at most `target`: no narrow last one.

@@ -235,11 +235,12 @@ void amx_pairs(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums) 
   s.finish();
 }
 
-// Between start_tiles() and end_tiles().
 template <typename Value, int Width>
 void dot_amx(const TileArgs& a) {
   const DotTile t(a.tile, a.rows, a.cols, a.unit);
   const auto* panel = static_cast<const std::uint8_t*>(a.panel);
   auto* sums = static_cast<std::uint8_t*>(a.sums);
+  start_tiles();
   t.r == 32 ? amx_tall<Value, Width>(t, panel, sums) : amx_pairs<Value, Width>(t, panel, sums);
+  end_tiles();
 }

@@ -1,9 +1,7 @@
 // Sums of a dot tile for a few tokens: lanes of w are the lanes of the SIMD registers. What is read most is the
 // weight, once and in order.
 //
-// panel [Tokens][lanes of w, up to 16][4 bytes]; sums [Tokens][kMostDotRows], by place.
-
-constexpr int kMostDotRows = DotLayout::most_rows;
+// panel [Tokens][lanes of w, up to 16][4 bytes]; sums [rows][kLaneRowTokens], by place.
 
 // A few vectors of weights of a row, the last of which may be cut off.
 template <typename V>
@@ -38,7 +36,7 @@ inline void few_rows(const DotTile& t, const std::uint8_t* values, int row, int 
 #pragma GCC unroll 8
   for (int j = 0; j < Tokens; ++j)
 #pragma GCC unroll 8
-    for (int i = 0; i < Rows; ++i) sums[j * kMostDotRows + row + i] = total(Value{}, sum[i][j]);
+    for (int i = 0; i < Rows; ++i) sums[(row + i) * kLaneRowTokens + j] = total(Value{}, sum[i][j]);
 }
 
 template <typename Value, typename V, int Tokens>
@@ -47,7 +45,7 @@ void few_tall(const DotTile& t, const std::uint8_t* panel, std::int32_t* sums) {
   constexpr int rows = Tokens > 2 ? 2 : 4;
   alignas(64) std::uint8_t side[Tokens][most * 4];
   const std::int64_t lanes = (t.lanes + 15) / 16 * 16;
-  for (int g = 0; g < t.groups; ++g, sums += t.r) {
+  for (int g = 0; g < t.groups; ++g, sums += t.r * kLaneRowTokens) {
     const int count = t.first(g + 1) - t.first(g);
     const std::uint8_t* x = panel;
     std::int64_t stride = lanes * 4;
@@ -97,7 +95,7 @@ void few_flat(const DotTile& t, const std::uint8_t* panel, std::int32_t* sums) {
     for (int j = 0; j < Tokens; ++j) {
       V all = sum[0][j];
       for (int s = 1; s < sets; ++s) all = add_sums(Value{}, all, sum[s][j]);
-      sums[j * kMostDotRows + g] = total(Value{}, all);
+      sums[g * kLaneRowTokens + j] = total(Value{}, all);
     }
   }
 }

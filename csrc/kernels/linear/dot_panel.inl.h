@@ -3,7 +3,7 @@
 // quads: x as 8-bit integers, four columns a lane: x = (q - zero) * scale of its token.
 //   [lanes up to 16][width][4] | float scale[width] | i32 zero[width]
 // pairs: x as bf16, two columns a lane: [lanes up to 16][width][2]
-// flat: a token after the other, [tokens][lanes up to 16][4 or 2]; quads have scale[width], zero[width] behind.
+// flat: a token after the other (row.h, panel lane_rows); quads have scale and zero [kLaneRowTokens] behind.
 // Missing tokens and columns are zero.
 
 // How a token becomes integers. Its range holds 0, so that 0 stays 0. Where it holds NaN or infinity the scale is
@@ -95,14 +95,13 @@ inline void pack_lanes(const void* x, std::int64_t stride, int tokens, int cols,
   }
 }
 
-constexpr int kMostTokens = 64;
 inline std::int64_t lane_panel_bytes(int cols, int of_lane, int width) {
   return static_cast<std::int64_t>((cols + 16 * of_lane - 1) / (16 * of_lane) * 16) * width * 4;
 }
 
 template <typename X>
 void pack_quads(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
-  Quads how[kMostTokens];
+  Quads how[kMaxStrip];
   auto* scale = reinterpret_cast<float*>(panel + lane_panel_bytes(cols, 4, width));
   auto* zero = reinterpret_cast<std::int32_t*>(scale + width);
   for (int i = 0; i < width; ++i) {
@@ -118,18 +117,37 @@ void pack_pairs(const void* x, std::int64_t stride, int tokens, int cols, int wi
   pack_lanes<X, Pairs>(x, stride, tokens, cols, width, panel, [](int) { return Pairs{}; });
 }
 
-// What the sums of a tile mean, row by row. scales and weights at any alignment.
-struct RowMeaning {
-  const std::uint8_t* place;    // u8: where a row's sums are
-  const std::uint8_t* scales;   // float; int8 only
-  const std::uint8_t* weights;  // i32: the sum of its weights; int8 only
-  const float* bias;            // or nullptr
-};
-// And token by token; int8 only.
-struct TokenMeaning {
-  const float* scale;
-  const std::int32_t* zero;
-};
+// A token after the other.
+template <typename X, typename Lane>
+inline void flat_lanes(const std::uint8_t* x, int cols, const Lane& lane, std::uint8_t* to) {
+  constexpr int step = Square::lanes * Lane::cols;
+  const auto padded = static_cast<int>(lane_panel_bytes(cols, Lane::cols, 1)) / 4 * Lane::cols;
+  for (int c = 0; c < padded; c += step, to += Square::lanes * 4)
+    for_each_lanes<X>(lane, x, c, cols, [&](Square v) { v.store(reinterpret_cast<float*>(to)); });
+}
+
+template <typename X>
+void flat_quads(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
+  const std::int64_t row = lane_panel_bytes(cols, 4, 1);
+  auto* scale = reinterpret_cast<float*>(panel + row * width);
+  auto* zero = reinterpret_cast<std::int32_t*>(scale + kLaneRowTokens);
+  __builtin_memset(panel + row * tokens, 0, static_cast<std::size_t>(row * (width - tokens)) + 8 * kLaneRowTokens);
+  for (int i = 0; i < tokens; ++i) {
+    const auto* from = element<X>(x, i * stride);
+    const Quads how{range_of<X>(from, cols)};
+    scale[i] = how.how.scale;
+    zero[i] = how.how.zero;
+    flat_lanes<X>(from, cols, how, panel + row * i);
+  }
+}
+
+template <typename X>
+void flat_pairs(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
+  const std::int64_t row = lane_panel_bytes(cols, 2, 1);
+  __builtin_memset(panel + row * tokens, 0, static_cast<std::size_t>(row * (width - tokens)));
+  for (int i = 0; i < tokens; ++i)
+    flat_lanes<X>(element<X>(x, i * stride), cols, Pairs{}, panel + row * i);
+}
 
 // Sums of Square::lanes tokens from `t` on as floats, with bias. sums [rows][width].
 struct IntSums {
@@ -193,14 +211,20 @@ void store_sums(const Sums& sums, int rows, int tokens, const Finish& how, Targe
   }
 }
 template <typename X>
-void store_ints(const std::int32_t* sums, int width, int rows, int tokens, const RowMeaning& r, const TokenMeaning& t, const Finish& how, void* y, std::int64_t y_stride) {
-  const IntSums from{sums, width, r, t};
+void store_ints(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
+                const TokenMeaning& token, const Finish& how, void* y, std::int64_t y_stride) {
+  const IntSums from{static_cast<const std::int32_t*>(sums), width, row, token};
   const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
-  with_activation(how.activation, [&](auto act) { store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride); });
+  with_activation(how.activation, [&](auto act) {
+    store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride);
+  });
 }
 template <typename X>
-void store_floats(const float* sums, int width, int rows, int tokens, const RowMeaning& r, const Finish& how, void* y, std::int64_t y_stride) {
-  const FloatSums from{sums, width, r};
+void store_floats(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
+                  const TokenMeaning&, const Finish& how, void* y, std::int64_t y_stride) {
+  const FloatSums from{static_cast<const float*>(sums), width, row};
   const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
-  with_activation(how.activation, [&](auto act) { store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride); });
+  with_activation(how.activation, [&](auto act) {
+    store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride);
+  });
 }

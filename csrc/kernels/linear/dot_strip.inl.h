@@ -122,11 +122,14 @@ template <typename Value, typename V, int Vectors, int Rows, int Sets>
   }
 }
 
+// Sets of so many sums that registers hold.
+constexpr int dot_sets(int sums) { return kDotSums >= 3 * sums ? 3 : kDotSums >= 2 * sums ? 2 : 1; }
+
 template <typename Value, int Width>
 void dot_strip(const TileArgs& a) {
   using V = DotVec;
   constexpr int vectors = Width / V::lanes;
-  constexpr int tall = vectors >= 4 ? 1 : vectors >= 2 ? 2 : 3, flat = vectors >= 4 ? 3 : 3;
+  constexpr int tall = dot_sets(4 * vectors), flat = dot_sets(vectors);
   const DotTile t(a.tile, a.rows, a.cols, a.unit);
   const auto* panel = static_cast<const std::uint8_t*>(a.panel);
   auto* sums = static_cast<std::uint8_t*>(a.sums);

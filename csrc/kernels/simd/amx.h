@@ -1,8 +1,7 @@
 // Tiles of AMX: eight registers of 16 rows x 64 bytes. Written as assembly, because a tile's number must be
 // known to the assembler and the intrinsics want it from the preprocessor. Sealed like the others.
 
-// Before and after the kernels of a thread: configuring takes as long as a few hundred multiplications of rows,
-// and the system saves tiles of threads that have some.
+// Before and after a kernel: a thread that leaves with tiles in use makes the system save them.
 inline void start_tiles() {
   struct alignas(64) Config {
     std::uint8_t palette, start_row, reserved[14];

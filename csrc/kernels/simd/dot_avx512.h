@@ -119,3 +119,6 @@ inline void store_lanes(F16, Zmm v, std::uint8_t* out) {
   store8(F16{}, eight(v, 0), out);
   store8(F16{}, eight(v, 1), out + 16);
 }
+
+using DotVec = DotZmm;
+constexpr int kDotSums = 24;

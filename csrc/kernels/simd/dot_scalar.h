@@ -14,6 +14,22 @@ struct DotLanes {
     __builtin_memcpy(&u, p, sizeof u);
     return {{u, u, u, u, u, u, u, u}};
   }
+  static constexpr std::uint32_t all = 0xff;
+  static DotLanes load_some(const std::uint8_t* p, int count) {
+    DotLanes r{};
+    __builtin_memcpy(r.v, p, static_cast<std::size_t>(count) * 4);
+    return r;
+  }
+  // The next blocks into the lanes of the bits that are set, zero elsewhere. Reads only what it keeps.
+  static DotLanes spread_out(std::uint32_t bits, const std::uint8_t* p) {
+    DotLanes r{};
+    for (int i = 0; i < lanes; ++i)
+      if (bits >> i & 1) {
+        __builtin_memcpy(&r.v[i], p, 4);
+        p += 4;
+      }
+    return r;
+  }
   static DotLanes zero() { return {}; }
   void store(void* p) const { __builtin_memcpy(p, v, sizeof v); }
 };
@@ -63,3 +79,20 @@ inline DotLanes add_sums(Value, DotLanes a, DotLanes b) {
   }
   return a;
 }
+template <typename Value>
+inline std::int32_t total(Value, DotLanes v) {
+  typename DotSum<Value>::type sum = 0;
+  for (int i = 0; i < 8; ++i) {
+    typename DotSum<Value>::type s;
+    __builtin_memcpy(&s, &v.v[i], sizeof s);
+    sum += s;
+  }
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  return bits;
+}
+
+using DotVec = DotLanes;
+constexpr int kDotSums = 8;
+
+#include "kernels/simd/dot_plain.h"
