@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prunus
-from prunus.packed import DTYPES, FORMATS
+from prunus.packed import DTYPES, FLOAT_FORMATS
 
 TOKENS = [0, 1, 2, 3, 4, 5, 8, 9, 17, 64, 65, 130]
 
@@ -22,7 +22,7 @@ def pruned(rng, fit, n, k, sparsity, format):
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (0, 4), (4, 0), (9, 97), (16, 64), (257, 65), (300, 200)])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_residual_is_added_after_the_activation(rng, fit, isa, threads, n, k, format):
     w, bias = pruned(rng, fit, n, k, 0.6, format), whole(rng, n)
     p = prunus.pack(w, format=format)
@@ -34,7 +34,7 @@ def test_residual_is_added_after_the_activation(rng, fit, isa, threads, n, k, fo
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (0, 4), (4, 0), (9, 97), (16, 64), (257, 65), (300, 200)])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_gated_is_the_product_of_two(rng, fit, isa, threads, n, k, format):
     gate, up = (pruned(rng, fit, n, k, 0.6, format) for _ in range(2))
     a, b = whole(rng, n), whole(rng, n)
@@ -85,7 +85,7 @@ def test_half_activations(rng, fit, isa, dtype, kind):
         np.testing.assert_allclose(got.astype(np.float32), expected.astype(kind).astype(np.float32), **close)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 @pytest.mark.parametrize("m", [1, 3, 9])
 def test_pruned_zeros_do_not_spread_nan(rng, fit, isa, format, m):
     w = pruned(rng, fit, 20, 90, 0.6, format)
