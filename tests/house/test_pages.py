@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DECISIONS = ROOT / "csrc/decisions"
-FOLDERS = ("bench/", "csrc/", "csrc/decisions/", "csrc/formats/", "tests/", "tests/pruning/")
+FOLDERS = ("", "bench/", "csrc/", "csrc/decisions/", "csrc/formats/", "tests/", "tests/pruning/")
 PAGES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 ENTRIES = sorted(DECISIONS.glob("[0-9]*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
