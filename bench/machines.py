@@ -34,6 +34,11 @@ def read(page: str) -> list[Line]:
     return lines
 
 
+def description(lines: list[Line]) -> str:
+    """The figures as text, which goes into the picture: a test sees whether it is of this table."""
+    return "; ".join(f"{line.machine}, {line.case}: {line.dense} {line.sparse}" for line in lines)
+
+
 def draw(lines: list[Line], path: Path) -> None:
     """One panel per machine and case: prunus over sparsity, the dense engines and torch fp32 as levels."""
     import matplotlib
@@ -66,7 +71,7 @@ def draw(lines: list[Line], path: Path) -> None:
     for row in panels:
         row[0].set_ylabel("speed over torch fp32")
     figure.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=len(drawn))
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path, metadata={"Date": None, "Description": description(lines)})
     pyplot.close(figure)
 
 
