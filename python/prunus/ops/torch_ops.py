@@ -33,7 +33,7 @@ _library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-u
 for _schema in SCHEMAS:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 _core.join_torch(torch.__version__)
-# The derivative is outside (ops_autograd), so autograd has nothing to do here: its fallback costs time in
+# The derivative is outside (autograd.py), so autograd has nothing to do here: its fallback costs time in
 # every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
 for _name in ("linear", "linear_add", "gated", "linear3"):
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
