@@ -50,13 +50,16 @@ const char* needs_name(Needs needs) {
   __builtin_unreachable();
 }
 
-// The rows of the tile kernels of the active isa (kernels/row.h), for tests.
+// The rows of the tile kernels of the active isa (kernels/row.h) and which isa added each, for tests.
 py::list kernel_rows() {
   py::list rows;
-  for (const Row* row : active_kernels().rows) {
+  const Kernels& kernels = active_kernels();
+  for (std::size_t i = 0; i < kernels.rows.size(); ++i) {
+    const Row* row = kernels.rows[i];
     if (row->op != Op::tile) continue;
     py::dict d;
     d["name"] = row->name;
+    d["isa"] = isa_name(kernels.added_by[i]);
     d["format"] = format_name(row->format);
     d["dtype"] = dtype_name(row->type);
     d["panel"] = panel_name(row->panel);

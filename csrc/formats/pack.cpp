@@ -123,7 +123,8 @@ void for_each_tile(const Dense& w, const KeptBits& kept, const Geometry& geo, Re
 }
 
 // Bytes of every tile, behind offsets[0]; returns how many slots hold a place of w.
-std::uint64_t size_tiles(const Dense& w, const KeptBits& kept, const PackedHeader& h, std::uint64_t* offsets) {
+std::uint64_t size_tiles(const Dense& w, const KeptBits& kept, const PackedHeader& h,
+                         std::uint64_t* offsets) {
   const Geometry geo = geometry(h);
   std::atomic<std::uint64_t> slots{0};
   if (h.format == Format::dot) {
@@ -194,7 +195,8 @@ void pack(const Dense& w, const Layout& layout, std::uint8_t* out) {
   };
   if (h.format == Format::dot)
     return parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t t) {
-      dot_write(w, layout.kept, geo, t, h.dtype, scales_of(t), payload + layout.offsets[static_cast<std::size_t>(t)]);
+      dot_write(w, layout.kept, geo, t, h.dtype, scales_of(t),
+                payload + layout.offsets[static_cast<std::size_t>(t)]);
     });
   for_each_tile(w, layout.kept, geo, Read::values, [&](std::int64_t i, const TileRows& tile) {
     const float* scales = scales_of(i);

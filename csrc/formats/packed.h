@@ -18,8 +18,8 @@ enum class Format : std::uint8_t {
 inline constexpr int kFormats = 8;  // room for all numbers, in tables by format
 
 // The most columns of a tile, by format: what its kernels take and what read_header lets pass. Ids are one
-// byte, and one is left for padding (col8, nm) or a block's width (block); a bitmap's row is one word; sums of
-// dot are products of 255 and 127 in 31 bits.
+// byte, and one is left for padding (col8, nm) or a block's width (block); a bitmap's row is one word; sums
+// of dot are products of 255 and 127 in 31 bits.
 inline constexpr int kMostTileCols[kFormats] = {0, 255, 64, 255, 240, 65535};
 // The most rows and columns of w: more is no weight but an attack on loops over rows.
 inline constexpr std::uint64_t kMaxExtent = (std::uint64_t{1} << 31) - 1;

@@ -60,7 +60,13 @@ Kernels::Kernels(Isa which) : isa(which) {
     for (const Row* row = added->rows; row != added->rows + added->count; ++row) {
       const auto same = std::find_if(rows.begin(), rows.end(),
                                      [&](const Row* r) { return std::strcmp(r->name, row->name) == 0; });
-      same == rows.end() ? rows.push_back(row) : void(*same = row);
+      if (same == rows.end()) {
+        rows.push_back(row);
+        added_by.push_back(added->isa);
+      } else {
+        *same = row;
+        added_by[static_cast<std::size_t>(same - rows.begin())] = added->isa;
+      }
     }
   }
   for (const Row* row : rows) {

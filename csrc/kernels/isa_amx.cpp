@@ -1,4 +1,5 @@
-// What AMX adds: tile products. Compiled with -mamx-tile,int8,bf16 (CMakeLists.txt), sealed, one exported table.
+// What AMX adds: tile products. Compiled with -mamx-tile,int8,bf16 (CMakeLists.txt), sealed, one exported
+// table.
 #include <immintrin.h>
 
 #include "kernels/row.h"

@@ -1,4 +1,5 @@
-// What AVX512-BF16 adds to avx512icl: compiled with -mavx512bf16 (CMakeLists.txt), sealed, one exported table.
+// What AVX512-BF16 adds to avx512icl: compiled with -mavx512bf16 (CMakeLists.txt), sealed, one exported
+// table.
 #include <immintrin.h>
 
 #include "kernels/row.h"

@@ -18,7 +18,8 @@ namespace {
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_DOT_ROWS PRUNUS_VALUES(PRUNUS_NARROW_BLOCK)};
+constexpr Row kRows[] = {
+    PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_DOT_ROWS PRUNUS_VALUES(PRUNUS_NARROW_BLOCK)};
 }  // namespace
 
 extern const IsaRows kScalarRows;

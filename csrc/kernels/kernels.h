@@ -35,6 +35,7 @@ class Kernels {
   GateFn gate;
   const ScoreTable* scores;
   std::vector<const Row*> rows;  // all, those of the lowest isa first
+  std::vector<Isa> added_by;     // of each row
 
  private:
   std::vector<const Row*> tiles_[kFormats][kDtypes];

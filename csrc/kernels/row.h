@@ -13,7 +13,7 @@ namespace prunus {
 inline constexpr int kMaxStrip = 64;  // tokens
 inline constexpr int kMaxRowTokens = 8;
 inline constexpr int kFewPanel = 272, kFewRows = 256;  // floats of a token, panel "few"
-inline constexpr int kLaneRowTokens = 16;  // tokens that panel "lane_rows" has room for
+inline constexpr int kLaneRowTokens = 16;              // tokens that panel "lane_rows" has room for
 
 // How a tile kernel wants x and leaves its sums (ops/panels has a file for each).
 //   strip  tokens are the SIMD lanes: panel float [cols + 1][width], whose last column is zero; sums float
@@ -98,7 +98,8 @@ using ReduceFn = void (*)(const float* sums, const std::uint8_t* scales, const f
 using PackLanesFn = void (*)(const void* x, std::int64_t x_stride, int tokens, int cols, int width,
                              std::uint8_t* panel);
 using StoreLanesFn = void (*)(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
-                              const TokenMeaning& token, const Finish& finish, void* y, std::int64_t y_stride);
+                              const TokenMeaning& token, const Finish& finish, void* y,
+                              std::int64_t y_stride);
 using GateFn = void (*)(float* sums, const float* up, std::int64_t count, Activation act);
 
 union Fn {

@@ -8,16 +8,16 @@
 #define PRUNUS_TILE(text, FORMAT, PANEL, NEEDS, COLS, T, TOKENS) \
   PRUNUS_TALL_TILE(text, FORMAT, PANEL, NEEDS, COLS, 0, T, TOKENS)
 #define PRUNUS_TALL_TILE(text, FORMAT, PANEL, NEEDS, COLS, ROWS, T, TOKENS) \
-  {#text "_" #T "_" #TOKENS,                                     \
-   Op::tile,                                                     \
-   Format::FORMAT,                                               \
-   Dtype::T,                                                     \
-   Panel::PANEL,                                                 \
-   Needs::NEEDS,                                                 \
-   TOKENS,                                                       \
-   Panel::PANEL == Panel::rows ? RowVec::lanes : 1,              \
-   COLS,                                                         \
-   ROWS,                                                         \
+  {#text "_" #T "_" #TOKENS,                                                \
+   Op::tile,                                                                \
+   Format::FORMAT,                                                          \
+   Dtype::T,                                                                \
+   Panel::PANEL,                                                            \
+   Needs::NEEDS,                                                            \
+   TOKENS,                                                                  \
+   Panel::PANEL == Panel::rows ? RowVec::lanes : 1,                         \
+   COLS,                                                                    \
+   ROWS,                                                                    \
    Fn(text<Value_##T, TOKENS>)},
 
 // What surrounds the tile kernels, for x and y of type T, or for all.
@@ -65,18 +65,18 @@
 // dot. Strips of 16 tokens and more; an isa has those that its registers hold.
 #define PRUNUS_DOT(T, TOKENS) PRUNUS_TILE(dot_strip, dot, lanes, any, PRUNUS_MOST(dot), T, TOKENS)
 #define PRUNUS_DOT_FEW(T) PRUNUS_FEW_TOKENS(PRUNUS_TILE, dot_few, dot, lane_rows, any, PRUNUS_MOST(dot), T)
-#define PRUNUS_DOT_AMX(T)                                                      \
+#define PRUNUS_DOT_AMX(T)                                                 \
   PRUNUS_TALL_TILE(dot_amx, dot, lanes, any, PRUNUS_MOST(dot), 16, T, 16) \
   PRUNUS_TALL_TILE(dot_amx, dot, lanes, any, PRUNUS_MOST(dot), 16, T, 32)
-#define PRUNUS_LANE_IO(T)                                                                                 \
-  PRUNUS_IO(pack_quads, pack_quads, T)                                                                    \
-  PRUNUS_IO(pack_pairs, pack_pairs, T) PRUNUS_IO(flat_quads, flat_quads, T)                               \
-      PRUNUS_IO(flat_pairs, flat_pairs, T) PRUNUS_IO(store_ints, store_quads, T)                          \
-          PRUNUS_IO(store_floats, store_pairs, T)
+#define PRUNUS_LANE_IO(T)                                                   \
+  PRUNUS_IO(pack_quads, pack_quads, T)                                      \
+  PRUNUS_IO(pack_pairs, pack_pairs, T)                                      \
+  PRUNUS_IO(flat_quads, flat_quads, T) PRUNUS_IO(flat_pairs, flat_pairs, T) \
+      PRUNUS_IO(store_ints, store_quads, T) PRUNUS_IO(store_floats, store_pairs, T)
 // What an isa with lanes of 512 bits has, and what one with shorter ones has of both types.
 #define PRUNUS_STRIP_DOTS(T) PRUNUS_DOT(T, 16) PRUNUS_DOT(T, 32) PRUNUS_DOT(T, 48) PRUNUS_DOT(T, 64)
-#define PRUNUS_DOT_ROWS                                                                 \
-  PRUNUS_DOT(i8, 16)                                                                    \
+#define PRUNUS_DOT_ROWS \
+  PRUNUS_DOT(i8, 16)    \
   PRUNUS_DOT(bf16, 16) PRUNUS_DOT_FEW(i8) PRUNUS_DOT_FEW(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)
 
 template <int Count>

@@ -1,10 +1,11 @@
-// Sums of a dot tile for a strip of tokens by tile products: 32 rows of weights times 16 lanes of Width tokens a
-// step. Where blocks are missing, the lanes that are there are copied side by side, some steps ahead in a ring,
-// because a tile cannot be loaded from what was just stored without a long wait. Steps follow each other without
-// a gap from one pass (32 rows) to the next, and the sums of a pass are stored while the next begins.
+// Sums of a dot tile for a strip of tokens by tile products: 32 rows of weights times 16 lanes of Width
+// tokens a step. Where blocks are missing, the lanes that are there are copied side by side, some steps ahead
+// in a ring, because a tile cannot be loaded from what was just stored without a long wait. Steps follow each
+// other without a gap from one pass (32 rows) to the next, and the sums of a pass are stored while the next
+// begins.
 //
-// Blocks of 16 or 32 rows (dot_spread makes such of others). panel [lanes of w, up to 16][Width][4 bytes]; sums
-// [rows, up to 32][Width], by place.
+// Blocks of 16 or 32 rows (dot_spread makes such of others). panel [lanes of w, up to 16][Width][4 bytes];
+// sums [rows, up to 32][Width], by place.
 
 // Lanes that all passes read before the next ones: they should stay in L1. Whole words of bits.
 struct AmxChunks {
@@ -54,13 +55,14 @@ struct LaneRing {
   alignas(64) std::uint8_t ring[size][16 * lane];
   AmxOrder order;
   const std::uint8_t* panel;
-  int group, chunk = 0;             // being copied
-  int steps = 0, word = 0;          // of it, left to copy; to be read
-  int at = 0, have = 0;             // ids read
-  unsigned head = 0, tail = 0;      // steps copied, taken
+  int group, chunk = 0;         // being copied
+  int steps = 0, word = 0;      // of it, left to copy; to be read
+  int at = 0, have = 0;         // ids read
+  unsigned head = 0, tail = 0;  // steps copied, taken
   std::uint16_t ids[most + 80];
 
-  LaneRing(const AmxOrder& groups, const std::uint8_t* x) : order(groups), panel(x), group(groups.first - groups.stride) {
+  LaneRing(const AmxOrder& groups, const std::uint8_t* x)
+      : order(groups), panel(x), group(groups.first - groups.stride) {
     for (int i = 0; i < ahead; ++i) copy();
   }
   bool next_group() {
@@ -130,7 +132,9 @@ struct AmxGroup {
     for (int i = 0; i < t.r; ++i, last += left * 4)
       spread_lanes(static_cast<std::uint16_t>((1 << left) - 1), last, rest + i * 64);
   }
-  const std::uint8_t* step(int s) const { return s < whole ? values + s * static_cast<std::int64_t>(bytes) : rest; }
+  const std::uint8_t* step(int s) const {
+    return s < whole ? values + s * static_cast<std::int64_t>(bytes) : rest;
+  }
 };
 
 // Sums are tiles 0 to 3, weights 4 and 5, tokens 6 and 7.
@@ -219,7 +223,9 @@ void amx_pairs(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums) 
       if (steps == 0 && chunk > 0) continue;
       s.fresh = chunk == 0;
       s.next = sums + g * 16 * Width * 4;
-      const auto dense = [&](const AmxGroup& group, int i) { return panel + (group.first_lane + i * 16) * Width * 4; };
+      const auto dense = [&](const AmxGroup& group, int i) {
+        return panel + (group.first_lane + i * 16) * Width * 4;
+      };
       for (int i = 0; i < steps || i == 0; ++i) {
         if (i < one.steps)
           s.template add<0>(one.step(i), one.dense ? dense(one, i) : first.take(), i == 0);

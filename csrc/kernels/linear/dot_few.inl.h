@@ -1,5 +1,5 @@
-// Sums of a dot tile for a few tokens: lanes of w are the lanes of the SIMD registers. What is read most is the
-// weight, once and in order.
+// Sums of a dot tile for a few tokens: lanes of w are the lanes of the SIMD registers. What is read most is
+// the weight, once and in order.
 //
 // panel [Tokens][lanes of w, up to 16][4 bytes]; sums [rows][kLaneRowTokens], by place.
 
@@ -12,7 +12,8 @@ inline V load_lanes(const std::uint8_t* p, int left) {
 // Rows whose blocks lie side by side share the lanes of the tokens, which are put side by side too: x
 // [Tokens][stride].
 template <typename Value, typename V, int Tokens, int Rows>
-inline void few_rows(const DotTile& t, const std::uint8_t* values, int row, int count, const std::uint8_t* x, std::int64_t stride, std::int32_t* sums) {
+inline void few_rows(const DotTile& t, const std::uint8_t* values, int row, int count, const std::uint8_t* x,
+                     std::int64_t stride, std::int32_t* sums) {
   V sum[Rows][Tokens];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i)
@@ -105,5 +106,6 @@ void dot_few(const TileArgs& a) {
   const DotTile t(a.tile, a.rows, a.cols, a.unit);
   const auto* panel = static_cast<const std::uint8_t*>(a.panel);
   auto* sums = static_cast<std::int32_t*>(a.sums);
-  t.r == 1 ? few_flat<Value, DotVec, Tokens>(t, panel, sums) : few_tall<Value, DotVec, Tokens>(t, panel, sums);
+  t.r == 1 ? few_flat<Value, DotVec, Tokens>(t, panel, sums)
+           : few_tall<Value, DotVec, Tokens>(t, panel, sums);
 }

@@ -6,8 +6,8 @@
 // flat: a token after the other (row.h, panel lane_rows); quads have scale and zero [kLaneRowTokens] behind.
 // Missing tokens and columns are zero.
 
-// How a token becomes integers. Its range holds 0, so that 0 stays 0. Where it holds NaN or infinity the scale is
-// NaN, and so is all that its sums become.
+// How a token becomes integers. Its range holds 0, so that 0 stays 0. Where it holds NaN or infinity the
+// scale is NaN, and so is all that its sums become.
 struct Quantized {
   float scale, inverse;
   std::int32_t zero;
@@ -68,13 +68,15 @@ inline void for_each_lanes(const Lane& lane, const std::uint8_t* x, int from, in
   constexpr int step = Square::lanes * Lane::cols;
   if (from + step <= cols) return fn(lane.lanes(X{}, x + from * X::size));
   std::uint8_t rest[step * X::size] = {};
-  if (from < cols) __builtin_memcpy(rest, x + from * X::size, static_cast<std::size_t>(cols - from) * X::size);
+  if (from < cols)
+    __builtin_memcpy(rest, x + from * X::size, static_cast<std::size_t>(cols - from) * X::size);
   fn(lane.lanes(X{}, rest));
 }
 
 // Squares of tokens and lanes are turned. `token(i)` says how token i becomes lanes.
 template <typename X, typename Lane, typename Token>
-inline void pack_lanes(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel, Token token) {
+inline void pack_lanes(const void* x, std::int64_t stride, int tokens, int cols, int width,
+                       std::uint8_t* panel, Token token) {
   constexpr int step = Square::lanes * Lane::cols;
   const int padded = (cols + 16 * Lane::cols - 1) / (16 * Lane::cols) * (16 * Lane::cols);
   for (int t = 0; t < width; t += Square::lanes) {
@@ -131,7 +133,8 @@ void flat_quads(const void* x, std::int64_t stride, int tokens, int cols, int wi
   const std::int64_t row = lane_panel_bytes(cols, 4, 1);
   auto* scale = reinterpret_cast<float*>(panel + row * width);
   auto* zero = reinterpret_cast<std::int32_t*>(scale + kLaneRowTokens);
-  __builtin_memset(panel + row * tokens, 0, static_cast<std::size_t>(row * (width - tokens)) + 8 * kLaneRowTokens);
+  __builtin_memset(panel + row * tokens, 0,
+                   static_cast<std::size_t>(row * (width - tokens)) + 8 * kLaneRowTokens);
   for (int i = 0; i < tokens; ++i) {
     const auto* from = element<X>(x, i * stride);
     const Quads how{range_of<X>(from, cols)};
@@ -145,8 +148,7 @@ template <typename X>
 void flat_pairs(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
   const std::int64_t row = lane_panel_bytes(cols, 2, 1);
   __builtin_memset(panel + row * tokens, 0, static_cast<std::size_t>(row * (width - tokens)));
-  for (int i = 0; i < tokens; ++i)
-    flat_lanes<X>(element<X>(x, i * stride), cols, Pairs{}, panel + row * i);
+  for (int i = 0; i < tokens; ++i) flat_lanes<X>(element<X>(x, i * stride), cols, Pairs{}, panel + row * i);
 }
 
 // Sums of Square::lanes tokens from `t` on as floats, with bias. sums [rows][width].
@@ -164,8 +166,8 @@ struct IntSums {
     std::int32_t weights;
     __builtin_memcpy(&weights, rows.weights + 4 * r, sizeof weights);
     const Ints sum = Ints::load(sums + rows.place[r] * width + t);
-    return fma(to_floats(minus_product(sum, a.zero, weights)) * a.scale, Square::set(load1(F32{}, rows.scales + 4 * r)),
-               Square::set(rows.bias ? rows.bias[r] : 0.0f));
+    return fma(to_floats(minus_product(sum, a.zero, weights)) * a.scale,
+               Square::set(load1(F32{}, rows.scales + 4 * r)), Square::set(rows.bias ? rows.bias[r] : 0.0f));
   }
 };
 struct FloatSums {
@@ -204,7 +206,8 @@ void store_sums(const Sums& sums, int rows, int tokens, const Finish& how, Targe
       };
       if (live == Square::lanes && rows - r >= Square::lanes)
 #pragma GCC unroll 16
-        for (int i = 0; i < Square::lanes; ++i, next()) finish_lanes<X, A>(v[i], how.combine, Square::lanes, r, token);
+        for (int i = 0; i < Square::lanes; ++i, next())
+          finish_lanes<X, A>(v[i], how.combine, Square::lanes, r, token);
       else
         for (int i = 0; i < live; ++i, next()) finish_lanes<X, A>(v[i], how.combine, rows - r, r, token);
     }

@@ -1,5 +1,5 @@
-// A dot tile without its missing blocks: zeros stand for them, and groups have 32 rows. What tile products want
-// of blocks of few rows.
+// A dot tile without its missing blocks: zeros stand for them, and groups have 32 rows. What tile products
+// want of blocks of few rows.
 
 // Rows of 16 lanes of the groups of `from`, one run after the other.
 inline void spread_rows(const DotTile& from, int row, std::uint8_t* to, int runs) {
@@ -25,5 +25,7 @@ void dot_spread(const TileArgs& a, std::uint8_t* out) {
     __builtin_memcpy(out + to.first_at + g * 4, &first, sizeof first);
   }
   for (int row = 0; row < to.groups * 32; ++row)
-    spread_rows(from, row, out + to.values_at + row / 32 * static_cast<std::int64_t>(to.lanes) * 128 + row % 32 * 64, runs);
+    spread_rows(from, row,
+                out + to.values_at + row / 32 * static_cast<std::int64_t>(to.lanes) * 128 + row % 32 * 64,
+                runs);
 }

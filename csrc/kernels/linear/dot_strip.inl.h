@@ -1,5 +1,5 @@
-// Sums of a dot tile for a strip of tokens, the lanes of the SIMD registers. One text for every isa: an isa says
-// what a dot product of lanes is (simd/dot_<isa>.h).
+// Sums of a dot tile for a strip of tokens, the lanes of the SIMD registers. One text for every isa: an isa
+// says what a dot product of lanes is (simd/dot_<isa>.h).
 //
 // panel [lanes of w][Width][4 bytes]; sums [rows in groups][Width], of int32 or float, by place.
 
@@ -8,7 +8,8 @@
 // The parts of a tile.
 struct DotTile : DotLayout {
   const std::uint8_t* tile;
-  DotTile(const std::uint8_t* bytes, int rows, int cols, Unit unit) : DotLayout(rows, cols, unit), tile(bytes) {}
+  DotTile(const std::uint8_t* bytes, int rows, int cols, Unit unit)
+      : DotLayout(rows, cols, unit), tile(bytes) {}
   std::uint64_t bits(int group, int word) const {
     std::uint64_t b;
     __builtin_memcpy(&b, tile + (group * words + word) * 8, sizeof b);

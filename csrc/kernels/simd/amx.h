@@ -8,7 +8,8 @@ inline void start_tiles() {
     std::uint16_t bytes[16];
     std::uint8_t rows[16];
   };
-  static constexpr Config config{1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+  static constexpr Config config{
+      1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
   static_assert(sizeof(Config) == 64, "as the instruction reads it");
   asm volatile("ldtilecfg %0" ::"m"(config));
 }

@@ -24,8 +24,8 @@ inline DotZmm dot(I8, DotZmm sum, DotZmm x, DotZmm w) { return {_mm512_dpbusd_ep
 inline DotZmm add_sums(I8, DotZmm a, DotZmm b) { return {_mm512_add_epi32(a.v, b.v)}; }
 #if defined(__AVX512BF16__)
 inline DotZmm dot(Bf16, DotZmm sum, DotZmm x, DotZmm w) {
-  return {_mm512_castps_si512(
-      _mm512_dpbf16_ps(_mm512_castsi512_ps(sum.v), reinterpret_cast<__m512bh>(x.v), reinterpret_cast<__m512bh>(w.v)))};
+  return {_mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum.v), reinterpret_cast<__m512bh>(x.v),
+                                               reinterpret_cast<__m512bh>(w.v)))};
 }
 #endif
 inline DotZmm add_sums(Bf16, DotZmm a, DotZmm b) {
@@ -45,7 +45,8 @@ inline int join_lanes(std::uint64_t bits, const std::uint8_t* from, std::uint8_t
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i, bits >>= 16) {
     const auto kept = static_cast<__mmask16>(bits);
-    _mm512_storeu_si512(to + n * 4, _mm512_maskz_compress_epi32(kept, _mm512_maskz_loadu_epi32(kept, from + i * 64)));
+    _mm512_storeu_si512(to + n * 4,
+                        _mm512_maskz_compress_epi32(kept, _mm512_maskz_loadu_epi32(kept, from + i * 64)));
     n += __builtin_popcount(kept);
   }
   return n;
@@ -101,7 +102,8 @@ inline Zmm pairs_of(Bf16, const std::uint8_t* p) { return {_mm512_loadu_ps(p)}; 
 inline __m512i bf16_bits(__m512 f) {  // in the low half of every lane
   const __m512i u = _mm512_castps_si512(f), top = _mm512_srli_epi32(u, 16);
   const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  const __m512i rounded =
+      _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
   return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40));
 }
 template <typename X>

@@ -1,5 +1,5 @@
-// Dot lanes of 256 bits: vpdpbusd where there is one (AVX-VNNI), else two products of 16-bit integers, which do
-// not saturate; bf16 as two products of floats. Sealed: after simd/avx2.h.
+// Dot lanes of 256 bits: vpdpbusd where there is one (AVX-VNNI), else two products of 16-bit integers, which
+// do not saturate; bf16 as two products of floats. Sealed: after simd/avx2.h.
 
 struct DotYmm {
   static constexpr int lanes = 8;

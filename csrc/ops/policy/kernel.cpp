@@ -16,9 +16,7 @@ struct Search {
   const PackedHeader& h;
   const Kernels& kernels;
   Needs needs;  // what x can give
-  const Row* row(Panel panel, std::int32_t tokens) const {
-    return kernels.tile(h, panel, tokens, needs);
-  }
+  const Row* row(Panel panel, std::int32_t tokens) const { return kernels.tile(h, panel, tokens, needs); }
 };
 
 Plan single(const Row* row, const char* reason) {

@@ -33,8 +33,8 @@ inline constexpr double kFull = 0.9;         // share of stored slots that must 
 inline constexpr double kForcedFull = 0.52;  // the same where block was asked for
 inline constexpr int kSharedRows = 4;        // fewer rows of a block share too little: col8 and bitmap win
 
-// -- Packing: the height of a dot block. What a stored value costs, in values of blocks of 32 rows: a row alone
-// shares no activations with others. First of equals wins. --
+// -- Packing: the height of a dot block. What a stored value costs, in values of blocks of 32 rows: a row
+// alone shares no activations with others. First of equals wins. --
 struct DotHeight {
   std::uint16_t rows;
   double cost;
@@ -57,8 +57,9 @@ inline constexpr std::int32_t kTilesAtLeast = 4;
 // bits costs the same for one to eight tokens, and grows with the bits. Where they cross on Zen 4: 0.5
 // between 4 and 5 tokens, 0.3 between 2 and 3.
 inline constexpr double kExpandBase = 0.1, kExpandPerToken = 0.08;
-inline constexpr double kLookUpShare = 0.12;   // below it, more than one token of col8 is a strip
-inline constexpr std::int64_t kFewTokens = 4;  // nm, block, dot: rows or lanes as lanes, all tokens in one pass
+inline constexpr double kLookUpShare = 0.12;  // below it, more than one token of col8 is a strip
+inline constexpr std::int64_t kFewTokens =
+    4;  // nm, block, dot: rows or lanes as lanes, all tokens in one pass
 
 // -- Threads. --
 inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth a thread

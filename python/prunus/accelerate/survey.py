@@ -38,6 +38,7 @@ class Site:
     dtype: torch.dtype = torch.float32  # of x
     autocast: torch.dtype | None = None  # of torch.autocast around the call
     sparse: bool = False  # is packed already
+    errors: dict[str, float] = field(default_factory=dict)  # relative (L2), of each candidate's answers
 
     @property
     def tokens(self) -> list[int]:
@@ -55,9 +56,15 @@ class Site:
 
 
 def survey(
-    model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None, at_least: float = MIN_SPARSITY
+    model: nn.Module,
+    filter_fn: Callable[[nn.Module, str], bool] | None,
+    at_least: float = MIN_SPARSITY,
+    copies: bool = False,
 ) -> list[Site]:
-    """Every Linear-like module of the model, with a reason where it cannot be converted; at_least: zeros."""
+    """Every Linear-like module of the model, with a reason where it cannot be converted.
+
+    at_least: zeros. copies: a weight that an embedding shares may be packed beside it.
+    """
     sites: dict[int, Site] = {}
     readers = [name for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, READERS)]
     for name, module in model.named_modules(remove_duplicate=False):
@@ -75,7 +82,7 @@ def survey(
     owners = _owners(model)
     for site in sites.values():
         _describe(site)
-        fixed = _why_fixed(site, owners)
+        fixed = _why_fixed(site, owners, model if copies else None)
         site.reason = site.reason or fixed
         if not site.reason and filter_fn is not None and not filter_fn(site.module, site.name):
             site.reason = "left out by filter_fn"
@@ -145,7 +152,7 @@ def _describe(site: Site) -> None:
         site.sparsity = 1.0 - int(torch.count_nonzero(weight)) / weight.numel()
 
 
-def _why_fixed(site: Site, owners: dict[Any, set[str]]) -> str:
+def _why_fixed(site: Site, owners: dict[Any, set[str]], copies_of: nn.Module | None) -> str:
     module = site.module
     kind = type(module)
     if "parametrizations" in module._modules:
@@ -171,6 +178,8 @@ def _why_fixed(site: Site, owners: dict[Any, set[str]]) -> str:
         return "weight is empty"
     site.plain = True
     others = owners[_key(weight)] - {site.name}
+    if copies_of is not None:
+        others = {name for name in others if not isinstance(copies_of.get_submodule(name), nn.Embedding)}
     if others:
         return f"weight is shared with {min(others)}"
     return ""

@@ -102,7 +102,11 @@ def _gather(model: nn.Module) -> Saved:
         owner = modules.get(owner_path)
         if isinstance(owner, SparseLinear) and leaf == "packed":
             name = f"{owner_path}.weight" if owner_path else "weight"
-            saved.sparse[owner_path] = SparseEntry(owner.activation, owner.packed_weight.dtype)
+            packed = owner.packed_weight
+            form = "dot" if packed.format == "dot" else "auto"
+            saved.sparse[owner_path] = SparseEntry(
+                owner.activation, packed.dtype, form, str(owner.weight_dtype).removeprefix("torch.")
+            )
         original = first.setdefault(_memory(tensor, name), name)
         if original != name:
             saved.ties[name] = original
@@ -146,12 +150,15 @@ class _Plan:
             name = self.saved.ties.get(name, name)
             old = self._linear_at(path, tuple(self.saved.tensors[name].shape))
             if name not in buffers:
-                buffers[name] = pack(self.saved.tensors[name], dtype=entry.dtype)
+                buffers[name] = pack(self.saved.tensors[name], dtype=entry.dtype, format=entry.format)
             bias = f"{path}.bias" if path else "bias"
             has_bias = bias in self.saved.tensors or bias in self.saved.ties
             if id(old) not in made:
                 made[id(old)] = _sparse_like(old, buffers[name], has_bias, entry.activation)
-                made[id(old)].weight_dtype = self.saved.tensors[name].dtype
+                stored = self.saved.tensors[name].dtype
+                made[id(old)].weight_dtype = (
+                    getattr(torch, entry.weight_dtype) if entry.weight_dtype else stored
+                )
             self.sparse[path] = made[id(old)]
             self.steps.append(partial(self._put, path))
 
