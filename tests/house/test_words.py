@@ -10,7 +10,8 @@ from prunus import _core
 
 PACKAGE = Path(__file__).resolve().parents[2] / "python/prunus"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# pruning/ in the C++ core owns the project's only top-k.
+# pruning/ in the C++ core owns the project's only top-k; the reference defines what it must give.
+REFERENCE = "ops/reference.py"
 SELECTION = {"topk", "argsort", "kthvalue", "quantile", "argpartition", "percentile", "msort"}
 SELECTION_OF = {("torch", "sort"), ("np", "sort"), ("np", "partition")}
 
@@ -31,7 +32,12 @@ def selections(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_python_selects_nothing_itself(path: Path) -> None:
-    assert not selections(path.read_text())
+    assert bool(selections(path.read_text())) == (relative(path) == REFERENCE)
+
+
+def test_nothing_in_the_package_computes_by_the_reference() -> None:
+    users = [relative(path) for path in FILES if re.search(r"import.*\breference\b", path.read_text())]
+    assert users == []
 
 
 def test_the_reader_knows_a_selection_from_a_list_sort() -> None:
