@@ -46,6 +46,7 @@ class Taylor(_Gradient):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad_sq"})
+    name: ClassVar[str] = "taylor"
 
     def scores(self, weight: Tensor, stats: Stats) -> Tensor:
         """w^2 times the summed squared gradient; float32."""
@@ -64,6 +65,7 @@ class SNIP(_Gradient):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad_sum"})
+    name: ClassVar[str] = "snip"
 
     def scores(self, weight: Tensor, stats: Stats) -> Tensor:
         """|w times the summed gradient|; float32."""
