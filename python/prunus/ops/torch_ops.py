@@ -132,6 +132,34 @@ gated_op: Any = torch.ops.prunus.gated.default
 linear3_op: Any = torch.ops.prunus.linear3.default
 
 
+def _lower(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    return tensor.to(dtype) if tensor is not None and tensor.is_floating_point() else tensor
+
+
+def _under_autocast(op: Any) -> Any:
+    """What `torch.autocast("cpu")` does for a Linear: floating inputs, and so the answer, in its dtype."""
+
+    def run(*arguments: Any) -> Any:
+        dtype = torch.get_autocast_dtype("cpu")
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+            if op is linear_add_op and arguments[3].dtype != dtype:
+                # As torch adds: in the wider of the two types.
+                x, packed, bias, residual, *rest = arguments
+                return linear_op(_lower(x, dtype), packed, _lower(bias, dtype), *rest) + residual
+            return op(*(_lower(a, dtype) if isinstance(a, torch.Tensor) else a for a in arguments))
+
+    return run
+
+
+for _name, _op in (
+    ("linear", linear_op),
+    ("linear_add", linear_add_op),
+    ("gated", gated_op),
+    ("linear3", linear3_op),
+):
+    _library.impl(_name, _under_autocast(_op), "AutocastCPU")
+
+
 def linear(
     x: torch.Tensor,
     p: Any,
