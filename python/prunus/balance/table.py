@@ -42,6 +42,7 @@ class Turns:
 
     @property
     def ratio(self) -> float:
+        """Median of the ratios."""
         return median(self.ratios)
 
     @property

@@ -29,6 +29,8 @@ class Method:
     name: its word on the command line and in the bench. variants: more words, name-variant, and the options
     that each stands for. scope: what shares a budget there unless the user says so.
 
+    Raises TypeError when steps is no integer, ValueError when it is below 1.
+
     >>> import torch
     >>> from prunus.patterns import NM
     >>> class Largest(Method):

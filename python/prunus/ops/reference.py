@@ -120,6 +120,7 @@ def select(scores: NDArray[Any], pattern: Pattern) -> Mask:
 def select_global(scores: Sequence[NDArray[Any]], sparsity: float) -> list[Mask]:
     """What `select` gives for all entries of all arrays as one, cut apart again.
 
+    scores: the arrays. sparsity: share of zeros of all of them together.
     Raises ValueError when there are no arrays.
 
     >>> select_global([np.array([1.0, 4.0]), np.array([2.0, 3.0])], 0.5)
