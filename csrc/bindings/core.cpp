@@ -74,7 +74,8 @@ py::list kernel_rows() {
 }  // namespace
 
 void register_core(py::module_& m) {
-  py::register_exception<FormatError>(m, "FormatError", PyExc_ValueError);
+  py::register_exception<FormatError>(m, "FormatError", PyExc_ValueError).doc() =
+      "Bytes that are no packed weight: the text names the field, what was expected and what came.";
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);

@@ -1,6 +1,7 @@
 """House rules that reading the source is enough for."""
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from prunus import _core
 
 PACKAGE = Path(__file__).resolve().parents[2] / "python/prunus"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# pruning/ in the C++ core owns the project's only top-k.
+# pruning/ in the C++ core owns the project's only top-k; the reference defines what it must give.
+REFERENCE = "ops/reference.py"
 SELECTION = {"topk", "argsort", "kthvalue", "quantile", "argpartition", "percentile", "msort"}
 SELECTION_OF = {("torch", "sort"), ("np", "sort"), ("np", "partition")}
 
@@ -31,7 +33,12 @@ def selections(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_python_selects_nothing_itself(path: Path) -> None:
-    assert not selections(path.read_text())
+    assert bool(selections(path.read_text())) == (relative(path) == REFERENCE)
+
+
+def test_nothing_in_the_package_computes_by_the_reference() -> None:
+    users = [relative(path) for path in FILES if re.search(r"import.*\breference\b", path.read_text())]
+    assert users == []
 
 
 def test_the_reader_knows_a_selection_from_a_list_sort() -> None:
@@ -50,7 +57,7 @@ def test_stub_names_what_the_extension_has() -> None:
     built = {
         name: re.findall(r"[(,] ?(\w+):", value.__doc__.splitlines()[0].rpartition(" -> ")[0])
         for name in dir(_core)
-        if callable(value := getattr(_core, name)) and not name.startswith("_") and value.__doc__
+        if inspect.isbuiltin(value := getattr(_core, name)) and not name.startswith("_")
     }
     assert stub.keys() == built.keys()
     for name, arguments in built.items():

@@ -19,6 +19,7 @@ class Batch:
     kwargs: dict[str, Any]
 
     def run(self, model: nn.Module) -> Any:
+        """The output of one call."""
         return model(*self.args, **self.kwargs)
 
 

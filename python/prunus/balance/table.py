@@ -16,7 +16,7 @@ from prunus._tools.running import Batch
 from prunus._tools.timing import Times, rounds
 from prunus.accelerate.survey import Site
 from prunus.families import weight_matrix
-from prunus.methods import choose
+from prunus.methods.base import choose
 from prunus.nn import SparseLinear
 from prunus.patterns import Pattern
 
@@ -42,6 +42,7 @@ class Turns:
 
     @property
     def ratio(self) -> float:
+        """Median of the ratios."""
         return median(self.ratios)
 
     @property

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,8 +53,17 @@ class SparseEntry:
     dtype: str
     #: "dot" where the layer multiplies in its dtype; "auto": any format that suits the machine.
     format: str = "auto"
-    #: Of the dense weight that the layer stands for; None (files of 0.1): as it is stored.
+    #: Of the dense weight that the layer stands for; None: as it is stored.
     weight_dtype: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the file says; what is as in the first version's files is left out."""
+        said: dict[str, Any] = {"activation": self.activation, "dtype": self.dtype}
+        if self.format != "auto":
+            said["format"] = self.format
+        if self.weight_dtype is not None:
+            said["weight_dtype"] = self.weight_dtype
+        return said
 
 
 @dataclass
@@ -89,7 +98,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "version": VERSION,
             "entries": entries,
             "ties": saved.ties,
-            "sparse": {path: asdict(entry) for path, entry in saved.sparse.items()},
+            "sparse": {path: entry.to_dict() for path, entry in saved.sparse.items()},
             "geometry": saved.geometry,
             "fused": saved.fused,
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
@@ -209,7 +218,7 @@ class _Reader:
             names = ", ".join(str(name) for name in ACTIVATIONS)
             _expect(good and activation in ACTIVATIONS, f"{where}.activation", f"one of {names}", activation)
             _expect(isinstance(dtype, str) and dtype in DTYPES, f"{where}.dtype", ", ".join(DTYPES), dtype)
-            form = entry.get("format", "auto")  # which files of 0.1 lack
+            form = entry.get("format", "auto")  # which the first files lack
             allowed = ("auto", "dot") if dtype in ("bfloat16", "int8") else ("auto",)
             _expect(form in allowed, f"{where}.format", " or ".join(allowed), form)
             stands_for = entry.get("weight_dtype")

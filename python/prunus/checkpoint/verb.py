@@ -102,11 +102,7 @@ def _gather(model: nn.Module) -> Saved:
         owner = modules.get(owner_path)
         if isinstance(owner, SparseLinear) and leaf == "packed":
             name = f"{owner_path}.weight" if owner_path else "weight"
-            packed = owner.packed_weight
-            form = "dot" if packed.format == "dot" else "auto"
-            saved.sparse[owner_path] = SparseEntry(
-                owner.activation, packed.dtype, form, str(owner.weight_dtype).removeprefix("torch.")
-            )
+            saved.sparse[owner_path] = _entry(owner)
         original = first.setdefault(_memory(tensor, name), name)
         if original != name:
             saved.ties[name] = original
@@ -263,6 +259,18 @@ def _sparse_like(
     layer = SparseLinear.from_packed(packed, bias, activation)
     layer.train(old.training)
     return layer
+
+
+def _entry(layer: SparseLinear) -> SparseEntry:
+    packed = layer.packed_weight
+    stands_for = str(layer.weight_dtype).removeprefix("torch.")
+    as_stored = DTYPES[packed.dtype] == layer.weight_dtype
+    return SparseEntry(
+        layer.activation,
+        packed.dtype,
+        "dot" if packed.format == "dot" else "auto",
+        None if as_stored else stands_for,
+    )
 
 
 def _leaves(layer: SparseLinear) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from prunus.cli.inputs import (
     read_texts,
     threads,
 )
+from prunus.methods.known import METHODS
 from prunus.patterns import Pattern, Scope
 
 if TYPE_CHECKING:
@@ -30,17 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-# method -> whether it looks at activations or gradients, and so needs --calibration
-METHODS = {
-    "magnitude": False,
-    "magnitude-row": False,
-    "magnitude-column": False,
-    "random": False,
-    "wanda": True,
-    "sparsegpt": True,
-    "taylor": True,
-    "snip": True,
-}
 ALLOCATIONS = ("uniform", "owl", "sensitivity")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SPARSITY = 0.5
@@ -59,6 +49,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL_DIR", help="transformers model directory with safetensors")
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to write; must not exist yet")
     what = parser.add_argument_group("what to prune")
+    rows = " and ".join(word for word, method in METHODS.items() if method.scope == "row")
     what.add_argument(
         "--method", choices=METHODS, default="magnitude", help="how weights are chosen (magnitude)"
     )
@@ -67,7 +58,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument(
         "--scope",
         choices=get_args(Scope),
-        help="what shares one budget of zeros (row for wanda and sparsegpt, else tensor)",
+        help=f"what shares one budget of zeros (row for {rows}, else tensor)",
     )
     what.add_argument(
         "--allocation", choices=ALLOCATIONS, default="uniform", help="how layers share the budget (uniform)"
@@ -118,9 +109,9 @@ def _check(options: argparse.Namespace) -> Pattern:
         raise ValueError(f"--out: expected a directory that does not exist yet, got {options.out!r}")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out: expected a directory in an existing one, got {options.out!r}")
-    needs = METHODS[options.method] or options.repair or options.allocation != "uniform"
-    if needs and not options.calibration:
-        why = f"--method {options.method}" if METHODS[options.method] else "--repair and --allocation"
+    method = METHODS[options.method]
+    if (method.needs or options.repair or options.allocation != "uniform") and not options.calibration:
+        why = f"--method {options.method}" if method.needs else "--repair and --allocation"
         raise ValueError(f"--calibration: expected a text file for {why}, got none")
     if options.target_speedup is not None:
         wrong = [
@@ -134,7 +125,7 @@ def _check(options: argparse.Namespace) -> Pattern:
         ]
         if wrong:
             raise ValueError(f"--target-speedup: expected no {wrong[0]} beside it, which it decides itself")
-    scope = options.scope or ("row" if options.method in ("wanda", "sparsegpt") else "tensor")
+    scope = options.scope or method.scope
     given = [options.sparsity] if options.sparsity is not None else None
     is_nm = ":" in options.pattern
     return parse_patterns(options.pattern, given if given or is_nm else [SPARSITY], scope)[0][1]
@@ -191,24 +182,14 @@ def _shared(pattern: Pattern, options: argparse.Namespace) -> Pattern | Allocati
 
 
 def _method(options: argparse.Namespace, inputs: Inputs) -> Method:
-    from prunus.methods import SNIP, Magnitude, Random, SparseGPT, Taylor, Wanda
-
-    if options.method in ("taylor", "snip") and not inputs.causal:
+    method = METHODS[options.method]
+    if method.takes("loss") and not inputs.causal:
         raise ValueError(
             f"--method: {options.method} needs a loss: expected a model that predicts the next token, "
             "got another kind; prunus.prune_ takes a loss of your own"
         )
-    make: dict[str, Callable[..., Method]] = {
-        "magnitude": Magnitude,
-        "magnitude-row": lambda **common: Magnitude("row", **common),
-        "magnitude-column": lambda **common: Magnitude("column", **common),
-        "random": lambda **common: Random(options.seed, **common),
-        "wanda": Wanda,
-        "sparsegpt": SparseGPT,
-        "taylor": lambda **common: Taylor(_next_token_loss, **common),
-        "snip": lambda **common: SNIP(_next_token_loss, **common),
-    }
-    return make[options.method](steps=options.steps, repair=options.repair)
+    given = {"steps": options.steps, "repair": options.repair, "seed": options.seed}
+    return method.of(options.method, loss=_next_token_loss, **given)
 
 
 def _next_token_loss(model: Any, batch: dict[str, Any]) -> Any:

@@ -13,10 +13,11 @@ __all__ = ["least_squares"]
 def least_squares(weight: Tensor, mask: Tensor, gram: Tensor, damping: float = 0.01) -> Tensor:
     """Weights (n, k) zero outside `mask` whose outputs come closest to those of `weight`, row by row.
 
-    Minimises (v - w) (G + damping * diag G) (v - w)^T over v for every row, G = X^T X (k, k), float32 or
-    float64. One conjugate gradient for all rows at once, preconditioned by the diagonal (so rescaled inputs
-    give the same answer rescaled), started at the masked weight: every iteration is an improvement, and it
-    stops at a relative residual of 1e-4 or after 100. Kept weights of inputs that were always zero stay.
+    Minimises (v - w) (G + damping * diag G) (v - w)^T over v for every row.
+    gram: G = X^T X (k, k), float32 or float64.
+    One conjugate gradient for all rows at once, preconditioned by the diagonal (so rescaled inputs give the
+    same answer rescaled), started at the masked weight: every iteration is an improvement, and it stops at a
+    relative residual of 1e-4 or after 100. Kept weights of inputs that were always zero stay.
 
     Raises ValueError when shapes do not fit together.
 

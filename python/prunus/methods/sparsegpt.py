@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunus.methods.base import Method, choose
-from prunus.patterns import NM, Pattern, Unstructured
+from prunus.patterns import NM, Pattern, Scope, Unstructured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,8 @@ class SparseGPT(Method):
     damping: float = 0.01
     block: int = 128
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
+    name: ClassVar[str] = "sparsegpt"
+    scope: ClassVar[Scope] = "row"
 
     def __post_init__(self) -> None:
         super().__post_init__()

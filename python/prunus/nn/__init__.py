@@ -1,5 +1,8 @@
 """Modules that hold packed weights, and what fuses them."""
 
+import torch  # noqa: F401
+from torch import Tensor, nn  # noqa: F401
+
 from prunus.nn.fuse import Fusion, fuse_, fusions
 from prunus.nn.fused import Fused, FusedMLP, FusedResidual
 from prunus.nn.shared import SharedLinear, SideBySide
@@ -17,6 +20,7 @@ __all__ = [
     "fusions",
 ]
 
-# What is pickled names this package, not the file a class happens to live in.
+# What is pickled names this package, not the file a class happens to live in; so annotations are resolved
+# here too, by the names of torch above.
 for _module in (FusedMLP, FusedResidual, SharedLinear, SideBySide, SparseLinear):
     _module.__module__ = __name__

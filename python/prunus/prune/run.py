@@ -13,7 +13,8 @@ from prunus.allocation import Allocation, Global, Key
 from prunus.calibration import Calibration, Stats, gradients, untouched, walk
 from prunus.calibration import Group as MeasuredGroup
 from prunus.families.lookup import Rows
-from prunus.methods import Method, cuts, least_squares
+from prunus.methods import Method, least_squares
+from prunus.methods.base import cuts
 from prunus.patterns import Pattern, Unstructured
 from prunus.prune.influence import Influence
 from prunus.prune.journal import Journal

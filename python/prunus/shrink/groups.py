@@ -50,6 +50,7 @@ class Site:
 
     @property
     def block(self) -> nn.Module:
+        """The transformer block that holds it."""
         return self.stack.layers[self.index]
 
     @property

@@ -70,6 +70,14 @@ class ZeroKeeper:
     """What `keep_zeros` set up; `remove()`, or the end of a `with` block, takes it off again.
 
     masks: layer name -> bool (n, k), True = keep.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(2, 1))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[0.0, 1.0]]))
+    >>> keeper = keep_zeros(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> keeper.masks["0"].tolist()
+    [[False, True]]
+    >>> keeper.remove()
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]) -> None:
