@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prunus.packed import PackedWeight, pack
     from prunus.pretrained import load_pretrained
     from prunus.prune import PruneReport, prune_
+    from prunus.recover import Batches, Distill, RecoverError, RecoverReport, Recovery, Texts, recover_
     from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
     from prunus.training import ZeroKeeper, keep_zeros
 
@@ -29,8 +30,10 @@ _LAZY = {
     "AccelerateReport": "prunus.accelerate",
     "Allocation": "prunus.allocation",
     "BalanceReport": "prunus.balance",
+    "Batches": "prunus.recover",
     "Calibration": "prunus.calibration",
     "CompareReport": "prunus._compare",
+    "Distill": "prunus.recover",
     "Heads": "prunus.shrink",
     "Layers": "prunus.shrink",
     "Magnitude": "prunus.methods",
@@ -40,6 +43,9 @@ _LAZY = {
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
     "Random": "prunus.methods",
+    "RecoverError": "prunus.recover",
+    "RecoverReport": "prunus.recover",
+    "Recovery": "prunus.recover",
     "SNIP": "prunus.methods",
     "Sensitivity": "prunus.allocation",
     "ShrinkReport": "prunus.shrink",
@@ -48,6 +54,7 @@ _LAZY = {
     "Stats": "prunus.calibration",
     "Target": "prunus.balance",
     "Taylor": "prunus.methods",
+    "Texts": "prunus.recover",
     "Wanda": "prunus.methods",
     "ZeroKeeper": "prunus.training",
     "accelerate_": "prunus.accelerate",
@@ -64,6 +71,7 @@ _LAZY = {
     "normalize": "prunus.masks",
     "pack": "prunus.packed",
     "prune_": "prunus.prune",
+    "recover_": "prunus.recover",
     "save": "prunus.checkpoint",
     "select": "prunus.masks",
     "select_global": "prunus.masks",
@@ -77,9 +85,11 @@ __all__ = [
     "AccelerateReport",
     "Allocation",
     "BalanceReport",
+    "Batches",
     "Block",
     "Calibration",
     "CompareReport",
+    "Distill",
     "FormatError",
     "Heads",
     "Layers",
@@ -89,6 +99,9 @@ __all__ = [
     "PackedWeight",
     "PruneReport",
     "Random",
+    "RecoverError",
+    "RecoverReport",
+    "Recovery",
     "Sensitivity",
     "ShrinkReport",
     "SparseGPT",
@@ -96,6 +109,7 @@ __all__ = [
     "Stats",
     "Target",
     "Taylor",
+    "Texts",
     "Unstructured",
     "Wanda",
     "ZeroKeeper",
@@ -114,6 +128,7 @@ __all__ = [
     "normalize",
     "pack",
     "prune_",
+    "recover_",
     "save",
     "select",
     "select_global",
