@@ -19,7 +19,7 @@ def contests(w: Any, v: Any, x: Any) -> dict[str, list[Contestant]]:
     import torch.nn.functional as F
 
     import prunus
-    from prunus.nn_shared import SharedLinear, SideBySide
+    from prunus.nn.shared import SharedLinear, SideBySide
 
     w, v, x = (torch.from_numpy(np.ascontiguousarray(a)) for a in (w, v, x))
     p, q = prunus.pack(w), prunus.pack(v)

@@ -5,42 +5,17 @@ from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.records import Record, best_dense, header, linear_groups, of_suite, read, roofline
+from bench.figures import figure, finish
+from bench.quality.plots import draw as draw_quality
+from bench.records import Record, best_dense, linear_groups, of_suite, read, roofline
 from bench.tables import group_title
 
 COLOURS = ("#0b6e4f", "#c1440e", "#3b5ba5", "#8d6a9f", "#b08900", "#5f6b6d", "#d1495b", "#2e86ab")
 
 
-def figure(title: str, x: str, y: str) -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    # No random ids, no date: the same records give the same bytes.
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "prunus", "font.size": 9})
-    import matplotlib.pyplot as plt
-
-    fig, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-    ax.set(title=title, xlabel=x, ylabel=y)
-    ax.grid(alpha=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
-    return fig, ax
-
-
 def save(fig: Any, ax: Any, records: list[Record], path: Path) -> Path:
     ax.legend(frameon=False, fontsize=8)
     return finish(fig, records, path)
-
-
-def finish(fig: Any, records: list[Record], path: Path) -> Path:
-    """Write the picture with the machine and the commit in its corner."""
-    import matplotlib.pyplot as plt
-
-    head = header(records)
-    machine = f"{head.get('cpu', '')}, {head.get('isa', '')}, commit {head.get('commit', '')}"
-    fig.text(0.995, 0.002, machine, ha="right", va="bottom", fontsize=6, color="#666666")
-    fig.savefig(path, metadata={"Date": None})
-    plt.close(fig)
-    return path
 
 
 def lines_by_peer(group: list[Record]) -> dict[str, list[Record]]:
@@ -172,8 +147,6 @@ def plot_file(file: Path, folder: Path) -> int:
         for name, draw in GROUP_PICTURES.items():
             path = draw(records, group, folder / f"{name}-{case}.svg")
             paths += [path] if path else []
-    from bench.quality.plots import draw  # it uses this module
-
-    paths += draw(records, folder)
+    paths += draw_quality(records, folder)
     print(*paths, sep="\n")
     return 0 if paths else 2

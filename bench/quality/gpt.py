@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.quality.corpus import docstrings, fingerprint, split
-from prunus._progress import progress
+from prunus._tools.progress import progress
 
 END = "<end>"  # between two docstrings
 CHECKS = 20  # of the held-out loss while training

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from bench.plots import figure, finish
+from bench.figures import figure, finish
 from bench.quality.grid import STRUCTURES
 from bench.quality.tables import FIGURES, TITLES, Line, lines, timed
 from bench.records import Record

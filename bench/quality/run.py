@@ -11,7 +11,7 @@ from bench.environment import commit, describe
 from bench.quality.grid import SEEDS, cells, full_cells, quick_cells, timed_cells
 from bench.quality.subjects import GPT, MiniLM, Subject
 from bench.records import Writer
-from prunus._progress import progress
+from prunus._tools.progress import progress
 
 PARTS = ("minilm", "gpt", "times", "speed", "plots")
 SUBJECTS: dict[str, Callable[[], Subject]] = {"minilm": MiniLM, "gpt": GPT}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from prunus import Calibration, Magnitude, Method, SparseGPT, Unstructured, Wanda, prune_
-from prunus._timing import Times
+from prunus._tools.timing import Times
 
 BLOCKS = 12
 TEXTS, LENGTH, BATCH = 32, 128, 8

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import nn
 
-import prunus._balance_table
-import prunus._timing
+import prunus._tools.timing
+import prunus.balance.table
 import prunus.prune.verb
 from bench.quality.grid import STRUCTURES, Cell, method_of, pattern_of, structure_of
 from bench.quality.metrics import input_variation, live_weights
 from bench.quality.subjects import Subject
 from prunus import Calibration, Target, Unstructured, Wanda, accelerate_, balance_, prune_, shrink_
-from prunus._running import evaluating
-from prunus._timing import take_turns
+from prunus._tools.running import evaluating
+from prunus._tools.timing import take_turns
 from prunus.families import stacks
 
 Record = dict[str, Any]
-CLOCKS = (prunus._timing, prunus._balance_table, prunus.prune.verb)
+CLOCKS = (prunus._tools.timing, prunus.balance.table, prunus.prune.verb)
 SECONDS = 4.0  # per timed model
 
 

@@ -7,21 +7,19 @@ from prunus._core import FormatError, __version__
 from prunus.patterns import NM, Block, Unstructured
 
 if TYPE_CHECKING:
-    from prunus._compare import CompareReport, compare
     from prunus.accelerate import AccelerateReport, accelerate_
     from prunus.allocation import OWL, Allocation, Sensitivity
     from prunus.balance import BalanceReport, Target, balance_
     from prunus.calibration import Calibration, Stats
-    from prunus.checkpoint import load, save
-    from prunus.fuse import fuse_
+    from prunus.checkpoint import load, load_pretrained, save
     from prunus.masks import apply_mask_, normalize, select, select_global
     from prunus.methods import SNIP, Magnitude, Method, Random, SparseGPT, Taylor, Wanda, least_squares
-    from prunus.nn import SparseLinear
+    from prunus.nn import SparseLinear, fuse_
     from prunus.ops import gated, linear
     from prunus.packed import PackedWeight, pack
-    from prunus.pretrained import load_pretrained
     from prunus.prune import PruneReport, prune_
     from prunus.recover import Batches, Distill, RecoverError, RecoverReport, Recovery, Texts, recover_
+    from prunus.report import CompareReport, compare
     from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
     from prunus.training import ZeroKeeper, keep_zeros
 
@@ -32,7 +30,7 @@ _LAZY = {
     "BalanceReport": "prunus.balance",
     "Batches": "prunus.recover",
     "Calibration": "prunus.calibration",
-    "CompareReport": "prunus._compare",
+    "CompareReport": "prunus.report",
     "Distill": "prunus.recover",
     "Heads": "prunus.shrink",
     "Layers": "prunus.shrink",
@@ -60,14 +58,14 @@ _LAZY = {
     "accelerate_": "prunus.accelerate",
     "apply_mask_": "prunus.masks",
     "balance_": "prunus.balance",
-    "compare": "prunus._compare",
-    "fuse_": "prunus.fuse",
+    "compare": "prunus.report",
+    "fuse_": "prunus.nn",
     "gated": "prunus.ops",
     "keep_zeros": "prunus.training",
     "least_squares": "prunus.methods",
     "linear": "prunus.ops",
     "load": "prunus.checkpoint",
-    "load_pretrained": "prunus.pretrained",
+    "load_pretrained": "prunus.checkpoint",
     "normalize": "prunus.masks",
     "pack": "prunus.packed",
     "prune_": "prunus.prune",

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from prunus import _core
-from prunus._arrays import ArrayT, as_array, same_shape, wrap
+import prunus._core as _core
+from prunus._tools.arrays import ArrayT, as_array, same_shape, wrap
 from prunus.patterns import NM, Block, Pattern, Unstructured, check_sparsity
 
 __all__ = ["apply_mask_", "normalize", "select", "select_global"]

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus import _core
-from prunus._arrays import as_array
+import prunus._core as _core
+from prunus._tools.arrays import as_array, dtype_word
 
 if TYPE_CHECKING:
     import torch
 
     Array = NDArray[Any] | torch.Tensor
+    #: A word, or a torch or numpy dtype.
+    DtypeLike = str | torch.dtype | np.dtype[Any] | type[np.generic]
 
 FORMATS = ("col8", "bitmap", "nm", "block")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
@@ -122,13 +124,15 @@ class PackedWeight:
         )
 
 
-def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: str = "auto") -> PackedWeight:
+def pack(
+    w: Array, mask: Array | None = None, dtype: DtypeLike | None = None, format: str = "auto"
+) -> PackedWeight:
     """Pack a weight (n, k) so that only its nonzeros are stored.
 
     w: float32, float64, float16 or bfloat16, numpy or torch CPU, any strides.
     mask: bool (n, k), True = keep; None keeps every nonzero.
     dtype: of the stored values, "float32" (the default), "bfloat16", "float16" or "int8" (rounded to nearest;
-    int8 has one scale max|w| / 127 per row); sums are float32 always.
+    int8 has one scale max|w| / 127 per row), as a word or a torch or numpy dtype; sums are float32 always.
     format: "nm" (n slots for every m consecutive inputs, m <= 16), "block" (r x c weights share a column;
     powers of two, r <= 32, c <= 16), "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": what
     the nonzeros fit, else the bitmap below 67 % sparsity (avx512: 75 %). n, m, r and c are read off the
@@ -140,9 +144,7 @@ def pack(w: Array, mask: Array | None = None, dtype: str | None = None, format: 
     >>> prunus.pack(w, mask=np.array([[True, False, True]])).to_dense()
     array([[1., 0., 3.]], dtype=float32)
     """
-    stored = dtype if dtype is not None else "float32"
-    if stored not in DTYPES:
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    stored = dtype_word(dtype, "dtype", DTYPES) if dtype is not None else "float32"
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format: expected auto or one of {', '.join(FORMATS)}, got {format!r}")
     weight = as_array(w, "w")

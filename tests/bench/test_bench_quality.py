@@ -29,7 +29,7 @@ from bench.quality.publish import BEGIN, END, publish
 from bench.quality.run import Results, quality_jobs, run_jobs
 from bench.quality.tables import quality_tables, timed, uniform_at
 from prunus import NM, OWL, Block, Layers, Neurons, Sensitivity, Taylor, Unstructured
-from prunus._timing import Times
+from prunus._tools.timing import Times
 
 
 class Tiny:

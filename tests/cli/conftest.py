@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunus import _accelerate_race as race_module
-from prunus import _compare as compare_module
+from prunus.accelerate import race as race_module
+from prunus.report import comparison as compare_module
 
 WORDS = [
     f"{a}{b}"

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from prunus import _accelerate_race as race_module
+from prunus.accelerate import race as race_module
 from prunus.cli import demo, encoder, main, texts
 from prunus.cli.demo import parse_patterns
 from prunus.cli.encoder import Encoder

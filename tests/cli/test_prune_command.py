@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import prunus
-from prunus import accelerate as accelerate_module
-from prunus import pretrained as pretrained_module
+from prunus.accelerate import verb as accelerate_module
 from prunus.calibration import Calibration
+from prunus.checkpoint import pretrained as pretrained_module
+from prunus.checkpoint.pretrained import load_pretrained, weight_bytes
 from prunus.cli import main
 from prunus.families import weight_matrix
-from prunus.pretrained import load_pretrained, weight_bytes
 
 pytestmark = pytest.mark.usefixtures("quick")
 SMALL = ["--samples", "12", "--batch", "4", "--length", "16"]
@@ -138,8 +138,8 @@ def test_options_reach_the_verbs(more, method, model_dirs, text_file, tmp_path, 
 
 
 def test_a_target_speed(model_dirs, text_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("prunus._balance_table.LEVEL_SECONDS", 0.0)
-    monkeypatch.setattr("prunus._balance_table.WHOLE_SECONDS", 0.0)
+    monkeypatch.setattr("prunus.balance.table.LEVEL_SECONDS", 0.0)
+    monkeypatch.setattr("prunus.balance.table.WHOLE_SECONDS", 0.0)
     out = tmp_path / "out"
     more = ["--method", "wanda", "--target-speedup", "1.0", "--calibration", text_file]
     assert prune(model_dirs["llama"], out, *more) == 0
@@ -249,7 +249,7 @@ def no_linear(source):
 def test_refusals_are_sentences_and_write_nothing(
     change, more, sentence, model_dirs, text_file, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("prunus._balance_table.LEVEL_SECONDS", 0.0)
+    monkeypatch.setattr("prunus.balance.table.LEVEL_SECONDS", 0.0)
     (tmp_path / "empty.txt").write_text(" \n\n")
     (tmp_path / "latin.txt").write_bytes(b"\xe9t\xe9\n")
     texts = {"TEXT": text_file, "EMPTY": str(tmp_path / "empty.txt"), "LATIN": str(tmp_path / "latin.txt")}

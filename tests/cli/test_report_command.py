@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunus.checkpoint.pretrained import load_pretrained
 from prunus.cli import main
 from prunus.cli.inputs import SampleSize, make_inputs
-from prunus.pretrained import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("quick")
 SMALL = ["--samples", "10", "--batch", "4", "--length", "16"]

@@ -23,21 +23,27 @@ MAY_INCLUDE = {
     "bindings": {"core", "pruning", "formats", "kernels", "ops", "cuda"},
 }
 
-# Modules of python/prunus, lowest first: each imports only from its own line and from lines above it in this
-# list, and never in a circle. A package counts as one module.
+# Folders and modules of python/prunus, lowest first: each imports only from lines above its own, and from
+# its own line in no circle.
 LEVELS = [
     {"_core"},
-    {"patterns", "report", "families"},  # and private helpers (_arrays, _files, _progress)
-    {"masks", "packed", "calibration"},
-    {"ops", "methods", "allocation"},
-    {"nn", "prune", "shrink"},
-    {"fuse"},
-    {"accelerate", "compare", "checkpoint", "balance", "pretrained", "training"},
-    {"__init__"},
+    {"_tools", "families", "patterns"},
+    {"masks", "packed"},
+    {"ops"},
+    {"nn"},
+    {"calibration"},
+    {"methods"},
+    {"allocation"},
+    {"prune", "shrink"},
+    {"checkpoint", "training"},
+    {"accelerate"},
+    {"recover", "balance", "export"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
-BOTTOM = 1
+# The package itself: a table of public names, which it imports when they are asked for.
+PACKAGE = "__init__"
 INTRINSICS = re.compile(r"#\s*include\s*<(?:\w*mmintrin|arm_neon)\.h>")
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 CPP = sorted(p for s in ("*.h", "*.cpp", "*.inl") for p in (ROOT / "csrc").rglob(s))
@@ -50,18 +56,14 @@ def include_allowed(folder: str, target: str) -> bool:
 
 
 def level(module: str) -> int:
-    """Helpers share the level of their module (`calibration_hooks`); other private ones are at the bottom."""
-    for name in (module, module.strip("_").split("_")[0]):
-        for i, names in enumerate(LEVELS):
-            if name in names:
-                return i
-    if module.startswith("_"):
-        return BOTTOM
+    for i, names in enumerate(LEVELS):
+        if module in names:
+            return i
     raise AssertionError(f"prunus.{module} has no place in the layer rule: add it to LEVELS in {__file__}")
 
 
-def imports_of(source: str) -> set[str]:
-    """Modules right below prunus that `source` imports, at the top or in functions; not for typing only."""
+def imports_of(source: str, whole: str = "prunus") -> set[str]:
+    """Modules right below `whole` that `source` imports, at the top or in functions; not for typing only."""
     tree = ast.parse(source)
     guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
     typing_only = {id(child) for guard in guards for child in ast.walk(guard)}
@@ -79,13 +81,13 @@ def imports_of(source: str) -> set[str]:
         else:
             continue
         for parts in (name.split(".") for name in names):
-            if parts[0] == "prunus":
-                found.add(parts[1] if len(parts) > 1 and is_module(parts[1]) else "__init__")
+            if parts[0] == whole:
+                found.add(parts[1] if len(parts) > 1 and is_module(whole, parts[1]) else PACKAGE)
     return found
 
 
-def is_module(name: str) -> bool:
-    base = ROOT / "python/prunus" / name
+def is_module(whole: str, name: str) -> bool:
+    base = ROOT / ("python/prunus" if whole == "prunus" else whole) / name
     return name == "_core" or base.is_dir() or base.with_suffix(".py").exists()
 
 
@@ -109,19 +111,33 @@ def test_includes_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT / "python/prunus")))
 def test_imports_go_one_way(path: Path) -> None:
     me = module_of(path)
+    if me == PACKAGE:
+        return
     for other in imports_of(path.read_text()) - {me}:
-        if other == "__init__" and me == "cli":
-            continue
-        assert level(other) <= level(me), f"{me} must not import {other}"
+        assert other != PACKAGE or me == "cli", f"{me} must not import the package: name the module"
+        assert other == PACKAGE or level(other) <= level(me), f"{me} must not import {other}"
 
 
 def test_imports_have_no_circle() -> None:
-    graph: dict[str, set[str]] = {}
+    for root, whole in ((ROOT / "python/prunus", "prunus"), (ROOT / "bench", "bench")):
+        graph: dict[str, set[str]] = {}
+        for path in sorted(root.rglob("*.py")):
+            me = path.relative_to(root).parts[0].removesuffix(".py")
+            if me not in (PACKAGE, "__main__"):
+                graph.setdefault(me, set()).update(imports_of(path.read_text(), whole) - {me, PACKAGE})
+        list(TopologicalSorter(graph).static_order())
+
+
+def test_the_package_knows_no_bench() -> None:
     for path in PYTHON:
-        me = module_of(path)
-        if me != "__init__":  # its lazy table names everything
-            graph.setdefault(me, set()).update(imports_of(path.read_text()) - {me, "__init__"})
-    list(TopologicalSorter(graph).static_order())
+        assert not re.search(r"^\s*(from|import) bench\b", path.read_text(), re.MULTILINE), path
+
+
+def test_the_top_of_the_package_is_small() -> None:
+    top = [p.name for p in (ROOT / "python/prunus").iterdir() if not p.name.startswith(("__", "."))]
+    assert len(top) <= 24, top  # folders, four modules, the extension's stub, py.typed
+    private = [name for name in top if re.match(r"_[^_]", name)]
+    assert all(name.startswith(("_core", "_tools")) for name in private), private
 
 
 def test_the_reader_sees_what_it_should() -> None:
@@ -130,7 +146,7 @@ def test_the_reader_sees_what_it_should() -> None:
         "if TYPE_CHECKING:\n    import prunus.nn\n"
         "def f():\n    from prunus._core import select\n"
     )
-    assert imports_of(source) >= {"__init__", "_core"}
+    assert imports_of(source) >= {PACKAGE, "_core"}
     assert "nn" not in imports_of(source)
     assert not include_allowed("kernels", "formats/col8.h")
     assert include_allowed("kernels", "formats/packed.h")

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from prunus import balance
 from prunus import nn as prunus_nn
-from prunus._balance_table import AT_LEAST, AT_MOST, Table, Turns
-from prunus._timing import Times
+from prunus._tools.timing import Times
 from prunus.balance import Target, balance_
+from prunus.balance import verb as balance
+from prunus.balance.table import AT_LEAST, AT_MOST, Table, Turns
 from prunus.methods import Magnitude, Method, SparseGPT, Wanda
 from prunus.patterns import NM, Block, Unstructured
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from prunus import NM, Block, SparseLinear, accelerate_, pack, prune_
-from prunus import _accelerate_race as race_module
+from prunus.accelerate import race as race_module
 
 ANY = 0.0  # min_speedup that converts whatever can be converted, so that no test depends on timing
 

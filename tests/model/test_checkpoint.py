@@ -17,7 +17,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from prunus import FormatError, SparseLinear, accelerate_, load, save
-from prunus import _accelerate_race as race_module
+from prunus.accelerate import race as race_module
 from prunus.packed import FORMATS
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from prunus import SparseLinear, accelerate_, compare
-from prunus import _accelerate_race as race_module
-from prunus import _compare as compare_module
-from prunus._running import module_bytes
+from prunus._tools.running import module_bytes
+from prunus.accelerate import race as race_module
+from prunus.report import comparison as compare_module
 
 
 @pytest.fixture(autouse=True)

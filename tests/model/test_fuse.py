@@ -9,11 +9,11 @@ import transformers
 from torch import Tensor, nn
 
 import prunus
-from prunus._accelerate_survey import survey
-from prunus._balance_table import swapped
-from prunus.fuse import fusions
-from prunus.nn_fused import FusedMLP, FusedResidual
-from prunus.nn_shared import SharedLinear
+from prunus.accelerate.survey import survey
+from prunus.balance.table import swapped
+from prunus.nn.fuse import fusions
+from prunus.nn.fused import FusedMLP, FusedResidual
+from prunus.nn.shared import SharedLinear
 from tests.model.model_zoo import sparse_
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
@@ -83,7 +83,7 @@ def case(request, monkeypatch):
     make, kinds = BLOCKS[request.param]
     torch.manual_seed(0)
     dense = sparse_(make().eval(), 0.7)
-    monkeypatch.setattr("prunus.accelerate.fuse_faster", lambda model, sites: [])
+    monkeypatch.setattr("prunus.accelerate.verb.fuse_faster", lambda model, sites: [])
     plain = packed(copy.deepcopy(dense))
     both = copy.deepcopy(plain)
     names = prunus.fuse_(both)
@@ -194,7 +194,7 @@ def test_an_error_after_fusing_undoes_everything(monkeypatch):
         handle = model.register_forward_pre_hook(lambda *a: calls.append(handle.remove()) or 1 / 0)
         return found
 
-    monkeypatch.setattr("prunus.accelerate.fuse_faster", broken)
+    monkeypatch.setattr("prunus.accelerate.verb.fuse_faster", broken)
     with pytest.raises(ZeroDivisionError):
         prunus.accelerate_(model, {"input_ids": IDS}, min_speedup=0.0)
     assert calls
@@ -254,7 +254,7 @@ def _other_forward(model):
 @pytest.mark.parametrize("change", [_hook, _extra_child, _other_activation, _other_forward])
 def test_what_is_not_understood_is_left_alone(change, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr("prunus.accelerate.fuse_faster", lambda model, sites: [])
+    monkeypatch.setattr("prunus.accelerate.verb.fuse_faster", lambda model, sites: [])
     model = packed(bert())
     change(model)
     expected = outputs(model)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import prunus
-from prunus import nn_shared
-from prunus.nn_shared import SharedLinear, SideBySide
+from prunus.nn import shared as nn_shared
+from prunus.nn.shared import SharedLinear, SideBySide
 
 
 def layer(n: int, k: int, sparsity: float, seed: int = 0, bias: bool = True) -> prunus.SparseLinear:

@@ -9,7 +9,7 @@ from transformers import AlbertConfig, AlbertModel, GPT2Config, GPT2LMHeadModel
 
 import prunus
 from prunus import SparseLinear, Unstructured, accelerate_, load, prune_, save
-from prunus import _accelerate_race as race_module
+from prunus.accelerate import race as race_module
 
 IDS = torch.arange(2, 26).reshape(2, 12)
 SIZES = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "embedding_size": 16}

@@ -10,8 +10,8 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import prune as torch_prune
 
 import prunus
-from prunus import accelerate as accelerate_module
 from prunus.accelerate import accelerate_
+from prunus.accelerate import verb as accelerate_module
 from prunus.checkpoint import load, save
 
 X = torch.randn(16, 64, generator=torch.Generator().manual_seed(3))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prunus import NM, Block, Unstructured, normalize, select
-from prunus._arrays import as_array
+from prunus._tools.arrays import as_array
 
 PATTERNS = [
     Unstructured(0.5),

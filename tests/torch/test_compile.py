@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import prunus
-from prunus.ops_torch import buffer_tensor
+from prunus.ops.torch_ops import buffer_tensor
 
 OP = torch.ops.prunus.linear
 N, K = 6, 10

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import prunus
-from prunus.ops_torch import buffer_tensor
+from prunus.ops.torch_ops import buffer_tensor
 
 
 def integers(*shape: int, seed: int) -> Tensor:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import prunus
-from prunus import ops_autograd
-from prunus.ops_torch import buffer_tensor
+from prunus.ops import autograd as ops_autograd
+from prunus.ops.torch_ops import buffer_tensor
 
 ACTIVATIONS: dict[str | None, Any] = {
     None: lambda z: z,

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import prunus
-from prunus.ops_torch import buffer_tensor
+from prunus.ops.torch_ops import buffer_tensor
 
 OP = torch.ops.prunus.linear
 NO_BACKWARD = "expected a tensor without gradient"

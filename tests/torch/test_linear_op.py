@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import prunus
-from prunus.ops_torch import buffer_tensor
+from prunus.ops.torch_ops import buffer_tensor
 
 ROWS = [0, 1, 2, 7, 8, 9, 63, 64, 65, 130]
 SHAPES = [(1, 1), (7, 5), (33, 257), (131, 96)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import prunus
 from prunus import _core
-from prunus.ops_torch import buffer_tensor
+from prunus.ops.torch_ops import buffer_tensor
 
 Floats = NDArray[np.float32]
 SECONDS = 60  # far above what a call takes: a child that hangs is killed, the test fails

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._progress import progress
+from prunus._tools.progress import progress
 from prunus.calibration.batches import Calibration
 from prunus.calibration.stats import Stats
 

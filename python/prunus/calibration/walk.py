@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus._progress import progress
+from prunus._tools.progress import progress
 from prunus.calibration.batches import Calibration, real_tokens, run_batch
 from prunus.calibration.chain import Chain
 from prunus.calibration.recorder import Recorder, check_seen

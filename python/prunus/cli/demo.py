@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from prunus import _core
-from prunus._progress import progress
+import prunus._core as _core
+from prunus._tools.progress import progress
+from prunus._tools.report import Column, Report
 from prunus.cli.encoder import Encoder, chunks
 from prunus.cli.inputs import add_threads, check_least, threads
 from prunus.cli.texts import paragraphs, split_texts
 from prunus.patterns import NM, Block, Pattern, Scope, Unstructured
-from prunus.report import Column, Report
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -177,8 +177,8 @@ def measure(encoder: Encoder, patterns: list[tuple[str, Pattern]], data: _Data) 
     """Prune and accelerate one copy of the model per pattern, then measure all of them together."""
     import torch
 
-    from prunus._running import evaluating, module_bytes
-    from prunus._timing import take_turns
+    from prunus._tools.running import evaluating, module_bytes
+    from prunus._tools.timing import take_turns
     from prunus.accelerate import accelerate_
     from prunus.methods import Magnitude
     from prunus.prune import prune_

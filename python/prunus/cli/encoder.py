@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunus._progress import progress
+from prunus._tools.progress import progress
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import prunus
-from prunus import _core
+import prunus._core as _core
 
 __all__ = ["add_parser", "gather"]
 
@@ -60,7 +60,7 @@ def gather() -> dict[str, Any]:
     """
     torch_version = None
     if importlib.util.find_spec("torch") is not None:
-        importlib.import_module("prunus.ops_torch")
+        importlib.import_module("prunus.ops.torch_ops")
         torch_version = importlib.metadata.version("torch")
     return {
         "prunus": prunus.__version__,

@@ -24,9 +24,9 @@ from prunus.cli.inputs import (
 from prunus.patterns import Pattern, Scope
 
 if TYPE_CHECKING:
+    from prunus._tools.report import Report
     from prunus.allocation import Allocation
     from prunus.methods import Method
-    from prunus.report import Report
 
 __all__ = ["add_parser"]
 
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     with quiet_transformers("prune"), threads(options.threads):
         model, inputs = _load(options, size, texts)
         reports, note = _work(model, inputs, pattern, options)
-        from prunus.pretrained import weight_bytes, write_pretrained
+        from prunus.checkpoint.pretrained import weight_bytes, write_pretrained
 
         write_pretrained(model, options.model, options.out, {f"prunus_{k}": v for k, v in reports.items()})
         sizes = weight_bytes(options.model), weight_bytes(options.out)
@@ -144,7 +144,7 @@ def _load(options: argparse.Namespace, size: SampleSize, texts: list[str]) -> tu
     import torch
     from rich.console import Console
 
-    from prunus.pretrained import load_pretrained
+    from prunus.checkpoint.pretrained import load_pretrained
 
     torch.manual_seed(options.seed)
     with Console(stderr=True).status("loading the model"):

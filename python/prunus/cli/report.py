@@ -20,7 +20,7 @@ from prunus.cli.inputs import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from prunus._compare import CompareReport
+    from prunus.report.comparison import CompareReport
 
 __all__ = ["add_parser"]
 
@@ -70,8 +70,8 @@ def _compare(options: argparse.Namespace, size: SampleSize, texts: list[str]) ->
     from rich.console import Console
 
     from prunus import compare
-    from prunus._running import evaluating
-    from prunus.pretrained import load_pretrained, weight_bytes
+    from prunus._tools.running import evaluating
+    from prunus.checkpoint.pretrained import load_pretrained, weight_bytes
 
     torch.manual_seed(size.seed)
     with Console(stderr=True).status("loading the models"):

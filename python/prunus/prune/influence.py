@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from prunus._running import output_tensors
+from prunus._tools.running import output_tensors
 from prunus.calibration import Calibration
 from prunus.calibration.batches import real_tokens, run_batch
 from prunus.calibration.recorder import token_rows

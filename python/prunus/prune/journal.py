@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunus._tools.interrupts import OneInterrupt
 from prunus.masks import apply_mask_
 
 __all__ = ["Journal"]
@@ -26,15 +27,21 @@ class Journal:
         self._staged: list[tuple[Tensor, Tensor]] = []
         self._undo: list[Callable[[], object]] = []
         self._old: dict[int, Tensor] = {}
+        self._interrupt = OneInterrupt()
 
     def __enter__(self) -> Journal:
+        self._interrupt.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._undo:
-            self._undo.pop()()
+        self._interrupt.hold()
+        try:
+            while self._undo:
+                self._undo.pop()()
+        finally:
+            self._interrupt.__exit__(kind, error, trace)
 
     def on_undo(self, undo: Callable[[], object]) -> None:
         """Something else to put back; the last thing done is undone first."""
@@ -66,12 +73,8 @@ class Journal:
             then()
             self._undo.clear()
             return
-        try:
-            self._apply_staged()
-        except KeyboardInterrupt:  # half of the masks are in; applying is idempotent: finish, then stop
-            self._apply_staged()
-            self._undo.clear()
-            raise
+        self._interrupt.hold()  # half of the masks are no answer: a Ctrl-C waits for the rest
+        self._apply_staged()
         self._undo.clear()
 
     def _apply_staged(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from prunus.report import Column, Report
+from prunus._tools.report import Column, Report
 
 __all__ = ["PruneReport"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._arrays import FLOATS
+from prunus._tools.arrays import FLOATS
 from prunus.families import READERS, blocks, stacks, weight_matrix
 from prunus.families.lookup import Rows, block_parts
 from prunus.prune.experts import experts

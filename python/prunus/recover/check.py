@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus._running import check_model
+from prunus._tools.running import check_model
 from prunus.families import weight_matrix
 from prunus.prune.targets import is_linear
 
@@ -28,7 +28,8 @@ def check_pair(model: nn.Module, teacher: nn.Module) -> None:
     packed = [name for name, module in model.named_modules() if "packed" in module._buffers]
     if packed:
         raise ValueError(
-            f"model: expected ordinary layers, got packed ones such as {packed[0]}: recover before accelerate_"
+            f"model: expected ordinary layers, got packed ones such as {packed[0]}; "
+            "recover before accelerate_"
         )
     for key, what in (("model_type", "architecture"), ("vocab_size", "vocabulary")):
         a, b = (_number(m, key) for m in (model, teacher))

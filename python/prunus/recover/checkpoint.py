@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prunus._files import replacing
+from prunus._tools.files import replacing
 from prunus.recover.quality import Quality
 
 if TYPE_CHECKING:

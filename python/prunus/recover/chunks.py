@@ -22,7 +22,7 @@ def divergence(mine: Tensor, goal: Tensor) -> Tensor:
     >>> round(float(divergence(a, torch.tensor([[1.0, 1.0]]))), 6)
     0.0
     """
-    found: Tensor = _Divergence.apply(mine, goal)
+    found: Tensor = _Divergence.apply(mine, goal)  # type: ignore[no-untyped-call]
     return found
 
 

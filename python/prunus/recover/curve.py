@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunus._files import replacing
+from prunus._tools.files import replacing
 
 if TYPE_CHECKING:
     from prunus.recover.report import RecoverReport

@@ -71,7 +71,7 @@ class Texts:
         texts = read_lines(self.source) if isinstance(self.source, (str, os.PathLike)) else list(self.source)
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("data: expected texts as strings, got something else among them")
-        options = {"add_special_tokens": not joined, "verbose": False}
+        options: dict[str, Any] = {"add_special_tokens": not joined, "verbose": False}
         if not joined:
             options |= {"truncation": True, "max_length": self.length}
         found: Rows = []
@@ -130,8 +130,8 @@ def _of_dataset(data: Any) -> Source:
 class _RowSource:
     """Rows of token numbers, made into batches as they are needed."""
 
-    forward = None
-    real = None
+    forward: Callable[[nn.Module, Any], Any] | None = None
+    real: Callable[[Any], Tensor] | None = None
 
     def __init__(self, rows: Rows, batch: int, pad: int | None, padded: bool) -> None:
         if batch < 1:

@@ -13,7 +13,6 @@ from prunus.recover.base import Recovery
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from prunus.recover.gradual import Gradual
     from prunus.recover.session import Session
 
 __all__ = ["Distill"]
@@ -37,7 +36,6 @@ class Distill(Recovery):
     accumulate : batches of one step. precision : of the forward passes, "bfloat16" under torch.autocast;
         "auto" times both and takes the faster. gradient_checkpointing : less memory for a third more time,
         where the model offers it.
-    gradual : a `Gradual`, zeros that become more while training.
     checkpoint : a file to go on from after the process was killed; written in one step, now and then. It
         stays when the run is done: running again gives the result at once.
     seed : of the order of the data.
@@ -56,7 +54,6 @@ class Distill(Recovery):
     accumulate: int = 1
     precision: Precision = "auto"
     gradient_checkpointing: bool = False
-    gradual: Gradual | None = None
     checkpoint: str | os.PathLike[str] | None = None
     seed: int = 0
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunus._running import output_tensors
+from prunus._tools.running import output_tensors
 from prunus.recover.chunks import divergence
 
 __all__ = ["Outputs", "distance", "hidden_distance", "pooled", "relative_error", "split_outputs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -28,11 +29,12 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], share: float) -> torc
 def usual_size(values: Tensor) -> float:
     """Root mean square of the nonzero entries, at least 0.02.
 
-    >>> usual_size(torch.tensor([0.0, 3.0, 3.0]))
+    >>> round(usual_size(torch.tensor([0.0, 3.0, 3.0])), 3)
     3.0
     """
     live = int(torch.count_nonzero(values))
-    return max(SMALLEST, float(values.float().norm()) / max(1, live) ** 0.5)
+    size = float(values.float().norm()) / math.sqrt(max(1, live))
+    return max(SMALLEST, size)
 
 
 def schedule(fraction: float) -> float:

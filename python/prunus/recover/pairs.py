@@ -36,6 +36,8 @@ def pair_blocks(model: nn.Module, teacher: nn.Module) -> list[Pair]:
     mine, theirs = list(blocks(model).items()), list(blocks(teacher).items())
     if len(mine) > len(theirs) or (theirs and not mine):
         raise ValueError(f"teacher: expected at least {len(mine)} blocks like the model's, got {len(theirs)}")
+    if not mine:
+        return []
     if len(mine) == len(theirs):
         chosen = list(range(len(mine)))
     else:
@@ -94,7 +96,7 @@ class Taps:
                 handle.remove()
 
     def run(self, call: Callable[[], Any]) -> tuple[Any, list[Tensor]]:
-        """What `call` returns, and the hidden states, one per module. ValueError when a module did not run."""
+        """What `call` returns, and the hidden states, one per module. ValueError when one did not run."""
         self._found, self._open = [None] * len(self._modules), True
         try:
             output = call()

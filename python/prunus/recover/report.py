@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prunus.report import Column, Report
+from prunus._tools.report import Column, Report
 
 __all__ = ["RecoverReport"]
 

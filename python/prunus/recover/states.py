@@ -73,14 +73,17 @@ def _checkpointing(model: Any) -> Iterator[None]:
     if not getattr(model, "supports_gradient_checkpointing", False):
         kind = type(model).__name__
         raise ValueError(f"gradient_checkpointing: expected a model that offers it, got {kind}")
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # The second name is the older one: `transformers` 5 warns of it.
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    name = next(name for name in names if hasattr(model, f"{name}_enable"))
+    getattr(model, f"{name}_enable")({"use_reentrant": False})
     try:
         for module in model.modules():
             if hasattr(module, "gradient_checkpointing"):
                 module.training = True
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        getattr(model, f"{name}_disable")()
 
 
 @contextmanager

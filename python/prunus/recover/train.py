@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from prunus._tools.interrupts import OneInterrupt
 from prunus.recover.bar import Bar
 from prunus.recover.base import RecoverError
 from prunus.recover.checkpoint import Checkpoint
@@ -96,18 +97,13 @@ class Training:
         self.best = self.session.quality()
         self.state = self._copy()
         self.file = Checkpoint.of(self)
-        try:
-            self.file.load()
-            self._train()
-        except KeyboardInterrupt:
-            self.interrupted = True
-            self.stopped = f"interrupted at step {self.step}"
-            warnings.warn(f"recover_: {self.stopped}; {self._holds()}", UserWarning, stacklevel=4)
-        except Exception as error:
-            message = f"recover_: stopped at step {self.step} by {error}; {self._holds()}"
-            raise RecoverError(message) from error
-        finally:
-            self._restore()
+        with OneInterrupt() as interrupt:
+            try:
+                self.file.load()
+                self._train_or_stop()
+            finally:
+                interrupt.hold()
+                self._restore()
         return {
             "steps": self.step,
             "tokens": self.tokens,
@@ -117,6 +113,17 @@ class Training:
             "note": "; ".join(filter(None, [self.resumed, self.stopped])),
             "interrupted": self.interrupted,
         }
+
+    def _train_or_stop(self) -> None:
+        try:
+            self._train()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.stopped = f"interrupted at step {self.step}"
+            warnings.warn(f"recover_: {self.stopped}; {self._holds()}", UserWarning, stacklevel=5)
+        except Exception as error:
+            message = f"recover_: stopped at step {self.step} by {error}; {self._holds()}"
+            raise RecoverError(message) from error
 
     def _train(self) -> None:
         batches = self._batches()
@@ -241,8 +248,8 @@ def _count(batch: Any, real: Tensor | None) -> int:
     if real is not None:
         return int(real.sum())
     first = batch
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         first = batch.get("input_ids", next(iter(batch.values())))
     elif isinstance(batch, (tuple, list)):
         first = batch[0]
-    return first.numel() if not first.is_floating_point() else first[..., 0].numel()
+    return int(first.numel() if not first.is_floating_point() else first[..., 0].numel())

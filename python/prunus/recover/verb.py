@@ -95,20 +95,22 @@ def _methods(method: Any) -> list[Recovery]:
 
 def _load(path: str | os.PathLike[str], data: Any) -> tuple[nn.Module, Any]:
     """The teacher in a directory, and its tokenizer where `data` is a text file."""
-    from prunus.pretrained import load_pretrained
+    from prunus.checkpoint import load_pretrained
 
     teacher: nn.Module = load_pretrained(path)
     if not isinstance(data, (str, os.PathLike)):
         return teacher, None
     from transformers import AutoTokenizer
 
+    folder = Path(path)
+    sentence = f"data: expected a tokenizer in {os.fspath(path)!r} to read text, got none"
+    # Without any file of one, `transformers` makes a tokenizer of no words.
+    if not any(entry.name.startswith(("tokenizer", "vocab", "spiece")) for entry in folder.iterdir()):
+        raise ValueError(sentence)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(Path(path), local_files_only=True, trust_remote_code=False)
+        return teacher, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"data: expected a tokenizer in {os.fspath(path)!r} to read text, got none"
-        ) from error
-    return teacher, tokenizer
+        raise ValueError(sentence) from error
 
 
 def _predicts_next(model: Any) -> bool:

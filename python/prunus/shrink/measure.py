@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._progress import progress
+from prunus._tools.progress import progress
 from prunus.calibration.batches import Calibration, real_tokens, run_batch, untouched
 from prunus.calibration.recorder import token_rows
 from prunus.calibration.walk import walk

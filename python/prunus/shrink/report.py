@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from prunus.report import Column, Report
+from prunus._tools.report import Column, Report
 
 __all__ = ["ShrinkReport", "size"]
 

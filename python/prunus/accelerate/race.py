@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from prunus._accelerate_survey import Site
-from prunus._progress import progress
-from prunus._timing import Times, rounds
+from prunus._tools.progress import progress
+from prunus._tools.timing import Times, rounds
+from prunus.accelerate.survey import Site
 from prunus.nn import SparseLinear
 
 __all__ = ["Layers", "Milliseconds", "race"]

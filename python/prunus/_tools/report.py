@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunus._files import write_atomic
+from prunus._tools.files import write_atomic
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

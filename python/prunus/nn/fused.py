@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prunus.nn import SparseLinear
+from prunus.nn.sparse_linear import SparseLinear
 from prunus.ops import activation_number
-from prunus.ops_autograd import FUNCTIONS
-from prunus.ops_torch import gated_of, linear_of
+from prunus.ops.autograd import FUNCTIONS
+from prunus.ops.torch_ops import gated_of, linear_of
 
 __all__ = ["Fused", "FusedMLP", "FusedResidual"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._accelerate_survey import Site, recording, survey
-from prunus._balance_report import BalanceReport
-from prunus._balance_table import Table, Turns, in_turn, measure, rehearse
-from prunus._running import Batch, as_batches, check_model, evaluating
+from prunus._tools.running import Batch, as_batches, check_model, evaluating
 from prunus.accelerate import AccelerateReport, accelerate_
+from prunus.accelerate.survey import Site, recording, survey
 from prunus.allocation import Allocation, Key, Survey, choose_levels, trials, weigh
+from prunus.balance.report import BalanceReport
+from prunus.balance.table import Table, Turns, in_turn, measure, rehearse
 from prunus.calibration import Calibration, Stats, as_calibration
 from prunus.methods import Method, Wanda
 from prunus.patterns import Block, Pattern, Unstructured

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from prunus._accelerate_survey import Site
-from prunus._progress import progress
-from prunus._timing import Times, rounds
-from prunus.fuse import Fusion, fusions
+from prunus._tools.progress import progress
+from prunus._tools.timing import Times, rounds
+from prunus.accelerate.survey import Site
+from prunus.nn.fuse import Fusion, fusions
 
 __all__ = ["fuse_faster"]
 

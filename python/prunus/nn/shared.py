@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled, nn
 
-from prunus.nn import SparseLinear
-from prunus.ops_torch import linear3_op
+from prunus.nn.sparse_linear import SparseLinear
+from prunus.ops.torch_ops import linear3_op
 
 __all__ = ["SharedLinear", "SideBySide"]
 

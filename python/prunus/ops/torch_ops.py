@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import is_grad_enabled
 
-from prunus import _core
-from prunus.ops_autograd import gated_with_gradient, linear_with_gradient
+import prunus._core as _core
+from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
 from prunus.packed import PackedWeight, tensor_view
 
 __all__ = ["buffer_tensor", "gated", "gated_of", "linear", "linear3_op", "linear_of", "linear_op"]

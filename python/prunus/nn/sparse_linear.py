@@ -12,12 +12,14 @@ from torch import Tensor, is_grad_enabled, nn
 from prunus._core import FormatError
 from prunus.families import weight_matrix
 from prunus.ops import activation_number
-from prunus.ops_autograd import linear_with_gradient
-from prunus.ops_torch import buffer_tensor, linear_op
+from prunus.ops.autograd import linear_with_gradient
+from prunus.ops.torch_ops import buffer_tensor, linear_op
 from prunus.packed import PackedWeight, pack
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from prunus.packed import DtypeLike
 
 __all__ = ["SparseLinear"]
 
@@ -80,7 +82,7 @@ class SparseLinear(nn.Module):
         cls,
         linear: nn.Module,
         mask: Tensor | None = None,
-        dtype: str | None = None,
+        dtype: DtypeLike | None = None,
         format: str = "auto",
         activation: str | None = None,
     ) -> Self:

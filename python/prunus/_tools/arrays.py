@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FLOATS", "Array", "ArrayT", "View", "as_array", "is_tensor", "same_shape", "wrap"]
+__all__ = ["FLOATS", "Array", "ArrayT", "View", "as_array", "dtype_word", "is_tensor", "same_shape", "wrap"]
 
 NumpyArray: TypeAlias = "np.ndarray[Any, Any]"
 Array: TypeAlias = "NumpyArray | torch.Tensor"
@@ -37,6 +37,25 @@ class View:
     def shape(self) -> tuple[int, ...]:
         """Shape of the caller's array."""
         return cast("tuple[int, ...]", self.array.shape)
+
+
+def dtype_word(value: object, argument: str, words: tuple[str, ...]) -> str:
+    """The word for a dtype that is named by a word, or by a numpy or torch dtype.
+
+    Raises ValueError when it is none of `words`, in the same sentence whatever it came as.
+
+    >>> dtype_word(np.float32, "dtype", FLOATS), dtype_word("bfloat16", "dtype", FLOATS)
+    ('float32', 'bfloat16')
+    """
+    torch = sys.modules.get("torch")
+    word = value
+    if torch is not None and isinstance(value, torch.dtype):
+        word = str(value).removeprefix("torch.")
+    elif isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        word = np.dtype(value).name  # ml_dtypes.bfloat16 has a name too
+    if not isinstance(word, str) or word not in words:
+        raise ValueError(f"{argument}: expected one of {', '.join(words)}, got {value!r}")
+    return word
 
 
 def is_tensor(value: object) -> bool:

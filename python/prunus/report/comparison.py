@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
-from prunus._timing import take_turns
-from prunus.report import Column, Report
+from prunus._tools.report import Column, Report
+from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
+from prunus._tools.timing import take_turns
 
 __all__ = ["CompareReport", "compare"]
 

@@ -1,7 +1,7 @@
 """The sparse operators: the door for numpy arrays and torch tensors.
 
 Importing this module never imports torch. Where torch is loaded already, it registers ``torch.ops.prunus``;
-otherwise the first tensor does (or ``import prunus.ops_torch``).
+otherwise the first tensor does (or ``import prunus.ops.torch_ops``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus import _core
-from prunus._arrays import is_tensor
+import prunus._core as _core
+from prunus._tools.arrays import is_tensor
 from prunus.packed import PackedWeight
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["ACTIVATIONS", "activation_number", "gated", "linear"]
 # The numbers are in graphs that users saved: never renumber, only append.
 ACTIVATIONS: dict[str | None, int] = {None: 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "silu": 4}
 
-_torch: Any = None  # prunus.ops_torch, once torch is there
+_torch: Any = None  # prunus.ops.torch_ops, once torch is there
 
 
 @overload
@@ -147,9 +147,9 @@ def _torch_for(x: object) -> Any:
 
 def _load_torch() -> Any:
     global _torch
-    from prunus import ops_torch
+    from prunus.ops import torch_ops
 
-    _torch = ops_torch
+    _torch = torch_ops
     return _torch
 
 

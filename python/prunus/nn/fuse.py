@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._running import check_model, evaluating
+from prunus._tools.running import check_model, evaluating
 from prunus.families import stacks
 from prunus.families.family import Family, resolve
-from prunus.nn import SparseLinear
-from prunus.nn_fused import Fused, FusedMLP, FusedResidual
-from prunus.nn_shared import SharedLinear, SideBySide
+from prunus.nn.fused import Fused, FusedMLP, FusedResidual
+from prunus.nn.shared import SharedLinear, SideBySide
+from prunus.nn.sparse_linear import SparseLinear
 
 __all__ = ["Fusion", "fuse_", "fusions"]
 

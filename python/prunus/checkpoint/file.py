@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from prunus._core import FormatError
-from prunus._files import replacing
+from prunus._tools.files import replacing
 from prunus.ops import ACTIVATIONS
 
 __all__ = ["Saved", "SparseEntry", "read", "write"]

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from prunus._accelerate_survey import Site
-from prunus._progress import progress
-from prunus._running import Batch
-from prunus._timing import Times, rounds
+from prunus._tools.progress import progress
+from prunus._tools.running import Batch
+from prunus._tools.timing import Times, rounds
+from prunus.accelerate.survey import Site
 from prunus.families import weight_matrix
 from prunus.methods import choose
 from prunus.nn import SparseLinear

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from prunus._progress import progress
+from prunus._tools.progress import progress
 
 __all__ = ["Times", "rounds", "take_turns"]
 

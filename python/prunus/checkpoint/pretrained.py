@@ -15,10 +15,10 @@ from typing import Any
 from torch import nn
 
 from prunus._core import FormatError
-from prunus._files import creating
-from prunus._running import check_model
-from prunus.checkpoint import load, save
-from prunus.report import Report
+from prunus._tools.files import creating
+from prunus._tools.report import Report
+from prunus._tools.running import check_model
+from prunus.checkpoint.verb import load, save
 
 __all__ = ["CHECKPOINT", "load_pretrained", "weight_bytes", "write_pretrained"]
 

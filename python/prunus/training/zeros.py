@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from prunus._running import check_model
+from prunus._tools.running import check_model
 from prunus.families import weight_matrix
 from prunus.masks import apply_mask_
 from prunus.prune.targets import is_linear

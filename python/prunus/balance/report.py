@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from prunus._tools.report import Column, Report
 from prunus.accelerate import AccelerateReport
 from prunus.prune import PruneReport
-from prunus.report import Column, Report
 
 __all__ = ["BalanceReport"]
 

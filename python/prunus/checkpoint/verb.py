@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from prunus._checkpoint_file import DTYPES, Saved, SparseEntry, read, write
-from prunus._running import check_model
+from prunus._tools.interrupts import OneInterrupt
+from prunus._tools.running import check_model
+from prunus.checkpoint.before import Before
+from prunus.checkpoint.file import DTYPES, Saved, SparseEntry, read, write
 from prunus.families import weight_matrix
-from prunus.fuse import fuse_
 from prunus.nn import SparseLinear
-from prunus.nn_fused import Fused
-from prunus.nn_shared import SharedLinear
+from prunus.nn.fuse import fuse_
+from prunus.nn.fused import Fused
+from prunus.nn.shared import SharedLinear
 from prunus.packed import PackedWeight, pack
 from prunus.prune.fold import folded
 from prunus.shrink.geometry import apply_geometry_, geometry
@@ -70,13 +72,17 @@ def load(model: ModelT, path: Path) -> ModelT:
     """
     check_model(model)
     saved = read(path)
-    undo = apply_geometry_(model, saved.geometry)
-    try:
-        _Plan(model, saved).apply()
-    except BaseException:
-        undo()
-        raise
-    fuse_(model, saved.fused)
+    with OneInterrupt() as interrupt:
+        before = Before(model)
+        undo = apply_geometry_(model, saved.geometry)
+        try:
+            _Plan(model, saved, before).apply()
+            fuse_(model, saved.fused)
+        except BaseException:
+            interrupt.hold()
+            before.restore()
+            undo()
+            raise
     return model
 
 
@@ -118,8 +124,9 @@ def _gather(model: nn.Module) -> Saved:
 class _Plan:
     """Everything `load` will do, checked and allocated beforehand."""
 
-    def __init__(self, model: nn.Module, saved: Saved) -> None:
-        self.model, self.saved = model, saved
+    def __init__(self, model: nn.Module, saved: Saved, before: Before) -> None:
+        self.model, self.saved, self.before = model, saved, before
+        before.note(model)  # as it is once what shrink_ removed is gone
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.steps: list[Callable[[], object]] = []
         self.sparse: dict[str, SparseLinear] = {}
@@ -171,6 +178,7 @@ class _Plan:
         new = self.sparse[path]
         if not path:  # the model itself is the SparseLinear
             old = self.model
+            self.before.attribute(old, "activation")
             old.activation, old.packed, old.bias = new.activation, new.packed, new.bias  # type: ignore[assignment]
             return
         parent, _, leaf = path.rpartition(".")
@@ -229,10 +237,10 @@ class _Plan:
             fresh = value.clone().to(device)
             return nn.Parameter(fresh, present.requires_grad) if isinstance(present, nn.Parameter) else fresh
         if present.shape == value.shape and present.dtype == value.dtype and present.is_contiguous():
-            self.steps.append(partial(present.data.copy_, value))
+            self.steps.append(partial(self.before.copy, present, value))
         else:
             replacement = value.clone().to(present.device)
-            self.steps.append(partial(setattr, present, "data", replacement))
+            self.steps.append(partial(self.before.replace, present, replacement))
         return present
 
 

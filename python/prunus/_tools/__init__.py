@@ -1,0 +1,1 @@
+"""Arrays, files, progress, timing, running, tables: nothing about pruning."""

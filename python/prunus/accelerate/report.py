@@ -1,0 +1,48 @@
+"""What `accelerate_` tells."""
+
+from __future__ import annotations
+
+from prunus._tools.report import Column, Report
+
+__all__ = ["AccelerateReport"]
+
+
+class AccelerateReport(Report):
+    """What `accelerate_` did with every Linear; one row per layer, summary for the model.
+
+    Row: name, shape (n, k), sparsity, m (tokens per call), dense_ms and sparse_ms (medians, all calls of the
+    example inputs together), speedup, runs ("sparse" or "dense"), converted, reason (why it stayed dense),
+    bytes_before, bytes_after. Summary: layers, converted, linear_ms_before, linear_ms_after and
+    linear_speedup over all timed layers, converted or not, bytes_before and bytes_after of the model,
+    relative_error of its outputs (L2, sparse against dense with the same zeros), threads, isa, and fused:
+    what is done in one pass with a packed layer (name, kind, ms_before, ms_after).
+    """
+
+    title = "Linear layers: dense or sparse, as measured"
+    columns = (
+        Column("name", "layer"),
+        Column("shape", "n x k"),
+        Column("sparsity", spec=".1%"),
+        Column("m"),
+        Column("dense_ms", "dense ms", ".3f"),
+        Column("sparse_ms", "sparse ms", ".3f"),
+        Column("speedup", spec=".2f", unit="x"),
+        Column("runs"),
+        Column("reason", "why dense"),
+    )
+    dim_when = ("runs", "dense")
+
+    def summary_line(self) -> str:
+        s = self.summary
+        line = f"{s['converted']} of {s['layers']} Linear layers run sparse"
+        if s["linear_speedup"] is not None:
+            line += (
+                f"; all timed layers together {s['linear_speedup']:.2f}x ({s['linear_ms_before']:.2f} ms -> "
+            )
+            line += f"{s['linear_ms_after']:.2f} ms)"
+        if s["fused"]:
+            kinds = ", ".join(sorted({fusion["kind"] for fusion in s["fused"]}))
+            before, after = (sum(f[key] for f in s["fused"]) for key in ("ms_before", "ms_after"))
+            line += f"; {len(s['fused'])} modules fused ({kinds}: {before:.2f} ms -> {after:.2f} ms)"
+        line += f"; model {s['bytes_before'] / 1e6:.1f} MB -> {s['bytes_after'] / 1e6:.1f} MB"
+        return line + f"; {s['threads']} thread{'s' * (s['threads'] != 1)}, {s['isa']}."

@@ -1,0 +1,5 @@
+"""Training pruned models: what is zero stays zero."""
+
+from prunus.training.zeros import ZeroKeeper, keep_zeros
+
+__all__ = ["ZeroKeeper", "keep_zeros"]
