@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prunus.ops import gated, linear
     from prunus.packed import PackedWeight, pack
     from prunus.prune import PruneReport, prune_
-    from prunus.recover import Batches, Distill, RecoverError, RecoverReport, Recovery, Texts, recover_
+    from prunus.recover import Batches, Distill, RecoverError, RecoverReport, Recovery, Refit, Texts, recover_
     from prunus.report import CompareReport, compare
     from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
     from prunus.training import ZeroKeeper, keep_zeros
@@ -44,6 +44,7 @@ _LAZY = {
     "RecoverError": "prunus.recover",
     "RecoverReport": "prunus.recover",
     "Recovery": "prunus.recover",
+    "Refit": "prunus.recover",
     "SNIP": "prunus.methods",
     "Sensitivity": "prunus.allocation",
     "ShrinkReport": "prunus.shrink",
@@ -100,6 +101,7 @@ __all__ = [
     "RecoverError",
     "RecoverReport",
     "Recovery",
+    "Refit",
     "Sensitivity",
     "ShrinkReport",
     "SparseGPT",

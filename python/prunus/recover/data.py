@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunus.recover.rows import Rows, row_batches, shuffled
 
-__all__ = ["Batches", "Source", "Texts", "as_source"]
+__all__ = ["Batches", "Source", "Texts", "as_source", "count_tokens"]
 
 HELD_OUT = 16  # one of so many batches or texts is held out
 MOST_BATCHES, MOST_ROWS = 16, 256
@@ -213,3 +213,21 @@ def move(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, (tuple, list)):
         return type(batch)(move(value, device) for value in batch)
     return batch
+
+
+def count_tokens(batch: Any, real: Tensor | None) -> int:
+    """Tokens of a batch that are no padding; rows where it has no tokens.
+
+    >>> count_tokens({"input_ids": torch.ones(2, 3, dtype=torch.long)}, None)
+    6
+    >>> count_tokens(torch.ones(2, 3), None)
+    2
+    """
+    if real is not None:
+        return int(real.sum())
+    first = batch
+    if isinstance(batch, Mapping):
+        first = batch.get("input_ids", next(iter(batch.values())))
+    elif isinstance(batch, (tuple, list)):
+        first = batch[0]
+    return int(first.numel() if not first.is_floating_point() else first[..., 0].numel())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from prunus._tools.interrupts import OneInterrupt
 from prunus.recover.bar import Bar
 from prunus.recover.base import RecoverError
 from prunus.recover.checkpoint import Checkpoint
+from prunus.recover.data import count_tokens
 from prunus.recover.objective import distance, hidden_distance, split_outputs
 from prunus.recover.optimizer import make_optimizer, set_rates
 from prunus.recover.pairs import Taps
@@ -166,7 +167,7 @@ class Training:
         """The distance from the teacher on one batch, a scalar with a gradient."""
         s, how = self.session, self.how
         real = s.real(batch)
-        self.tokens += _count(batch, real)
+        self.tokens += count_tokens(batch, real)
         with autocast(s.device, bool(self.bfloat16)):
             with torch.no_grad():
                 theirs, goals = self.theirs.run(lambda: s.forward(s.teacher, s.without_labels(batch)))
@@ -241,15 +242,3 @@ class Training:
         if self.best_step == 0:
             return "the model is as it was"
         return f"the model holds the best state so far, {self.best} at step {self.best_step}"
-
-
-def _count(batch: Any, real: Tensor | None) -> int:
-    """Tokens of a batch that are no padding; rows where it has no tokens."""
-    if real is not None:
-        return int(real.sum())
-    first = batch
-    if isinstance(batch, Mapping):
-        first = batch.get("input_ids", next(iter(batch.values())))
-    elif isinstance(batch, (tuple, list)):
-        first = batch[0]
-    return int(first.numel() if not first.is_floating_point() else first[..., 0].numel())
