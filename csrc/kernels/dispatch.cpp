@@ -149,5 +149,6 @@ PRUNUS_KEYS(PRUNUS_OF)
   }
 PRUNUS_FLOATS(PRUNUS_OF)
 #undef PRUNUS_OF
+const RefitKernels& refit_kernels() { return active_kernels().scores->refit; }
 
 }  // namespace prunus

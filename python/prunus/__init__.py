@@ -16,19 +16,26 @@ _LAZY = {
     "AccelerateReport": "prunus.accelerate",
     "Allocation": "prunus.allocation",
     "BalanceReport": "prunus.balance",
+    "Batches": "prunus.recover",
     "Calibration": "prunus.calibration",
     "CompareReport": "prunus.report",
+    "Distill": "prunus.recover",
     "Heads": "prunus.shrink",
     "Layers": "prunus.shrink",
     "Neurons": "prunus.shrink",
     "OWL": "prunus.allocation",
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
+    "RecoverError": "prunus.recover",
+    "RecoverReport": "prunus.recover",
+    "Recovery": "prunus.recover",
+    "Refit": "prunus.recover",
     "Sensitivity": "prunus.allocation",
     "ShrinkReport": "prunus.shrink",
     "SparseLinear": "prunus.nn",
     "Stats": "prunus.calibration",
     "Target": "prunus.balance",
+    "Texts": "prunus.recover",
     "ZeroKeeper": "prunus.training",
     "accelerate_": "prunus.accelerate",
     "apply_mask_": "prunus.masks",
@@ -43,6 +50,7 @@ _LAZY = {
     "normalize": "prunus.masks",
     "pack": "prunus.packed",
     "prune_": "prunus.prune",
+    "recover_": "prunus.recover",
     "save": "prunus.checkpoint",
     "select": "prunus.masks",
     "select_global": "prunus.masks",
@@ -75,6 +83,14 @@ if TYPE_CHECKING:
     from prunus.packed import pack as pack
     from prunus.prune import PruneReport as PruneReport
     from prunus.prune import prune_ as prune_
+    from prunus.recover import Batches as Batches
+    from prunus.recover import Distill as Distill
+    from prunus.recover import RecoverError as RecoverError
+    from prunus.recover import RecoverReport as RecoverReport
+    from prunus.recover import Recovery as Recovery
+    from prunus.recover import Refit as Refit
+    from prunus.recover import Texts as Texts
+    from prunus.recover import recover_ as recover_
     from prunus.report import CompareReport as CompareReport
     from prunus.report import compare as compare
     from prunus.shrink import Heads as Heads
