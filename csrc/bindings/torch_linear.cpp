@@ -25,7 +25,7 @@ Tensor take_optional(StableIValue value) {
 }
 
 PackedView read_packed(const char* name, const Tensor& packed) {
-  const Operand p = packed.operand();
+  const Operand p = packed.operand(name);
   if (p.dtype != "uint8") throw ValueError(expected_got(name, "uint8", p.dtype));
   if (p.dims != 1 || (p.sizes[0] > 1 && p.strides[0] != 1))
     throw ValueError(expected_got(name, "one contiguous dimension", shape_text(p.sizes, p.dims)));
@@ -61,7 +61,7 @@ struct TorchCall {
   LinearArgs args{};
 
   TorchCall(const PackedHeader& w, Tensor tensor, std::int64_t activation)
-      : x(std::move(tensor)), given(x.operand()) {
+      : x(std::move(tensor)), given(x.operand("x")) {
     args.dtype = check_input(w, given, activation);
     args.activation = static_cast<Activation>(activation);
     args.y_stride = static_cast<std::int64_t>(w.n);
@@ -85,7 +85,7 @@ struct TorchCall {
 
   FloatBias floats(const char* name, const PackedHeader& w, Tensor& bias) const {
     if (!bias) return {};
-    const Operand operand = bias.operand();
+    const Operand operand = bias.operand(name);
     check_bias(name, w, given, operand);
     refuse_gradient(name, bias);
     if (operand.sizes[0] > 1 && operand.strides[0] != 1) bias = bias.contiguous_copy();
@@ -102,7 +102,7 @@ Tensor linear_torch(Tensor x, const Tensor& packed, Tensor bias, Tensor residual
   const FloatBias floats = call.floats("bias", w.header, bias);
   call.args.bias = floats.data();
   if (residual) {
-    const Operand operand = residual.operand();
+    const Operand operand = residual.operand("residual");
     check_residual(w.header, call.given, operand);
     refuse_gradient("residual", residual);
     call.args.residual_stride = as_rows(residual, operand).stride;

@@ -27,6 +27,8 @@ inline constexpr std::uint64_t kAbiVersion = (std::uint64_t{2} << 56) | (std::ui
   X(AOTITorchError, aoti_torch_get_sizes, (AtenTensorHandle, std::int64_t**))                          \
   X(AOTITorchError, aoti_torch_get_strides, (AtenTensorHandle, std::int64_t**))                        \
   X(AOTITorchError, aoti_torch_get_dtype, (AtenTensorHandle, std::int32_t*))                           \
+  X(AOTITorchError, aoti_torch_get_storage_size, (AtenTensorHandle, std::int64_t*))                    \
+  X(AOTITorchError, aoti_torch_get_storage_offset, (AtenTensorHandle, std::int64_t*))                  \
   X(AOTITorchError, torch_get_const_data_ptr, (AtenTensorHandle, const void**))                        \
   X(AOTITorchError, torch_get_mutable_data_ptr, (AtenTensorHandle, void**))                            \
   X(AOTITorchError, aoti_torch_empty_strided,                                                          \

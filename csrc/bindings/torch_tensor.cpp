@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "core/check.h"
+
 namespace prunus::torch_shim {
 namespace {
 
@@ -48,12 +50,29 @@ std::int32_t Tensor::dtype() const {
   return dtype;
 }
 
-bindings::Operand Tensor::operand() const {
+bindings::Operand Tensor::described() const {
   std::int64_t dims = 0, *sizes = nullptr, *strides = nullptr;
   check_torch(functions.aoti_torch_get_dim(handle_, &dims), "get_dim");
   check_torch(functions.aoti_torch_get_sizes(handle_, &sizes), "get_sizes");
   check_torch(functions.aoti_torch_get_strides(handle_, &strides), "get_strides");
   return {dtype_name(dtype()), sizes, strides, dims};
+}
+
+bindings::Operand Tensor::operand(const char* name) const {
+  const bindings::Operand of = described();
+  std::int64_t elements = 1, held = 0, first = 0;  // behind the first, and its own place
+  for (std::int64_t d = 0; d < of.dims; ++d) {
+    if (of.sizes[d] == 0) return of;
+    elements += (of.sizes[d] - 1) * of.strides[d];
+  }
+  check_torch(functions.aoti_torch_get_storage_size(handle_, &held), "get_storage_size");
+  check_torch(functions.aoti_torch_get_storage_offset(handle_, &first), "get_storage_offset");
+  const bool half = of.dtype == "float16" || of.dtype == "bfloat16";
+  const std::int64_t size = of.dtype == "float32" ? 4 : half ? 2 : 1;  // the doors refuse other dtypes
+  if (held / size < first + elements)
+    throw ValueError(expected_got(name, "memory of " + std::to_string((first + elements) * size) + " bytes",
+                                  std::to_string(held) + ": it was freed"));
+  return of;
 }
 
 const void* Tensor::data() const {
@@ -82,7 +101,7 @@ Tensor Tensor::empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t 
 }
 
 Tensor Tensor::contiguous_copy() const {
-  const bindings::Operand from = operand();
+  const bindings::Operand from = described();
   Tensor copy = empty(from.dims, from.sizes, dtype());
   check_torch(functions.aoti_torch_copy_(copy.handle_, handle_, 0), "copy_");
   return copy;

@@ -32,7 +32,9 @@ class Tensor {
   AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
   std::int32_t dtype() const;  // torch's number
-  bindings::Operand operand() const;
+  // For the argument `name`: throws ValueError where its memory was freed (untyped_storage().resize_), which
+  // leaves sizes behind that nothing backs.
+  bindings::Operand operand(const char* name) const;
   const void* data() const;
   void* mutable_data();
 
@@ -42,6 +44,7 @@ class Tensor {
   bool tracked() const;
 
  private:
+  bindings::Operand described() const;
   AtenTensorHandle handle_ = nullptr;
 };
 

@@ -11,7 +11,7 @@ namespace prunus {
 // 64-byte aligned. Grows, and gives back what is more than kKept when a call is done with it.
 class Workspace {
  public:
-  static constexpr std::size_t kKept = std::size_t{16} << 20;  // a strip of 64 tokens and 60 thousand columns
+  static constexpr std::size_t kKept = std::size_t{64} << 20;  // all strips of 64 threads and 4096 columns
 
   Workspace() = default;
   ~Workspace() { std::free(data_); }

@@ -182,6 +182,25 @@ def tensor_view(buffer: NDArray[np.uint8]) -> torch.Tensor:
             return torch.from_numpy(buffer)
 
 
+def array_view(packed: torch.Tensor) -> NDArray[np.uint8]:
+    """The other way: a torch tensor (any device) as an array, of the same memory on the CPU.
+
+    Raises ``ValueError`` where that memory was freed (``untyped_storage().resize_(0)``): torch itself would
+    read it.
+
+    >>> import torch
+    >>> array_view(torch.zeros(3, dtype=torch.uint8))
+    array([0, 0, 0], dtype=uint8)
+    """
+    reach = sum((size - 1) * stride for size, stride in zip(packed.shape, packed.stride(), strict=True))
+    need = (packed.storage_offset() + reach + 1) * packed.element_size() if packed.numel() else 0
+    held = packed.untyped_storage().nbytes()
+    if held < need:
+        raise ValueError(f"packed: expected memory of {need} bytes, got {held}: it was freed")
+    array: NDArray[np.uint8] = packed.detach().cpu().numpy()
+    return array
+
+
 def _rows_contiguous(a: NDArray[Any]) -> NDArray[Any]:
     """The array itself when its last dimension is contiguous, else a copy (of one layer: bounded)."""
     ok = a.shape[1] <= 1 or a.strides[1] == a.itemsize

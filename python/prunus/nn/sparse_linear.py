@@ -14,7 +14,7 @@ from prunus.families import weight_matrix
 from prunus.ops import activation_number
 from prunus.ops.autograd import linear_with_gradient
 from prunus.ops.torch_ops import buffer_tensor, linear_op
-from prunus.packed import PackedWeight, pack
+from prunus.packed import PackedWeight, array_view, pack
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -114,7 +114,7 @@ class SparseLinear(nn.Module):
     @property
     def packed_weight(self) -> PackedWeight:
         """The packed weight, sharing the buffer's memory: shape, nnz, sparsity, format, dtype, to_dense()."""
-        return PackedWeight(self.packed.cpu().numpy())
+        return PackedWeight(array_view(self.packed))
 
     def to_linear(self) -> nn.Linear:
         """A dense nn.Linear with the same weights, zeros where the mask pruned, and the same bias; its
@@ -170,16 +170,24 @@ class SparseLinear(nn.Module):
         """Checks every offset of a packed weight from outside, whose size may differ from the present one."""
         given = state_dict.get(prefix + "packed")
         if given is not None:
+            self._check_kind(given, prefix + "packed")
+            if not args[0].get("assign_to_params_buffers", False):
+                # What is checked is what is kept, whoever writes into the given bytes meanwhile.
+                given = torch.from_numpy(array_view(given).copy())
+                state_dict = {**state_dict, prefix + "packed": given}
             self._check_packed(given, prefix + "packed")
             # New memory, even where the size is the same: the old bytes may belong to a PackedWeight.
             self.packed = torch.empty(given.shape, dtype=torch.uint8, device=self.packed.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _check_packed(self, given: Any, name: str) -> None:
+    @staticmethod
+    def _check_kind(given: Any, name: str) -> None:
         if not isinstance(given, Tensor) or given.dtype != torch.uint8 or given.dim() != 1:
             raise FormatError(f"{name}: expected a 1-D uint8 tensor, got {_describe(given)}")
+
+    def _check_packed(self, given: Tensor, name: str) -> None:
         try:
-            shape = PackedWeight.from_buffer(given.detach().cpu().numpy()).shape
+            shape = PackedWeight.from_buffer(array_view(given)).shape
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
         if shape != (self.out_features, self.in_features):

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu, relu, silu
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from prunus.packed import PackedWeight, pack, tensor_view
+from prunus.packed import PackedWeight, array_view, pack, tensor_view
 
 __all__ = ["gated_with_gradient", "linear_with_gradient"]
 
@@ -105,7 +105,7 @@ def _transpose(packed: torch.Tensor) -> torch.Tensor:
     version = 0 if packed.is_inference() else packed._version
     known, transposed = _transposed.get(packed, (None, None))
     if known != version or transposed is None:
-        weight = PackedWeight.from_buffer(packed.detach().numpy())
+        weight = PackedWeight.from_buffer(array_view(packed))
         # int8 values share a scale per row; the columns do not.
         dtype = "float32" if weight.dtype == "int8" else weight.dtype
         transposed = tensor_view(pack(weight.to_dense().T, dtype=dtype).buffer)

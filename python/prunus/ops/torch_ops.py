@@ -13,7 +13,7 @@ from torch import is_grad_enabled
 
 import prunus._core as _core
 from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
-from prunus.packed import PackedWeight, tensor_view
+from prunus.packed import PackedWeight, array_view, tensor_view
 
 __all__ = ["buffer_tensor", "gated", "gated_of", "linear", "linear3_op", "linear_of", "linear_op"]
 
@@ -292,4 +292,4 @@ def _out_features(name: str, packed: torch.Tensor) -> int:
             f"{name}: expected a contiguous 1-D uint8 CPU tensor, got {_dtype_name(packed)} "
             f"{tuple(packed.shape)} on {packed.device}"
         )
-    return int(_core.packed_info(packed.detach().numpy())["n"])
+    return int(_core.packed_info(array_view(packed))["n"])
