@@ -69,6 +69,12 @@ def add_parser(commands: Any) -> None:
         help="choose the sparsity of every layer so that the whole model gets X times as fast here",
     )
     what.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="how far layers may round to be faster (float32: not at all)",
+    )
+    what.add_argument(
         "--steps", type=int, default=1, help="cuts, with statistics measured again before each (1)"
     )
     what.add_argument("--repair", action="store_true", help="refit the kept weights by least squares")
@@ -133,6 +139,7 @@ def _check(options: argparse.Namespace) -> Pattern:
                 ("allocation", options.allocation != "uniform"),
                 ("no-accelerate", options.no_accelerate),
                 ("recover", options.recover is not None),
+                ("precision", options.precision != "float32"),
             )
             if given
         ]
@@ -188,7 +195,7 @@ def _work(
         return reports, "All layers are ordinary ones with zeros (--no-accelerate)."
     if example is None:
         return reports, "All layers are ordinary ones with zeros: no tokens to time this kind of model on."
-    return reports | {"accelerate": accelerate_(model, example)}, ""
+    return reports | {"accelerate": accelerate_(model, example, options.precision)}, ""
 
 
 def _shared(pattern: Pattern, options: argparse.Namespace) -> Pattern | Allocation:
