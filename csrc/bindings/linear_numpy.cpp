@@ -1,4 +1,4 @@
-// The operators on numpy arrays. Python (ops.py) has checked kinds; here come shapes, dtypes and strides.
+// The operators on numpy arrays. ops/door.py has checked kinds; here come shapes, dtypes and strides.
 #include <algorithm>
 #include <optional>
 #include <string>

@@ -42,14 +42,15 @@
   PRUNUS_IO(pack_rows, pack_rows, T) PRUNUS_IO(all_finite, finite, T) PRUNUS_IO(store_tile, store, T)
 
 // All that an isa of its own vectors has.
-#define PRUNUS_VECTOR_ROWS                                                                         \
-  PRUNUS_VALUES(PRUNUS_COL8_FEW)                                                                   \
-  PRUNUS_VALUES(PRUNUS_COL8)                                                                       \
-  PRUNUS_VALUES(PRUNUS_BITMAP)                                                                     \
-  PRUNUS_VALUES(PRUNUS_BITMAP_ROWS)                                                                \
-  PRUNUS_VALUES(PRUNUS_NM)                                                                         \
-  PRUNUS_VALUES(PRUNUS_NM_FEW) PRUNUS_VALUES(PRUNUS_BLOCK_FEW) PRUNUS_TOKEN_TYPES(PRUNUS_TOKEN_IO) \
-      PRUNUS_ANY(init_strip, start) PRUNUS_ANY(reduce_rows, reduce) PRUNUS_ANY(gate, gate)
+#define PRUNUS_FEW_ROWS \
+  PRUNUS_VALUES(PRUNUS_COL8_FEW) PRUNUS_VALUES(PRUNUS_NM_FEW) PRUNUS_VALUES(PRUNUS_BLOCK_FEW)
+#define PRUNUS_BITMAP_ALL PRUNUS_VALUES(PRUNUS_BITMAP) PRUNUS_VALUES(PRUNUS_BITMAP_ROWS)
+#define PRUNUS_AROUND                 \
+  PRUNUS_TOKEN_TYPES(PRUNUS_TOKEN_IO) \
+  PRUNUS_ANY(init_strip, start) PRUNUS_ANY(reduce_rows, reduce) PRUNUS_ANY(gate, gate)
+#define PRUNUS_VECTOR_ROWS                                              \
+  PRUNUS_VALUES(PRUNUS_COL8) PRUNUS_BITMAP_ALL PRUNUS_VALUES(PRUNUS_NM) \
+  PRUNUS_FEW_ROWS PRUNUS_AROUND
 #define PRUNUS_CAREFUL_ROWS PRUNUS_VALUES(PRUNUS_NM_CAREFUL) PRUNUS_VALUES(PRUNUS_BLOCK_CAREFUL)
 
 template <int Count>

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAY_INCLUDE = {
     "core": set(),
     # Nothing else of kernels: the loops over scores per isa, without which selection ran at a third of its
-    # speed (csrc/README.md, 2026-11-23).
+    # speed (csrc/decisions/0015-selection-in-isa-objects.md).
     "pruning": {"core", "kernels/score_kernels.h"},
     "formats": {"core"},
     # And where the parts of a tile lie (formats/layout/<format>.inl.h).

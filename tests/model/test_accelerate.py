@@ -153,7 +153,7 @@ def test_odd_layers_stay_with_a_reason():
         "hooked": "has hooks that a conversion would lose",
         "normed": "has no ordinary weight",
         "parametrised": "parametrised",
-        "wide": "weight is float64 on cpu: only float32 on cpu is packed",
+        "wide": "weight is float64 on cpu: only float32, bfloat16 and float16 on cpu are packed",
         "attention.out_proj": "inside MultiheadAttention, which reads its weight",
         "derived": "is a Derived, not a plain Linear",
         "packed": "already sparse",
@@ -166,7 +166,7 @@ def test_odd_layers_stay_with_a_reason():
     assert len(model.hooked._forward_hooks) == 1
 
 
-def test_other_input_dtypes_stay_dense():
+def test_layers_race_under_the_autocast_that_they_were_called_under():
     class Autocast(nn.Module):
         def __init__(self):
             super().__init__()
@@ -176,8 +176,29 @@ def test_other_input_dtypes_stay_dense():
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 return self.fc(x.bfloat16())
 
-    row = accelerate_(Autocast(), torch.randn(3, 16), min_speedup=ANY).rows[0]
-    assert row["reason"] == "saw bfloat16 inputs on cpu: only float32 on cpu is packed"
+    model = Autocast()
+    dense = copy.deepcopy(model)
+    x = torch.randn(3, 16)
+    row = accelerate_(model, x, min_speedup=ANY).rows[0]
+    assert row["converted"]
+    assert row["dense_ms"] > 0
+    assert model(x).dtype == torch.bfloat16
+    torch.testing.assert_close(model(x), dense(x), rtol=2e-2, atol=2e-2)
+
+
+def test_layers_that_are_called_with_several_dtypes_stay_dense():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = sparse_(nn.Linear(16, 16))
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                y = self.fc(x)
+            return y + self.fc(x)
+
+    row = accelerate_(Two(), torch.randn(3, 16), min_speedup=ANY).rows[0]
+    assert row["reason"] == "is called with several dtypes"
     assert row["dense_ms"] is None
 
 

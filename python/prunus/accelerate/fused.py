@@ -22,7 +22,10 @@ SLACK = 1.02
 class _Racer:
     def __init__(self, fusion: Fusion, site: Site) -> None:
         self.fusion = fusion
-        self.calls = [(fusion.arguments(shape), count) for shape, count in site.inputs.items()]
+        self.calls = [
+            (tuple(argument.to(site.dtype) for argument in fusion.arguments(shape)), count)
+            for shape, count in site.inputs.items()
+        ]
         self.times = [[Times() for _ in self.calls] for _ in range(2)]
 
     def lap(self, which: int) -> None:

@@ -16,10 +16,12 @@ __all__ = ["Layers", "Milliseconds", "race"]
 
 # A median needs some passes; a bar is shown while they run.
 MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 3.0
-# Of |x| . |w|^T: float32 sums in another order differ by far less, a lost or misplaced weight by more.
-TOLERANCE = 2e-5
+# Of |x| . |w|^T: sums in another order, rounded to the dtype, differ by less, a lost or misplaced weight by
+# more.
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 Shape = tuple[int, ...]
+Call = tuple[Shape, torch.dtype]
 # By id(site).
 Layers = dict[int, SparseLinear]
 Milliseconds = dict[int, tuple[float, float | None]]  # dense; sparse, None without a candidate
@@ -31,10 +33,11 @@ class _Racer:
         self.forwards = [site.module.forward, *([sparse.forward] if sparse is not None else [])]
         self.times: list[dict[Shape, Times]] = [{s: Times() for s in site.inputs} for _ in self.forwards]
 
-    def lap(self, which: int, x: dict[Shape, Tensor]) -> None:
+    def lap(self, which: int, x: dict[Call, Tensor]) -> None:
         if which < len(self.forwards):
-            for shape, times in self.times[which].items():
-                times.add(partial(self.forwards[which], x[shape]))
+            with self.site.as_called():
+                for shape, times in self.times[which].items():
+                    times.add(partial(self.forwards[which], x[shape, self.site.dtype]))
 
     def ms(self, which: int) -> float:
         return sum(times.ms * self.site.inputs[shape] for shape, times in self.times[which].items())
@@ -49,13 +52,16 @@ def race(sites: list[Site], candidates: Layers) -> Milliseconds:
     """
     sites = [site for site in sites if site.inputs and site.plain]
     generator = torch.Generator().manual_seed(0)
-    shapes = {shape for site in sites for shape in site.inputs}
-    x = {shape: torch.randn(shape, generator=generator) for shape in shapes}
+    calls = dict.fromkeys((shape, site.dtype) for site in sites for shape in site.inputs)
+    x = {call: torch.randn(call[0], generator=generator).to(call[1]) for call in calls}
     racers = []
     for site in sites:
         layer = candidates.get(id(site))
         if layer is not None:
-            site.reason = next((r for s in site.inputs if (r := _check_answer(site.module, layer, x[s]))), "")
+            inputs = (x[shape, site.dtype] for shape in site.inputs)
+            with site.as_called():
+                found = (_check_answer(site.module, layer, given) for given in inputs)
+                site.reason = next((reason for reason in found if reason), "")
         racers.append(_Racer(site, None if site.reason else layer))
     if any(len(racer.forwards) > 1 for racer in racers):
         for i in progress(rounds(SECONDS, MIN_PASSES, MAX_PASSES), "measuring", MAX_PASSES):
@@ -69,8 +75,13 @@ def race(sites: list[Site], candidates: Layers) -> Milliseconds:
 def _check_answer(dense: nn.Module, sparse: SparseLinear, x: Tensor) -> str:
     """Why the packed layer's answer cannot be trusted; "" when it agrees with the dense one."""
     expected, got = dense.forward(x), sparse.forward(x)
+    if got.dtype != expected.dtype or got.shape != expected.shape:
+        return f"answers {tuple(got.shape)} {got.dtype} instead of {tuple(expected.shape)} {expected.dtype}"
     weight = torch.from_numpy(sparse.packed_weight.to_dense())
-    scale = nn.functional.linear(x.abs(), weight.abs(), None if sparse.bias is None else sparse.bias.abs())
-    wrong = ~((expected - got).abs() <= TOLERANCE * scale + 1e-30)
+    with torch.autocast("cpu", enabled=False):
+        bias = None if sparse.bias is None else sparse.bias.float().abs()
+        scale = nn.functional.linear(x.float().abs(), weight.abs(), bias)
+    difference = (expected.float() - got.float()).abs()
+    wrong = ~(difference <= TOLERANCES[expected.dtype] * scale + 1e-30)
     # NaN or infinite weights disagree here too: a skipped zero does not spread them.
     return f"answers differ at {int(wrong.sum())} of {wrong.numel()} outputs" if bool(wrong.any()) else ""

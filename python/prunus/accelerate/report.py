@@ -7,6 +7,10 @@ from prunus._tools.report import Column, Report
 __all__ = ["AccelerateReport"]
 
 
+#: Relative errors of the outputs below this are float32 sums in another order.
+TELLING = 1e-4
+
+
 class AccelerateReport(Report):
     """What `accelerate_` did with every Linear; one row per layer, summary for the model.
 
@@ -45,4 +49,6 @@ class AccelerateReport(Report):
             before, after = (sum(f[key] for f in s["fused"]) for key in ("ms_before", "ms_after"))
             line += f"; {len(s['fused'])} modules fused ({kinds}: {before:.2f} ms -> {after:.2f} ms)"
         line += f"; model {s['bytes_before'] / 1e6:.1f} MB -> {s['bytes_after'] / 1e6:.1f} MB"
+        if s["relative_error"] > TELLING:
+            line += f"; outputs differ by {s['relative_error']:.1%}"
         return line + f"; {s['threads']} thread{'s' * (s['threads'] != 1)}, {s['isa']}."

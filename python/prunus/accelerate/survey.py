@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,9 @@ from prunus.nn import SparseLinear
 
 # 8-bit columns cost 5 bytes per kept fp32 weight against 4: below this no regime can win.
 MIN_SPARSITY = 0.2
+
+PACKED = (torch.float32, torch.bfloat16, torch.float16)
+ONLY = "only float32, bfloat16 and float16 on cpu are packed"
 
 
 @dataclass
@@ -31,13 +34,19 @@ class Site:
     sparsity: float | None = None
     shape: tuple[int, ...] = ()
 
-    plain: bool = False  # forward(x) is x . w^T + b in float32 on the cpu: can be timed
+    plain: bool = False  # forward(x) is x . w^T + b on the cpu in a dtype that is packed: can be timed
+    dtype: torch.dtype = torch.float32  # of x
+    autocast: torch.dtype | None = None  # of torch.autocast around the call
     sparse: bool = False  # is packed already
 
     @property
     def tokens(self) -> list[int]:
         """m of each kind of call, without repetition."""
         return list(dict.fromkeys(math.prod(shape[:-1]) for shape in self.inputs))
+
+    def as_called(self) -> AbstractContextManager[Any]:
+        """The autocast that the model calls the layer under."""
+        return torch.autocast("cpu", self.autocast, enabled=self.autocast is not None)
 
     def put(self, module: nn.Module) -> None:
         """`module` at every place of the site."""
@@ -94,15 +103,21 @@ def _recorder(site: Site) -> Callable[..., None]:
         x = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(x, Tensor):
             return
-        site.inputs[tuple(x.shape)] += 1
-        if x.dtype != torch.float32 or x.device.type != "cpu":
-            dtype = str(x.dtype).removeprefix("torch.")
+        autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        if site.inputs and (x.dtype, autocast) != (site.dtype, site.autocast):
             site.plain = False
-            site.reason = (
-                site.reason or f"saw {dtype} inputs on {x.device.type}: only float32 on cpu is packed"
-            )
+            site.reason = site.reason or "is called with several dtypes"
+        site.inputs[tuple(x.shape)] += 1
+        site.dtype, site.autocast = x.dtype, autocast
+        if x.dtype not in PACKED or x.device.type != "cpu":
+            site.plain = False
+            site.reason = site.reason or f"saw {_word(x.dtype)} inputs on {x.device.type}: {ONLY}"
 
     return note
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _linear_like(module: nn.Module) -> bool:
@@ -150,9 +165,8 @@ def _why_fixed(site: Site, owners: dict[Any, set[str]]) -> str:
     )
     if any(hooks) or "forward" in vars(module):
         return "has hooks that a conversion would lose"
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.layout != torch.strided:
-        dtype = str(weight.dtype).removeprefix("torch.")
-        return f"weight is {dtype} on {weight.device.type}: only float32 on cpu is packed"
+    if weight.device.type != "cpu" or weight.dtype not in PACKED or weight.layout != torch.strided:
+        return f"weight is {_word(weight.dtype)} on {weight.device.type}: {ONLY}"
     if weight.numel() == 0:
         return "weight is empty"
     site.plain = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import prunus._core as _core
 from prunus._tools.progress import progress
 from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
+from prunus.accelerate.answers import culprits, relative_error
 from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.race import Layers, Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
@@ -29,7 +31,11 @@ FilterFn = Callable[[nn.Module, str], bool]
 
 
 def accelerate_(
-    model: nn.Module, example_inputs: Any, min_speedup: float = 1.05, filter_fn: FilterFn | None = None
+    model: nn.Module,
+    example_inputs: Any,
+    min_speedup: float = 1.05,
+    filter_fn: FilterFn | None = None,
+    max_error: float = 0.05,
 ) -> AccelerateReport:
     """Convert, in place, each pruned Linear whose packed form is measured faster on the shapes it really
     sees.
@@ -38,13 +44,17 @@ def accelerate_(
     production, because what is faster depends on the number of tokens. min_speedup: a layer is converted when
     dense ms / sparse ms, medians of alternating runs with torch's current threads, reaches it.
     filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear,
-    and so does a layer masked by `torch.nn.utils.prune` or `torch.ao.pruning`.
+    and so does a layer masked by `torch.nn.utils.prune` or `torch.ao.pruning`. max_error: the relative error
+    (L2) of the model's outputs that is allowed; layers that push it beyond (a forward that asks whether its
+    child is an nn.Linear) stay dense, and the report names them. Models may be float32, bfloat16 or float16,
+    and may run under `torch.autocast("cpu")`: accelerate them under it too.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
     where that is not slower.
     Layers that share a weight, have hooks, are unused by the inputs, or whose weight the model reads
     directly stay dense, and the report says so. An error leaves the model as it was.
 
-    Raises TypeError (model, inputs of another kind) and ValueError (min_speedup, no Linear in the model).
+    Raises TypeError (model, inputs of another kind) and ValueError (min_speedup, max_error, no Linear in the
+    model).
 
     >>> import torch, prunus
     >>> model = torch.nn.Sequential(torch.nn.Linear(256, 256))
@@ -55,15 +65,45 @@ def accelerate_(
     """
     check_model(model)
     batches = as_batches(example_inputs, "example_inputs")
-    if not isinstance(min_speedup, (int, float)) or not (min_speedup >= 0 and math.isfinite(min_speedup)):
-        raise ValueError(f"min_speedup: expected a finite number >= 0, got {min_speedup!r}")
+    for name, value in (("min_speedup", min_speedup), ("max_error", max_error)):
+        if not isinstance(value, (int, float)) or not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
     # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
     with folded(model):
-        return _accelerate(model, batches, float(min_speedup), filter_fn)
+        return _accelerate(model, batches, Limits(float(min_speedup), float(max_error)), filter_fn)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a layer must bring, and what it may cost."""
+
+    min_speedup: float
+    max_error: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model, its layers, and what it answered with all of them dense."""
+
+    model: nn.Module
+    sites: list[Site]
+    batches: list[Batch]
+    expected: list[dict[str, Tensor]]
+
+    def put(self, chosen: Layers) -> None:
+        """The packed layers of `chosen`, every other as it came."""
+        for site in self.sites:
+            site.put(chosen.get(id(site), site.module))
+
+    def error(self) -> float:
+        """Of the model's outputs as it is now."""
+        return relative_error(
+            self.expected, [output_tensors(batch.run(self.model)) for batch in self.batches]
+        )
 
 
 def _accelerate(
-    model: nn.Module, batches: list[Batch], min_speedup: float, filter_fn: FilterFn | None
+    model: nn.Module, batches: list[Batch], limits: Limits, filter_fn: FilterFn | None
 ) -> AccelerateReport:
     sites = survey(model, filter_fn)
     if not sites:
@@ -77,9 +117,9 @@ def _accelerate(
                 site.reason = site.reason or "not called by example_inputs"
         candidates = _pack([site for site in sites if not site.reason])
         times = race(sites, candidates)
-        chosen = _choose(sites, candidates, times, min_speedup)
-        error = _commit(model, sites, chosen, batches, expected)
-        fused, error = _fuse(model, sites, batches, expected, error)
+        chosen = _choose(sites, candidates, times, limits.min_speedup)
+        error = _commit(Trial(model, sites, batches, expected), chosen, limits.max_error)
+        fused, error = _fuse(Trial(model, sites, batches, expected), error, limits.max_error)
     for site in sites:
         if id(site) in chosen:
             chosen[id(site)].train(site.module.training)
@@ -104,52 +144,60 @@ def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_spee
     return chosen
 
 
-def _commit(
-    model: nn.Module,
-    sites: list[Site],
-    chosen: Layers,
-    batches: list[Batch],
-    expected: list[dict[str, Tensor]],
-) -> float:
+def _commit(trial: Trial, chosen: Layers, max_error: float) -> float:
     """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
     try:
-        for site in sites:
-            if id(site) in chosen:
-                site.put(chosen[id(site)])
+        trial.put(chosen)
         while True:
             try:
-                outputs = [output_tensors(batch.run(model)) for batch in batches]
-                return max(_error(e, o) for e, o in zip(expected, outputs, strict=True))
-            except AttributeError as error:  # noqa: PERF203
-                if not _take_back(sites, chosen, error):
+                error = trial.error()
+                break
+            except AttributeError as raised:
+                if not _take_back(trial.sites, chosen, raised):
                     raise
+        if error > max_error:
+            error = _blame(trial, chosen, max_error)
+        return error
     except BaseException:
-        for site in sites:
-            site.put(site.module)
+        trial.put({})
         raise
 
 
-def _fuse(
-    model: nn.Module,
-    sites: list[Site],
-    batches: list[Batch],
-    expected: list[dict[str, Tensor]],
-    error: float,
-) -> tuple[list[dict[str, Any]], float]:
+def _blame(trial: Trial, chosen: Layers, max_error: float) -> float:
+    """Take back the layers with which the model answers otherwise; all of them where that does not help."""
+
+    def error_of(some: Sequence[Site]) -> float:
+        trial.put({id(site): chosen[id(site)] for site in some})
+        return trial.error()
+
+    converted = [site for site in trial.sites if id(site) in chosen]
+    guilty = culprits(converted, error_of, max_error)
+    left = [site for site in converted if all(site is not other for other in guilty)]
+    error = error_of(left)
+    if error > max_error:
+        guilty, error = converted, error_of([])
+    for site in guilty:
+        site.reason = f"the model's outputs change by more than {max_error:g} with it"
+        del chosen[id(site)]
+    return error
+
+
+def _fuse(trial: Trial, error: float, max_error: float) -> tuple[list[dict[str, Any]], float]:
     """What was fused, and the error of the outputs after it. Errors undo everything."""
     found: list[tuple[Fusion, dict[str, Any]]] = []
     try:
-        found = fuse_faster(model, sites)
-        if found:
-            outputs = [output_tensors(batch.run(model)) for batch in batches]
-            error = max(_error(e, o) for e, o in zip(expected, outputs, strict=True))
+        found = fuse_faster(trial.model, trial.sites)
+        after = trial.error() if found else error
+        if after > max(max_error, error):
+            for fusion, _ in found:
+                fusion.put(fusion.original)
+            return [], error
     except BaseException:
         for fusion, _ in found:
             fusion.put(fusion.original)
-        for site in sites:
-            site.put(site.module)
+        trial.put({})
         raise
-    return [row for _, row in found], error
+    return [row for _, row in found], after
 
 
 def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool:
@@ -165,16 +213,6 @@ def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool
             site.put(site.module)
             del chosen[id(site)]
     return bool(culprits)
-
-
-def _error(expected: dict[str, Tensor], got: dict[str, Tensor]) -> float:
-    """Largest relative error (L2) of the outputs."""
-    errors = [0.0]
-    for name, tensor in expected.items():
-        if name in got and got[name].shape == tensor.shape:
-            norm = float(tensor.norm())
-            errors.append(float((got[name] - tensor).norm()) / norm if norm else 0.0)
-    return max(errors)
 
 
 def _row(site: Site, times: tuple[float, float | None] | None, layer: SparseLinear | None) -> dict[str, Any]:

@@ -151,6 +151,7 @@ class _Plan:
             has_bias = bias in self.saved.tensors or bias in self.saved.ties
             if id(old) not in made:
                 made[id(old)] = _sparse_like(old, buffers[name], has_bias, entry.activation)
+                made[id(old)].weight_dtype = self.saved.tensors[name].dtype
             self.sparse[path] = made[id(old)]
             self.steps.append(partial(self._put, path))
 

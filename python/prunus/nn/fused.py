@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prunus.nn.sparse_linear import SparseLinear
@@ -91,12 +92,18 @@ class FusedResidual(Fused):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         dense = self.part("dense")
-        if self.training or not _plain(dense):
+        if self.training or not _plain(dense) or not _alike(x, residual, dense.out_features):
             h = self.dropped(dense(x)) + residual
         else:
             h = linear_of(x, dense.packed, dense.bias, dense.out_features, 0, residual)
         normed: Tensor = self.part("norm")(h)
         return normed
+
+
+def _alike(x: Tensor, residual: Tensor, width: int) -> bool:
+    """Whether the residual has the shape and the dtype of the product: else torch broadcasts and promotes."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return residual.dtype == dtype and residual.shape == (*x.shape[:-1], width)
 
 
 def _plain(layer: nn.Module) -> bool:

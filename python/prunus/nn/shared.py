@@ -25,7 +25,7 @@ class _Kept:
 
     group: _Group
     x: Tensor
-    version: int | None
+    state: tuple[int | None, object]
     answers: dict[int, Tensor]
 
 
@@ -43,7 +43,7 @@ class _Group:
         """Of one layer; None where it has to compute alone."""
         kept: _Kept | None = getattr(_thread, "kept", None)
         if kept is not None and kept.group is self:
-            if kept.x is x and kept.version == _version(x) and place in kept.answers:
+            if kept.x is x and kept.state == _state(x) and place in kept.answers:
                 y = kept.answers.pop(place)
                 if not kept.answers:
                     _thread.kept = None
@@ -59,13 +59,15 @@ class _Group:
             return None
         answers: dict[int, Tensor] = dict(enumerate(linear3_op(x, *packed, *biases, *widths)))
         y = answers.pop(place)
-        _thread.kept = _Kept(self, x, _version(x), answers)
+        _thread.kept = _Kept(self, x, _state(x), answers)
         return y
 
 
-def _version(x: Tensor) -> int | None:
-    """Grows when x is written to; inference tensors do not count."""
-    return None if x.is_inference() else x._version
+def _state(x: Tensor) -> tuple[int | None, object]:
+    """What an answer depends on besides the identity of x: its version, which grows when it is written to
+    (inference tensors do not count), and the dtype of autocast."""
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    return None if x.is_inference() else x._version, autocast
 
 
 class SharedLinear(SparseLinear):

@@ -27,12 +27,13 @@ __all__ = ["SparseLinear"]
 class SparseLinear(nn.Module):
     """A linear layer that stores and computes only the weights a mask kept: `y = act(x . w^T + b)`.
 
-    x (..., in_features) float32 -> y (..., out_features) float32. `packed` (1-D uint8 buffer) is the packed
-    weight, `bias` an ordinary parameter or None, `activation` None, "relu", "gelu", "gelu_tanh" or "silu".
+    x (..., in_features) -> y (..., out_features), both float32, bfloat16 or float16; under
+    `torch.autocast("cpu")` in its dtype, as a Linear. `packed` (1-D uint8 buffer) is the packed weight,
+    `bias` an ordinary parameter or None, `activation` None, "relu", "gelu", "gelu_tanh" or "silu".
     state_dict, deepcopy, pickle, torch.compile and export work as for nn.Linear; casts of the model change
-    the bias, never the packed bytes. The constructor makes a layer of zeros to load a state_dict into: most
-    layers come from `from_linear`. Gradients go to x and to the bias; the packed weight is frozen (to train
-    it, go back with `to_linear`). Forward raises on inputs that are not float32.
+    the bias and the dtype that `to_linear` gives (`weight_dtype`), never the packed bytes. The constructor
+    makes a layer of zeros to load a state_dict into: most layers come from `from_linear`. Gradients go to x
+    and to the bias; the packed weight is frozen (to train it, go back with `to_linear`).
 
     >>> import torch, prunus
     >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(8, 4))
@@ -42,6 +43,8 @@ class SparseLinear(nn.Module):
 
     packed: Tensor
     bias: nn.Parameter | None
+    #: Of the dense weight that this layer stands for.
+    weight_dtype: torch.dtype = torch.float32
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, activation: str | None = None
@@ -88,7 +91,8 @@ class SparseLinear(nn.Module):
     ) -> Self:
         """Pack a Linear (or a `transformers` Conv1D); the bias parameter is shared, not copied.
 
-        mask: bool (n, k), True = keep; None keeps every nonzero weight. dtype, format: as for `prunus.pack`.
+        mask: bool (n, k), True = keep; None keeps every nonzero weight. dtype, format: as for `prunus.pack`,
+        but that a bfloat16 or float16 weight is stored as it is unless dtype says otherwise.
         Raises TypeError for other modules, ValueError for shapes, dtypes and devices that cannot be packed.
 
         >>> import torch, prunus
@@ -97,9 +101,13 @@ class SparseLinear(nn.Module):
         >>> bool(layer.to_linear().weight[0, 1] == 0)
         True
         """
-        packed = pack(weight_matrix(linear), mask, dtype, format)
+        weight = weight_matrix(linear)
+        if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
+            dtype = weight.dtype
+        packed = pack(weight, mask, dtype, format)
         # An attribute, not only a parameter: a bias under a mask or a parametrization is computed.
         layer = cls.from_packed(packed, getattr(linear, "bias", None), activation)
+        layer.weight_dtype = weight.dtype
         layer.train(linear.training)
         return layer
 
@@ -109,7 +117,8 @@ class SparseLinear(nn.Module):
         return PackedWeight(self.packed.cpu().numpy())
 
     def to_linear(self) -> nn.Linear:
-        """A dense nn.Linear (float32) with the same weights, zeros where the mask pruned, and the same bias.
+        """A dense nn.Linear with the same weights, zeros where the mask pruned, and the same bias; its
+        weight has the dtype of the one this layer was made of, and follows casts of the model.
 
         Raises ValueError when the layer has an activation: a Linear cannot hold one.
 
@@ -122,7 +131,8 @@ class SparseLinear(nn.Module):
                 f"activation: expected None (a Linear holds no activation), got {self.activation!r}"
             )
         linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        linear.weight = nn.Parameter(torch.from_numpy(self.packed_weight.to_dense()).to(self.packed.device))
+        weight = torch.from_numpy(self.packed_weight.to_dense())
+        linear.weight = nn.Parameter(weight.to(self.packed.device, self.weight_dtype))
         if self.bias is not None:
             linear.bias = self.bias
         return linear.train(self.training)
@@ -148,6 +158,7 @@ class SparseLinear(nn.Module):
         """Moves follow the model; casts (`.type(dtype)` casts every buffer) must not turn bytes into
         numbers."""
         packed = self.packed
+        self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.packed.dtype != torch.uint8:
             self.packed = packed.to(self.packed.device)

@@ -45,6 +45,9 @@ def linear_with_gradient(
     """
     if not 0 <= activation < len(FUNCTIONS):
         raise ValueError(f"activation: expected 0..{len(FUNCTIONS) - 1}, got {activation}")
+    if torch.is_autocast_enabled("cpu"):  # outside of the Function, so that gradients come in their own types
+        dtype = torch.get_autocast_dtype("cpu")
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
     z: torch.Tensor = _Linear.apply(x, packed, bias, out_features)  # type: ignore[no-untyped-call]
     return FUNCTIONS[activation](z) if activation else z
 

@@ -33,7 +33,7 @@ _library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-u
 for _schema in SCHEMAS:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 _core.join_torch(torch.__version__)
-# The derivative is outside (ops_autograd), so autograd has nothing to do here: its fallback costs time in
+# The derivative is outside (autograd.py), so autograd has nothing to do here: its fallback costs time in
 # every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
 for _name in ("linear", "linear_add", "gated", "linear3"):
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
@@ -130,6 +130,34 @@ linear_op: Any = torch.ops.prunus.linear.default
 linear_add_op: Any = torch.ops.prunus.linear_add.default
 gated_op: Any = torch.ops.prunus.gated.default
 linear3_op: Any = torch.ops.prunus.linear3.default
+
+
+def _lower(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    return tensor.to(dtype) if tensor is not None and tensor.is_floating_point() else tensor
+
+
+def _under_autocast(op: Any) -> Any:
+    """What `torch.autocast("cpu")` does for a Linear: floating inputs, and so the answer, in its dtype."""
+
+    def run(*arguments: Any) -> Any:
+        dtype = torch.get_autocast_dtype("cpu")
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+            if op is linear_add_op and arguments[3].dtype != dtype:
+                # As torch adds: in the wider of the two types.
+                x, packed, bias, residual, *rest = arguments
+                return linear_op(_lower(x, dtype), packed, _lower(bias, dtype), *rest) + residual
+            return op(*(_lower(a, dtype) if isinstance(a, torch.Tensor) else a for a in arguments))
+
+    return run
+
+
+for _name, _op in (
+    ("linear", linear_op),
+    ("linear_add", linear_add_op),
+    ("gated", gated_op),
+    ("linear3", linear3_op),
+):
+    _library.impl(_name, _under_autocast(_op), "AutocastCPU")
 
 
 def linear(
