@@ -12,12 +12,21 @@ __all__ = ["RecoverError", "Recovery"]
 
 
 class RecoverError(RuntimeError):
-    """Recovery stopped by an error; the model holds the best state so far. `__cause__` is what happened."""
+    """Recovery stopped by an error; the model holds the best state so far. `__cause__` is what happened.
+
+    >>> issubclass(RecoverError, RuntimeError)
+    True
+    """
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """A way to bring a pruned model back to its teacher: `Refit`, `Reconstruct` or `Distill`."""
+    """A way to bring a pruned model back to its teacher: `Refit`, `Reconstruct` or `Distill`.
+
+    >>> import prunus
+    >>> str(prunus.Distill(steps=3))
+    'Distill(steps=3)'
+    """
 
     def __str__(self) -> str:
         """Its name and the options that differ from the defaults."""

@@ -16,7 +16,7 @@ from prunus.recover.rows import Rows, row_batches, shuffled
 __all__ = ["Batches", "Source", "Texts", "as_source", "count_tokens"]
 
 HELD_OUT = 16  # one of so many batches or texts is held out
-MOST_BATCHES, MOST_ROWS = 16, 256
+MOST_BATCHES, MOST_ROWS = 16, 128
 
 
 class Source(Protocol):

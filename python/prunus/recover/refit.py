@@ -14,7 +14,7 @@ from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.progress import progress
 from prunus.recover.base import RecoverError, Recovery
 from prunus.recover.data import count_tokens
-from prunus.recover.layers import Fit, block_fits, calls
+from prunus.recover.layers import BlockRuns, block_fits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class Refit(Recovery):
     'Refit(damping=0.1)'
     """
 
-    tokens: int = 32768
+    tokens: int = 8192
     damping: float = 0.01
     seed: int = 0
 
@@ -59,10 +59,10 @@ class Refit(Recovery):
 
     def run(self, session: Session) -> dict[str, Any]:
         """See `Recovery.run`."""
-        before = session.quality()
+        before, session.known = session.present(), None
         old: list[tuple[Tensor, Tensor]] = []
         done: dict[str, Any] = {"note": "", "interrupted": False}
-        keep = False
+        keep, after = False, before
         with OneInterrupt() as interrupt:
             try:
                 done |= self._refit(session, old)
@@ -82,25 +82,26 @@ class Refit(Recovery):
                 interrupt.hold()
                 if not keep:
                     _put_back(old)
+                session.known = after if keep else before
         return done
 
     def _refit(self, session: Session, old: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         """Change the model; what was before goes into `old`."""
         with session.measuring(), torch.no_grad():
             batches = list(self._batches(session))
-            blocks = block_fits(session)
-            for fits in progress(blocks, "refitting", total=len(blocks)):
-                _gather(session, fits, batches)
+            groups = block_fits(session)
+            layers = sum(len(fits) for _, fits in groups)
+            if not layers:
+                raise ValueError("model: expected a layer with as many outputs as the teacher's, got none")
+            runs = BlockRuns(session, [(batch, real) for batch, real, _ in batches])
+            for pair, fits in progress(groups, "refitting", total=len(groups)):
+                if fits:
+                    runs.gather(pair, fits)
                 for fit in fits:
                     old += [(tensor, tensor.clone()) for tensor in fit.tensors()]
                     fit.solve(self.damping)
-        layers = sum(len(fits) for fits in blocks)
-        if not layers:
-            raise ValueError(
-                "model: expected a layer with as many outputs as the teacher's, got none to refit"
-            )
-        tokens = sum(count for _, _, count in batches)
-        return {"layers": layers, "tokens": tokens}
+                runs.leave(pair)
+        return {"layers": layers, "tokens": sum(count for _, _, count in batches)}
 
     def _batches(self, session: Session) -> Iterator[tuple[Any, Tensor | None, int]]:
         """Batches, their real tokens and how many, until there are enough."""
@@ -115,17 +116,6 @@ class Refit(Recovery):
                 return
         if not seen:
             raise ValueError("data: expected a batch to refit with, got none left")
-
-
-def _gather(session: Session, fits: list[Fit], batches: list[tuple[Any, Tensor | None, int]]) -> None:
-    """Run both models and add up what the layers of one block see and give."""
-    for batch, real, _ in batches:
-        with calls({fit.name: fit.teacher for fit in fits}, lambda args, output: output) as outputs:
-            session.forward(session.teacher, batch)
-        with calls({fit.name: fit.layer for fit in fits}, lambda args, output: args[0]) as inputs:
-            session.forward(session.model, batch)
-        for fit in fits:
-            fit.add(inputs.get(fit.name, []), outputs.get(fit.name, []), real)
 
 
 def _put_back(old: list[tuple[Tensor, Tensor]]) -> None:

@@ -40,6 +40,7 @@ class Session:
         self._goals: dict[int, Outputs] = {}
         self.notes: list[str] = []
         self.curve: list[dict[str, Any]] = []
+        self.known: Quality | None = None  # of the model as it is; a method that changes it says
         self.seconds = 0.0  # spent by the methods before the present one
         self.held_out = [self.ready(batch) for batch in source.held_out]
         self.pairs: list[Pair] = pair_blocks(model, teacher)
@@ -81,8 +82,14 @@ class Session:
         return self._goals[index]
 
     def quality(self) -> Quality:
-        """Of the model as it is now."""
+        """Of the model as it is now, measured."""
         return measure(self)
+
+    def present(self) -> Quality:
+        """Of the model between two methods: as the last one left word (`known`), else measured."""
+        if self.known is None:
+            self.known = self.quality()
+        return self.known
 
     def check(self) -> None:
         """ValueError when the models give different things for the first held-out batch; a note when the

@@ -12,7 +12,7 @@ from torch import nn
 from prunus.calibration import untouched
 from prunus.training import ZeroKeeper, keep_zeros
 
-__all__ = ["keep_masks", "ready_to_train"]
+__all__ = ["SHORT", "keep_masks", "ready_to_train"]
 
 SHORT = (torch.bfloat16, torch.float16)
 

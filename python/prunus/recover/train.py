@@ -23,7 +23,7 @@ from prunus.recover.optimizer import make_optimizer, set_rates
 from prunus.recover.pairs import Taps
 from prunus.recover.precision import autocast, faster_in_bfloat16
 from prunus.recover.session import trainable
-from prunus.recover.states import keep_masks, ready_to_train
+from prunus.recover.states import SHORT, keep_masks, ready_to_train
 
 if TYPE_CHECKING:
     from prunus.recover.distill import Distill
@@ -61,6 +61,7 @@ class Training:
             raise ValueError(
                 f"{which}: expected at least one parameter that requires grad, got none to train"
             )
+        self._rounds = any(p.dtype in SHORT for p in s.model.parameters())  # when training is over
         with ExitStack() as stack:
             ready = ready_to_train(s.model, s.teacher, self.parameters, how.gradient_checkpointing)
             stack.enter_context(ready)
@@ -95,7 +96,7 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is used up; afterwards the model holds the best state."""
-        self.best = self.session.quality()
+        self.best, self.session.known = self.session.present(), None
         self.state = self._copy()
         self.file = Checkpoint.of(self)
         with OneInterrupt() as interrupt:
@@ -105,6 +106,8 @@ class Training:
             finally:
                 interrupt.hold()
                 self._restore()
+                if not self._rounds:
+                    self.session.known = self.best
         return {
             "steps": self.step,
             "tokens": self.tokens,

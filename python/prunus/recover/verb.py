@@ -64,13 +64,13 @@ def recover_(
     check_pair(model, teacher)
     session = Session(model, teacher, as_source(data, _predicts_next(model), tokenizer), filter_fn)
     session.check()
-    first = before = session.quality()
+    first = before = session.present()
     session.add_to_curve("before", 0.0, first)
     rows = []
     for how in methods:
         start = time.perf_counter()
         done = how.run(session)
-        after = session.quality()
+        after = session.present()
         session.seconds += time.perf_counter() - start
         minutes = (time.perf_counter() - start) / 60
         session.add_to_curve(type(how).__name__, 0.0, after)
