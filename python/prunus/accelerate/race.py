@@ -7,12 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from prunus._tools.progress import progress
-from prunus._tools.timing import Times, rounds
+from prunus._tools.timing import Racer, take_laps
 from prunus.accelerate.survey import Site
 from prunus.nn import SparseLinear
 
-__all__ = ["Layers", "Milliseconds", "race"]
+__all__ = ["Milliseconds", "SparseLayers", "race"]
 
 # A median needs some passes; a bar is shown while they run.
 MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 3.0
@@ -21,34 +20,16 @@ MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 3.0
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 Shape = tuple[int, ...]
-Call = tuple[Shape, torch.dtype]
 # By id(site).
-Layers = dict[int, SparseLinear]
+SparseLayers = dict[int, SparseLinear]
 Milliseconds = dict[int, tuple[float, float | None]]  # dense; sparse, None without a candidate
 
 
-class _Racer:
-    def __init__(self, site: Site, sparse: SparseLinear | None) -> None:
-        self.site = site
-        self.forwards = [site.module.forward, *([sparse.forward] if sparse is not None else [])]
-        self.times: list[dict[Shape, Times]] = [{s: Times() for s in site.inputs} for _ in self.forwards]
-
-    def lap(self, which: int, x: dict[Call, Tensor]) -> None:
-        if which < len(self.forwards):
-            with self.site.as_called():
-                for shape, times in self.times[which].items():
-                    times.add(partial(self.forwards[which], x[shape, self.site.dtype]))
-
-    def ms(self, which: int) -> float:
-        return sum(times.ms * self.site.inputs[shape] for shape, times in self.times[which].items())
-
-
-def race(sites: list[Site], candidates: Layers) -> Milliseconds:
+def race(sites: list[Site], candidates: SparseLayers) -> Milliseconds:
     """Milliseconds of every plain layer over all its recorded calls: dense and, for candidates, sparse.
 
-    Whole passes in model order, dense and sparse in turn: as in the model, a layer finds in the caches what
-    the layers before it left there, not its own weight from a moment ago. A candidate whose answer is wrong
-    gets a reason and does not race.
+    Of layers and their packed forms in turn, in model order (`take_laps`). A candidate whose
+    answer is wrong gets a reason and does not race.
     """
     sites = [site for site in sites if site.inputs and site.plain]
     generator = torch.Generator().manual_seed(0)
@@ -56,20 +37,22 @@ def race(sites: list[Site], candidates: Layers) -> Milliseconds:
     x = {call: torch.randn(call[0], generator=generator).to(call[1]) for call in calls}
     racers = []
     for site in sites:
+        given = [x[shape, site.dtype] for shape in site.inputs]
         layer = candidates.get(id(site))
         if layer is not None:
-            inputs = (x[shape, site.dtype] for shape in site.inputs)
             with site.as_called():
-                found = (_check_answer(site.module, layer, given) for given in inputs)
+                found = (_check_answer(site.module, layer, one) for one in given)
                 site.reason = next((reason for reason in found if reason), "")
-        racers.append(_Racer(site, None if site.reason else layer))
-    if any(len(racer.forwards) > 1 for racer in racers):
-        for i in progress(rounds(SECONDS, MIN_PASSES, MAX_PASSES), "measuring", MAX_PASSES):
-            for which in (0, 1) if i % 2 == 0 else (1, 0):
-                for racer in racers:
-                    racer.lap(which, x)
-        return {id(r.site): (r.ms(0), r.ms(1) if len(r.forwards) > 1 else None) for r in racers}
-    return {}
+        forwards = [site.module.forward, *([layer.forward] if layer is not None and not site.reason else [])]
+        contenders = [[partial(forward, one) for one in given] for forward in forwards]
+        racers.append(Racer(contenders, list(site.inputs.values()), site.as_called))
+    if not any(len(racer.contenders) > 1 for racer in racers):
+        return {}
+    take_laps(racers, SECONDS, MIN_PASSES, MAX_PASSES, "measuring")
+    return {
+        id(site): (racer.ms(0), racer.ms(1) if len(racer.contenders) > 1 else None)
+        for site, racer in zip(sites, racers, strict=True)
+    }
 
 
 def _check_answer(dense: nn.Module, sparse: SparseLinear, x: Tensor) -> str:

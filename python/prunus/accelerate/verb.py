@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from prunus._tools.progress import progress
 from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
 from prunus.accelerate.answers import culprits, relative_error
 from prunus.accelerate.fused import fuse_faster
-from prunus.accelerate.race import Layers, Milliseconds, race
+from prunus.accelerate.race import Milliseconds, SparseLayers, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import Site, recording, survey
+from prunus.families import FilterFn
 from prunus.nn import SparseLinear
 from prunus.nn.fuse import Fusion
 from prunus.prune.fold import folded
@@ -26,8 +27,6 @@ __all__ = ["AccelerateReport", "accelerate_"]
 
 # Its fast path hands the weights of the layer to one fused kernel; without it linear1 and linear2 are called.
 FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
-
-FilterFn = Callable[[nn.Module, str], bool]
 
 
 def accelerate_(
@@ -90,7 +89,7 @@ class Trial:
     batches: list[Batch]
     expected: list[dict[str, Tensor]]
 
-    def put(self, chosen: Layers) -> None:
+    def put(self, chosen: SparseLayers) -> None:
         """The packed layers of `chosen`, every other as it came."""
         for site in self.sites:
             site.put(chosen.get(id(site), site.module))
@@ -127,11 +126,13 @@ def _accelerate(
     return AccelerateReport(rows, _summary(model, rows, bytes_before, error) | {"fused": fused})
 
 
-def _pack(sites: list[Site]) -> Layers:
+def _pack(sites: list[Site]) -> SparseLayers:
     return {id(site): SparseLinear.from_linear(site.module) for site in progress(sites, "packing")}
 
 
-def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_speedup: float) -> Layers:
+def _choose(
+    sites: list[Site], candidates: SparseLayers, times: Milliseconds, min_speedup: float
+) -> SparseLayers:
     chosen = {}
     for site in sites:
         dense, sparse = times.get(id(site), (0.0, None))
@@ -144,7 +145,7 @@ def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_spee
     return chosen
 
 
-def _commit(trial: Trial, chosen: Layers, max_error: float) -> float:
+def _commit(trial: Trial, chosen: SparseLayers, max_error: float) -> float:
     """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
     try:
         trial.put(chosen)
@@ -163,7 +164,7 @@ def _commit(trial: Trial, chosen: Layers, max_error: float) -> float:
         raise
 
 
-def _blame(trial: Trial, chosen: Layers, max_error: float) -> float:
+def _blame(trial: Trial, chosen: SparseLayers, max_error: float) -> float:
     """Take back the layers with which the model answers otherwise; all of them where that does not help."""
 
     def error_of(some: Sequence[Site]) -> float:
@@ -200,7 +201,7 @@ def _fuse(trial: Trial, error: float, max_error: float) -> tuple[list[dict[str, 
     return [row for _, row in found], after
 
 
-def _take_back(sites: list[Site], chosen: Layers, error: AttributeError) -> bool:
+def _take_back(sites: list[Site], chosen: SparseLayers, error: AttributeError) -> bool:
     """Some models read `layer.weight` (T5's wo, torch's encoder fast path): such layers, and all with the
     same attribute name in the same kind of parent, become dense again. False: the error is another."""
     culprits = [site for site in sites if error.obj is not None and error.obj is chosen.get(id(site))]
