@@ -46,6 +46,27 @@ def test_the_reader_knows_a_selection_from_a_list_sort() -> None:
     assert selections(source) == ["line 3: scores.topk", "line 4: torch.sort"]
 
 
+def classes(source: str) -> list[str]:
+    return [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    found: dict[str, str] = {}
+    for path in FILES:
+        for name in classes(path.read_text()):
+            assert name not in found, f"{name} is in {found[name]} and in {relative(path)}"
+            found[name] = relative(path)
+    assert classes("class A: pass\ndef f(): pass\nRows = int | str") == ["A"]
+
+
+def test_one_place_knows_conv1d() -> None:
+    """It stores its weight the other way round: whoever asks for it asks `is_conv1d`."""
+    knows = [
+        relative(path) for path in FILES if re.search(r"[\"']Conv1D[\"']|[\"']nf[\"']\)", path.read_text())
+    ]
+    assert knows == ["families/linears.py"]
+
+
 def test_stub_names_what_the_extension_has() -> None:
     """_core.pyi is written by hand: names and argument names are those of the extension."""
     tree = ast.parse((PACKAGE / "_core.pyi").read_text())

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._tools.progress import progress
-from prunus._tools.timing import Times, rounds
+from prunus._tools.timing import Racer, take_laps
 from prunus.accelerate.candidates import CANDIDATES, Layers
 from prunus.accelerate.survey import Site
 from prunus.nn import SparseLinear
@@ -24,44 +23,15 @@ MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 3.0
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 Shape = tuple[int, ...]
-Call = tuple[Shape, torch.dtype]
 # By id(site), then "dense" or the word of a candidate.
 Milliseconds = dict[int, dict[str, float]]
-
-
-class _Racer:
-    def __init__(self, site: Site, layers: dict[str, SparseLinear]) -> None:
-        self.site = site
-        self.forwards = {"dense": site.module.forward}
-        self.forwards |= {word: layer.forward for word, layer in layers.items()}
-        self.times = {word: {s: Times() for s in site.inputs} for word in self.forwards}
-
-    def lap(self, word: str, x: dict[Call, Tensor]) -> None:
-        if word in self.forwards:
-            with self.site.as_called():
-                for shape, times in self.times[word].items():
-                    times.add(partial(self.forwards[word], x[shape, self.site.dtype]))
-
-    def ms(self) -> dict[str, float]:
-        return {
-            word: sum(times.best_ms * self.site.inputs[shape] for shape, times in of.items())
-            for word, of in self.times.items()
-        }
-
-    @property
-    def kind(self) -> Any:
-        """Layers of one kind take as long: what differs between their times is the machine's noise."""
-        site = self.site
-        zeros = round(site.sparsity or 0.0, 2)
-        return site.shape, frozenset(site.inputs.items()), site.dtype, site.autocast, zeros
 
 
 def race(sites: list[Site], candidates: Layers) -> Milliseconds:
     """Milliseconds of every plain layer over all its recorded calls: dense, and each of its candidates.
 
-    Whole passes in model order, dense and candidates in turn: as in the model, a layer finds in the caches
-    what the layers before it left there, not its own weight from a moment ago. A candidate whose answer is
-    wrong leaves the race (and `candidates`); a layer that loses all so gets a reason.
+    Of layers and their candidates in turn, in model order (`take_laps`). A candidate whose answer is wrong
+    leaves the race (and `candidates`); a layer that loses all so gets a reason.
     """
     sites = [site for site in sites if site.inputs and site.plain]
     generator = torch.Generator().manual_seed(0)
@@ -70,26 +40,38 @@ def race(sites: list[Site], candidates: Layers) -> Milliseconds:
     for site in sites:
         if id(site) in candidates:
             _drop_wrong(site, candidates[id(site)], [x[shape, site.dtype] for shape in site.inputs])
-    racers = [_Racer(site, candidates.get(id(site), {})) for site in sites]
-    words = [word for word in ("dense", *CANDIDATES) if any(word in racer.forwards for racer in racers)]
+    layers = [{"dense": site.module, **candidates.get(id(site), {})} for site in sites]
+    words = [word for word in ("dense", *CANDIDATES) if any(word in of for of in layers)]
     if len(words) < 2:
         return {}
-    seconds = SECONDS * len(words) / 2
-    for i in progress(rounds(seconds, MIN_PASSES, MAX_PASSES), "measuring", MAX_PASSES):
-        for word in words if i % 2 == 0 else reversed(words):
-            for racer in racers:
-                racer.lap(word, x)
-    return _pooled(racers)
+    racers = []
+    for site, of in zip(sites, layers, strict=True):
+        given = [x[shape, site.dtype] for shape in site.inputs]
+        contenders = [[partial(of[word].forward, one) for one in given if word in of] for word in words]
+        racers.append(Racer(contenders, list(site.inputs.values()), site.as_called))
+    take_laps(racers, SECONDS * len(words) / 2, MIN_PASSES, MAX_PASSES, "measuring")
+    return _pooled(
+        [
+            (site, {word: racer.best_ms(i) for i, word in enumerate(words) if word in of})
+            for site, of, racer in zip(sites, layers, racers, strict=True)
+        ]
+    )
 
 
-def _pooled(racers: list[_Racer]) -> Milliseconds:
+def _pooled(measured: list[tuple[Site, dict[str, float]]]) -> Milliseconds:
     """Per kind of layer the fastest of its layers, for all of them: blocks of a model are chosen alike."""
     best: dict[Any, dict[str, float]] = {}
-    for racer in racers:
-        of_kind = best.setdefault(racer.kind, {})
-        for word, ms in racer.ms().items():
+    for site, times in measured:
+        of_kind = best.setdefault(_kind(site), {})
+        for word, ms in times.items():
             of_kind[word] = min(ms, of_kind.get(word, ms))
-    return {id(racer.site): {word: best[racer.kind][word] for word in racer.times} for racer in racers}
+    return {id(site): {word: best[_kind(site)][word] for word in times} for site, times in measured}
+
+
+def _kind(site: Site) -> Any:
+    """Layers of one kind take as long: what differs between their times is the machine's noise."""
+    zeros = round(site.sparsity or 0.0, 2)
+    return site.shape, frozenset(site.inputs.items()), site.dtype, site.autocast, zeros
 
 
 def _drop_wrong(site: Site, layers: dict[str, SparseLinear], inputs: list[Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
+from prunus.families import FilterFn
 from prunus.nn import SparseLinear
 from prunus.nn.fuse import Fusion
 from prunus.prune.fold import folded
@@ -30,7 +31,6 @@ FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
 # By precision: the relative error of the model's outputs that rounding alone does not explain.
 MOST_ERROR = {"float32": 0.05, "bfloat16": 0.1, "int8": 0.3}
 
-FilterFn = Callable[[nn.Module, str], bool]
 # By id(site): the layer that takes its place, and the word for it.
 Chosen = dict[int, tuple[str, SparseLinear]]
 

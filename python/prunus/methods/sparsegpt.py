@@ -20,6 +20,15 @@ PANEL = 16
 
 
 @dataclass(frozen=True)
+class _Sizes:
+    """Columns per lazy update of what lies behind, per update of the rest of those, per decision."""
+
+    block: int
+    panel: int
+    decision: int
+
+
+@dataclass(frozen=True)
 class SparseGPT(Method):
     """Optimal brain surgeon over one Hessian H = X^T X for all rows, columns from left to right.
 
@@ -85,13 +94,12 @@ class SparseGPT(Method):
         _sweep(new, keep, factor, decide, self._sizes(pattern))
         return keep.t().contiguous(), new.t().contiguous()
 
-    def _sizes(self, pattern: Pattern) -> tuple[int, int, int]:
-        """Columns per lazy update of what lies behind, per update of the rest of those, per decision."""
+    def _sizes(self, pattern: Pattern) -> _Sizes:
         if isinstance(pattern, Unstructured):
-            return self.block, PANEL, 1 if pattern.scope == "column" else self.block
+            return _Sizes(self.block, PANEL, 1 if pattern.scope == "column" else self.block)
         unit = pattern.m if isinstance(pattern, NM) else pattern.shape[1]
         block, panel = (-(-size // unit) * unit for size in (self.block, PANEL))
-        return block, panel, unit if isinstance(pattern, NM) else block
+        return _Sizes(block, panel, unit if isinstance(pattern, NM) else block)
 
     @staticmethod
     def _scores(weight: Tensor, diagonal: Tensor, live: Tensor) -> Tensor:
@@ -109,7 +117,7 @@ def _sweep(
     keep: Tensor,
     factor: Tensor,
     decide: Callable[[int, int], None],
-    sizes: tuple[int, int, int],
+    sizes: _Sizes,
 ) -> None:
     """Zero the pruned columns (rows of `new` (k, n)) from left to right; later ones take over what they can.
 
@@ -118,7 +126,7 @@ def _sweep(
     """
     import torch
 
-    k, (block, panel, step) = len(new), sizes
+    k, block, panel = len(new), sizes.block, sizes.panel
     nothing = new.new_zeros(())
     for start in range(0, k, block):
         stop = min(start + block, k)
@@ -126,8 +134,8 @@ def _sweep(
         for left in range(start, stop, panel):
             right = min(left + panel, stop)
             for j in range(left, right):
-                if (j - start) % step == 0:
-                    decide(j, min(j + step, stop))
+                if (j - start) % sizes.decision == 0:
+                    decide(j, min(j + sizes.decision, stop))
                 error = torch.where(keep[j], nothing, new[j], out=errors[j - start])
                 new[j].sub_(error)
                 error.div_(factor[j, j])

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prunus.methods.base import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from prunus.calibration import Stats
 
 __all__ = ["SNIP", "Taylor"]
 
-#: (model, batch) -> scalar; called with gradients on, the model in evaluation mode.
-Loss = Callable[["nn.Module", Any], "Tensor"]
+#: (model, batch) -> scalar tensor; called with gradients on, the model in evaluation mode.
+Loss = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)

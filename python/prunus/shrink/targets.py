@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from prunus.methods.taylor import Loss
 from prunus.patterns import check_sparsity
 
-__all__ = ["Compensation", "Heads", "Importance", "Layers", "Loss", "Neurons", "Target"]
+__all__ = ["Compensation", "Heads", "Importance", "Layers", "Neurons", "Removal"]
 
 Importance = Literal["auto", "weight", "activation", "gradient"]
 Budget = Literal["layer", "model"]
 Compensation = Literal["bias", "weight", "none"]
-Loss = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -130,4 +130,4 @@ def _blocks(drop: int | Sequence[int]) -> int | tuple[int, ...]:
     return tuple(sorted(int(index) for index in drop))
 
 
-Target = Neurons | Heads | Layers
+Removal = Neurons | Heads | Layers
