@@ -29,7 +29,7 @@ PUBLIC |= {f"ops.reference.{name}": getattr(reference, name) for name in referen
 CALLABLE = {name: it for name, it in PUBLIC.items() if callable(it)}
 # Users get these from functions, they do not make them.
 REPORTS = {name for name, it in CALLABLE.items() if isinstance(it, type) and issubclass(it, Report)}
-GIVEN = {*REPORTS, "FormatError", "ZeroKeeper"}
+GIVEN = {*REPORTS, "FormatError", "RecoverError", "ZeroKeeper"}
 INHERITED = {field.name for field in fields(Method)}
 
 

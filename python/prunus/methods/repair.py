@@ -24,8 +24,8 @@ def least_squares(
 ) -> Tensor:
     """Weights (n, k) zero outside `mask` whose outputs come closest to those of `weight`, row by row.
 
-    Minimises (v - w) (G + damping * diag G) (v - w)^T over v for every row, G = X^T X (k, k), float32 or
-    float64. target (n, k): Y^T X of other outputs Y to come close to; the damping still pulls towards w.
+    Minimises (v - w) (G + damping * diag G) (v - w)^T over v for every row; gram: G = X^T X (k, k), float32
+    or float64. target (n, k): Y^T X of other outputs Y to come close to; the damping still pulls towards w.
     Conjugate gradients preconditioned by the diagonal (so rescaled inputs give the same answer rescaled),
     started at the masked weight: every iteration is an improvement, and a row stops at a relative residual
     of 0.001 or after 100. Kept weights of inputs that were always zero stay.

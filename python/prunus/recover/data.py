@@ -51,7 +51,7 @@ class Batches:
 
 @dataclass
 class Texts:
-    """Plain text for `recover_`: a path to a UTF-8 file, one text a line, or a list of strings.
+    """Plain text for `recover_`. source: a path to a UTF-8 file, one text a line, or a list of strings.
 
     tokenizer: of `transformers`, or callable like one. length: the most tokens of a row. batch: rows of a
     batch. An encoder gets one row a text, of similar lengths together; a model that predicts the next token
