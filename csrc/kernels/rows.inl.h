@@ -68,16 +68,16 @@
 #define PRUNUS_DOT_AMX(T)                                                 \
   PRUNUS_TALL_TILE(dot_amx, dot, lanes, any, PRUNUS_MOST(dot), 16, T, 16) \
   PRUNUS_TALL_TILE(dot_amx, dot, lanes, any, PRUNUS_MOST(dot), 16, T, 32)
-#define PRUNUS_LANE_IO(T)                                                   \
-  PRUNUS_IO(pack_quads, pack_quads, T)                                      \
-  PRUNUS_IO(pack_pairs, pack_pairs, T)                                      \
-  PRUNUS_IO(flat_quads, flat_quads, T) PRUNUS_IO(flat_pairs, flat_pairs, T) \
-      PRUNUS_IO(store_ints, store_quads, T) PRUNUS_IO(store_floats, store_pairs, T)
-// What an isa with lanes of 512 bits has, and what one with shorter ones has of both types.
-#define PRUNUS_STRIP_DOTS(T) PRUNUS_DOT(T, 16) PRUNUS_DOT(T, 32) PRUNUS_DOT(T, 48) PRUNUS_DOT(T, 64)
-#define PRUNUS_DOT_ROWS \
-  PRUNUS_DOT(i8, 16)    \
-  PRUNUS_DOT(bf16, 16) PRUNUS_DOT_FEW(i8) PRUNUS_DOT_FEW(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)
+#define PRUNUS_PACK_LANES(T)           \
+  PRUNUS_IO(pack_quads, pack_quads, T) \
+  PRUNUS_IO(pack_pairs, pack_pairs, T)
+#define PRUNUS_FLAT_LANES(T)           \
+  PRUNUS_IO(flat_quads, flat_quads, T) \
+  PRUNUS_IO(flat_pairs, flat_pairs, T)
+#define PRUNUS_STORE_LANES(T)           \
+  PRUNUS_IO(store_ints, store_quads, T) \
+  PRUNUS_IO(store_floats, store_pairs, T)
+#define PRUNUS_LANE_IO(T) PRUNUS_PACK_LANES(T) PRUNUS_FLAT_LANES(T) PRUNUS_STORE_LANES(T)
 
 template <int Count>
 constexpr IsaRows isa_rows(Isa isa, const Row (&rows)[Count], const ScoreTable* scores) {
