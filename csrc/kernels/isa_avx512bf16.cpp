@@ -22,7 +22,7 @@ namespace {
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_STRIP_DOTS(bf16) PRUNUS_DOT_FEW(bf16)};
+constexpr Row kRows[] = {PRUNUS_STRIP_DOTS(bf16) PRUNUS_DOT_FEW(bf16) PRUNUS_MORE_DOT_FEW(bf16)};
 }  // namespace
 
 extern const IsaRows kAvx512Bf16Rows;

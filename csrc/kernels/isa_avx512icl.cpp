@@ -28,8 +28,8 @@ namespace {
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_VALUES(PRUNUS_COL8_VBMI) PRUNUS_BITMAP_ROWS(bf16) PRUNUS_BITMAP_ROWS(i8)
-                             PRUNUS_STRIP_DOTS(i8) PRUNUS_DOT_FEW(i8) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)};
+constexpr Row kRows[] = {PRUNUS_VALUES(PRUNUS_COL8_VBMI) PRUNUS_BITMAP_ROWS(bf16) PRUNUS_BITMAP_ROWS(
+    i8) PRUNUS_STRIP_DOTS(i8) PRUNUS_DOT_FEW(i8) PRUNUS_MORE_DOT_FEW(i8) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)};
 }  // namespace
 
 extern const IsaRows kAvx512IclRows;

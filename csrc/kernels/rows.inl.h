@@ -78,6 +78,12 @@
   PRUNUS_IO(store_ints, store_quads, T) \
   PRUNUS_IO(store_floats, store_pairs, T)
 #define PRUNUS_LANE_IO(T) PRUNUS_PACK_LANES(T) PRUNUS_FLAT_LANES(T) PRUNUS_STORE_LANES(T)
+// What an isa with lanes of 512 bits has, and what one with shorter ones has of both types.
+#define PRUNUS_STRIP_DOTS(T) PRUNUS_DOT(T, 16) PRUNUS_DOT(T, 32) PRUNUS_DOT(T, 48) PRUNUS_DOT(T, 64)
+#define PRUNUS_MORE_DOT_FEW(T) PRUNUS_TILE(dot_few, dot, lane_rows, any, PRUNUS_MOST(dot), T, 8)
+#define PRUNUS_DOT_ROWS \
+  PRUNUS_DOT(i8, 16)    \
+  PRUNUS_DOT(bf16, 16) PRUNUS_DOT_FEW(i8) PRUNUS_DOT_FEW(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)
 
 template <int Count>
 constexpr IsaRows isa_rows(Isa isa, const Row (&rows)[Count], const ScoreTable* scores) {

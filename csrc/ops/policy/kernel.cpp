@@ -75,9 +75,11 @@ Plan pattern_plan(const Search& search, std::int64_t m, std::int32_t most) {
 
 // Strips of `most` tokens of 16, or of fewer where that isa has no wider kernel for the type.
 Plan dot_plan(const Search& search, std::int64_t m) {
-  if (m <= threshold::kFewTokens)
-    return single(search.row(Panel::lane_rows, m <= 2 ? static_cast<std::int32_t>(m) : 4),
-                  "few tokens: lanes of the weight are the lanes");
+  if (m <= kMaxRowTokens) {
+    const std::int32_t width = m <= 2 ? static_cast<std::int32_t>(m) : m <= threshold::kFewTokens ? 4 : 8;
+    if (const Row* few = search.row(Panel::lane_rows, width))
+      return single(few, "few tokens: lanes of the weight are the lanes");
+  }
   const IsaThresholds& of = thresholds(search.kernels.isa);
   const auto widest = [&](std::int64_t tokens) {
     const int most = search.h.unit.rows >= 16 ? of.dot_tall_strip : of.dot_strip;
