@@ -55,6 +55,7 @@ _LAZY = {
     "select": "prunus.masks",
     "select_global": "prunus.masks",
     "shrink_": "prunus.shrink",
+    "to_dense_": "prunus.nn",
 }
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from prunus.masks import select_global as select_global
     from prunus.nn import SparseLinear as SparseLinear
     from prunus.nn import fuse_ as fuse_
+    from prunus.nn import to_dense_ as to_dense_
     from prunus.ops import gated as gated
     from prunus.ops import linear as linear
     from prunus.packed import PackedWeight as PackedWeight

@@ -57,7 +57,10 @@ def pack_candidates(sites: list[Site], precision: str) -> Layers:
 
 
 def _packed(site: Site, how: Candidate) -> SparseLinear:
-    return SparseLinear.from_linear(site.module, dtype=how.dtype, format=how.format)
+    layer = SparseLinear.from_linear(site.module, dtype=how.dtype, format=how.format)
+    if site.tied:
+        layer.__dict__["copy_of"] = site.module.weight  # not a parameter of this layer too
+    return layer
 
 
 def _worth_a_try(site: Site, how: Candidate) -> bool:

@@ -42,6 +42,7 @@ class Site:
     dtype: torch.dtype = torch.float32  # of x
     autocast: torch.dtype | None = None  # of torch.autocast around the call
     sparse: bool = False  # is packed already
+    tied: bool = False  # to an embedding, beside which a packed copy may stand
     errors: dict[str, float] = field(default_factory=dict)  # relative (L2), of each candidate's answers
 
     @property
@@ -172,7 +173,8 @@ def _why_fixed(site: Site, holders: Holders, copies_of: nn.Module | None) -> str
     site.plain = True
     others = {name for name, _ in holders[memory(weight)]} - {site.name}
     if copies_of is not None:
-        others = {name for name in others if not isinstance(copies_of.get_submodule(name), nn.Embedding)}
+        embeddings = {name for name in others if isinstance(copies_of.get_submodule(name), nn.Embedding)}
+        site.tied, others = bool(embeddings), others - embeddings
     if others:
         return f"weight is shared with {min(others)}"
     return ""

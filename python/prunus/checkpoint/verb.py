@@ -15,7 +15,7 @@ from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
 from prunus.checkpoint.before import Before
 from prunus.checkpoint.file import DTYPES, Saved, SparseEntry, read, write
-from prunus.families import weight_matrix
+from prunus.families import is_conv1d, weight_matrix
 from prunus.nn import SparseLinear
 from prunus.nn.fuse import fuse_
 from prunus.nn.fused import Fused
@@ -130,6 +130,7 @@ class _Plan:
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.steps: list[Callable[[], object]] = []
         self.sparse: dict[str, SparseLinear] = {}
+        self.copies: list[tuple[SparseLinear, nn.Embedding]] = []
         self._plan_sparse()
         names = self._match_names()
         self._plan_tensors(names)
@@ -137,6 +138,8 @@ class _Plan:
     def apply(self) -> None:
         for step in self.steps:
             step()
+        for layer, embedding in self.copies:
+            layer.__dict__["copy_of"] = embedding.weight
 
     def _plan_sparse(self) -> None:
         buffers: dict[str, PackedWeight] = {}
@@ -151,12 +154,21 @@ class _Plan:
             has_bias = bias in self.saved.tensors or bias in self.saved.ties
             if id(old) not in made:
                 made[id(old)] = _sparse_like(old, buffers[name], has_bias, entry.activation)
+                if (embedding := self._embedding_of(old)) is not None:
+                    self.copies.append((made[id(old)], embedding))
+                made[id(old)].conv1d = is_conv1d(old) or bool(getattr(old, "conv1d", False))
                 stored = self.saved.tensors[name].dtype
                 made[id(old)].weight_dtype = (
                     getattr(torch, entry.weight_dtype) if entry.weight_dtype else stored
                 )
             self.sparse[path] = made[id(old)]
             self.steps.append(partial(self._put, path))
+
+    def _embedding_of(self, old: nn.Module) -> nn.Embedding | None:
+        """The embedding that `old` is tied to, or holds a copy of."""
+        weight = old._parameters.get("weight", getattr(old, "copy_of", None))
+        embeddings = (m for m in self.modules.values() if isinstance(m, nn.Embedding))
+        return next((m for m in embeddings if m.weight is weight), None)
 
     def _linear_at(self, path: str, shape: tuple[int, ...]) -> nn.Module:
         module: nn.Module | None = self.modules.get(path)

@@ -3,6 +3,7 @@
 import torch  # noqa: F401
 from torch import Tensor, nn  # noqa: F401
 
+from prunus.nn.dense import to_dense_
 from prunus.nn.fuse import Fusion, fuse_, fusions
 from prunus.nn.fused import Fused, FusedMLP, FusedResidual
 from prunus.nn.shared import SharedLinear, SideBySide
@@ -18,6 +19,7 @@ __all__ = [
     "SparseLinear",
     "fuse_",
     "fusions",
+    "to_dense_",
 ]
 
 # What is pickled names this package, not the file a class happens to live in; so annotations are resolved

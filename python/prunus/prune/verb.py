@@ -13,6 +13,7 @@ from prunus.allocation import Allocation
 from prunus.calibration import as_calibration
 from prunus.families import FilterFn
 from prunus.methods import Magnitude, Method
+from prunus.nn import SparseLinear
 from prunus.patterns import NM, Block, Pattern, Unstructured
 from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
@@ -67,6 +68,8 @@ def prune_and(
 ) -> PruneReport:
     """`prune_` that calls `then` while everything can still be undone."""
     _check(model, pattern, method)
+    if filter_fn is None:
+        _check_dense(model)
     started = time.perf_counter()
     targets, rows = find_targets(model, filter_fn)
     targets = _seen(model, targets, needed(method, pattern), rows)
@@ -102,6 +105,16 @@ def _check(model: object, pattern: object, method: object) -> None:
     if not isinstance(method, Method):
         got = f"the class {method.__name__}" if isinstance(method, type) else type(method).__name__
         raise TypeError(f"method: expected a Method such as Magnitude(), got {got}")
+
+
+def _check_dense(model: nn.Module) -> None:
+    """Packed layers are no Linears: what is left (a pooler, a classifier) is not what is meant."""
+    packed = [name for name, module in model.named_modules() if isinstance(module, SparseLinear)]
+    if packed:
+        raise ValueError(
+            f"model: expected ordinary layers, got {len(packed)} packed ones (the first is {packed[0]}): "
+            "prunus.to_dense_(model) makes them ordinary again; a filter_fn prunes others"
+        )
 
 
 def _check_pattern(pattern: object) -> None:
