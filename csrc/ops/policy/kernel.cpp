@@ -75,7 +75,8 @@ Plan pattern_plan(const Search& search, std::int64_t m, std::int32_t most) {
 
 // Strips of `most` tokens of 16, or of fewer where that isa has no wider kernel for the type.
 Plan dot_plan(const Search& search, std::int64_t m) {
-  if (m <= kMaxRowTokens) {
+  const bool flat = search.h.unit.rows == 1;
+  if (m <= (flat ? threshold::kDotFewFlat : threshold::kDotFew)) {
     const std::int32_t width = m <= 2 ? static_cast<std::int32_t>(m) : m <= threshold::kFewTokens ? 4 : 8;
     if (const Row* few = search.row(Panel::lane_rows, width))
       return single(few, "few tokens: lanes of the weight are the lanes");
