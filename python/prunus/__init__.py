@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from prunus.ops import gated, linear
     from prunus.packed import PackedWeight, pack
     from prunus.prune import PruneReport, prune_
-    from prunus.recover import Batches, Distill, RecoverError, RecoverReport, Recovery, Refit, Texts, recover_
+    from prunus.recover import (
+        Batches,
+        Distill,
+        Reconstruct,
+        RecoverError,
+        RecoverReport,
+        Recovery,
+        Refit,
+        Texts,
+        recover_,
+    )
     from prunus.report import CompareReport, compare
     from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
     from prunus.training import ZeroKeeper, keep_zeros
@@ -41,6 +51,7 @@ _LAZY = {
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
     "Random": "prunus.methods",
+    "Reconstruct": "prunus.recover",
     "RecoverError": "prunus.recover",
     "RecoverReport": "prunus.recover",
     "Recovery": "prunus.recover",
@@ -98,6 +109,7 @@ __all__ = [
     "PackedWeight",
     "PruneReport",
     "Random",
+    "Reconstruct",
     "RecoverError",
     "RecoverReport",
     "Recovery",
