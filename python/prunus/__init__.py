@@ -26,6 +26,7 @@ _LAZY = {
     "OWL": "prunus.allocation",
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
+    "Reconstruct": "prunus.recover",
     "RecoverError": "prunus.recover",
     "RecoverReport": "prunus.recover",
     "Recovery": "prunus.recover",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from prunus.prune import prune_ as prune_
     from prunus.recover import Batches as Batches
     from prunus.recover import Distill as Distill
+    from prunus.recover import Reconstruct as Reconstruct
     from prunus.recover import RecoverError as RecoverError
     from prunus.recover import RecoverReport as RecoverReport
     from prunus.recover import Recovery as Recovery

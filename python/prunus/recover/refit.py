@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.progress import progress
-from prunus.recover.base import RecoverError, Recovery
-from prunus.recover.data import count_tokens
-from prunus.recover.layers import BlockRuns, block_fits
+from prunus.recover.base import Recovery
+from prunus.recover.blocks import BlockRuns
+from prunus.recover.layers import block_fits
+from prunus.recover.whole import Old, all_or_nothing
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from prunus.recover.session import Session
 
 __all__ = ["Refit"]
@@ -59,36 +55,12 @@ class Refit(Recovery):
 
     def run(self, session: Session) -> dict[str, Any]:
         """See `Recovery.run`."""
-        before, session.known = session.present(), None
-        old: list[tuple[Tensor, Tensor]] = []
-        done: dict[str, Any] = {"note": "", "interrupted": False}
-        keep, after = False, before
-        with OneInterrupt() as interrupt:
-            try:
-                done |= self._refit(session, old)
-                after = session.quality()
-                keep = after.score > before.score
-                if not keep:
-                    done["note"] = f"undone: {after}, not better than {before}"
-            except KeyboardInterrupt:
-                done |= {"note": "interrupted; the model is as it was before Refit", "interrupted": True}
-                warnings.warn(f"recover_: {done['note']}", UserWarning, stacklevel=3)
-            except ValueError:
-                raise
-            except Exception as error:
-                message = f"recover_: Refit stopped by {error}; the model is as it was before Refit"
-                raise RecoverError(message) from error
-            finally:
-                interrupt.hold()
-                if not keep:
-                    _put_back(old)
-                session.known = after if keep else before
-        return done
+        return all_or_nothing(session, "Refit", lambda old: self._refit(session, old))
 
-    def _refit(self, session: Session, old: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    def _refit(self, session: Session, old: Old) -> dict[str, Any]:
         """Change the model; what was before goes into `old`."""
         with session.measuring(), torch.no_grad():
-            batches = list(self._batches(session))
+            batches = session.sample(self.tokens, self.seed)
             groups = block_fits(session)
             layers = sum(len(fits) for _, fits in groups)
             if not layers:
@@ -102,23 +74,3 @@ class Refit(Recovery):
                     fit.solve(self.damping)
                 runs.leave(pair)
         return {"layers": layers, "tokens": sum(count for _, _, count in batches)}
-
-    def _batches(self, session: Session) -> Iterator[tuple[Any, Tensor | None, int]]:
-        """Batches, their real tokens and how many, until there are enough."""
-        seen = 0
-        for batch in session.source.epoch(self.seed, 0):
-            batch = session.ready(batch)
-            real = session.real(batch)
-            count = count_tokens(batch, real)
-            yield batch, real, count
-            seen += count
-            if seen >= self.tokens:
-                return
-        if not seen:
-            raise ValueError("data: expected a batch to refit with, got none left")
-
-
-def _put_back(old: list[tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad():
-        for tensor, value in reversed(old):
-            tensor.copy_(value)

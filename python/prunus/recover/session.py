@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunus.calibration import Calibration, untouched
 from prunus.calibration.batches import real_tokens, run_batch
 from prunus.recover.check import free_weights
-from prunus.recover.data import Source, move, strip_labels
+from prunus.recover.data import Source, count_tokens, move, strip_labels
 from prunus.recover.objective import Outputs, split_outputs
 from prunus.recover.pairs import Pair, Taps, pair_blocks
 from prunus.recover.quality import Quality, measure
@@ -61,6 +61,21 @@ class Session:
     def real(self, batch: Any) -> Tensor | None:
         """bool (batch, tokens), False at padding; None when the batch says nothing."""
         return real_tokens(self.model, batch, self._how)
+
+    def sample(self, tokens: int, seed: int) -> list[tuple[Any, Tensor | None, int]]:
+        """Training batches with at least so many tokens if there are: (batch, real tokens, how many)."""
+        found, seen = [], 0
+        for batch in self.source.epoch(seed, 0):
+            batch = self.ready(batch)
+            real = self.real(batch)
+            count = count_tokens(batch, real)
+            found.append((batch, real, count))
+            seen += count
+            if seen >= tokens:
+                break
+        if not found:
+            raise ValueError("data: expected a batch to learn from, got none left")
+        return found
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

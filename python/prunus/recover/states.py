@@ -87,10 +87,12 @@ def _checkpointing(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def keep_masks(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[ZeroKeeper | None]:
-    """Zeros stay zero in every Linear and Conv1D, None where there are none."""
+def keep_masks(
+    model: nn.Module, optimizer: torch.optim.Optimizer, inside: str = ""
+) -> Iterator[ZeroKeeper | None]:
+    """Zeros stay zero in every Linear and Conv1D (of the block `inside`), None where there are none."""
     try:
-        keeper = keep_zeros(model, optimizer)
+        keeper = keep_zeros(model, optimizer, lambda module, name: name.startswith(inside))
     except ValueError:  # nothing is zero: nothing to keep
         yield None
         return
