@@ -89,7 +89,7 @@ LINEAR_SUITES = {
             "torch-bf16",
             "torch-int8",
             "onnxruntime-int8",
-            "openvino",
+            "openvino-bf16",
             *(f"prunus-dot-int8-{pattern}" for pattern in ("dense", "1x4", "4x4", "16x4")),
             *(f"prunus-dot-bfloat16-{pattern}" for pattern in ("dense", "16x2")),
         ),

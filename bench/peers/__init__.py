@@ -3,7 +3,7 @@
 from bench.peers.base import Peer, Prepared
 from bench.peers.dense import Numpy, Torch, TorchBf16, TorchCompiled, TorchInt8
 from bench.peers.elsewhere import DeepSparse
-from bench.peers.engines import OnnxRuntime, OnnxRuntimeInt8, OpenVino
+from bench.peers.engines import OnnxRuntime, OnnxRuntimeInt8, OpenVino, OpenVinoBf16
 from bench.peers.ours import Prunus, PrunusDot
 from bench.peers.sparse import ScipyCsr, TorchBsr, TorchCsr
 
@@ -16,6 +16,7 @@ PEERS: tuple[Peer, ...] = (
     OnnxRuntime(),
     OnnxRuntimeInt8(),
     OpenVino(),
+    OpenVinoBf16(),
     TorchCsr(),
     TorchBsr(),
     ScipyCsr(),

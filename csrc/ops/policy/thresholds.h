@@ -58,8 +58,11 @@ inline constexpr std::int32_t kTilesAtLeast = 4;
 // between 4 and 5 tokens, 0.3 between 2 and 3.
 inline constexpr double kExpandBase = 0.1, kExpandPerToken = 0.08;
 inline constexpr double kLookUpShare = 0.12;  // below it, more than one token of col8 is a strip
-inline constexpr std::int64_t kFewTokens =
-    4;  // nm, block, dot: rows or lanes as lanes, all tokens in one pass
+// nm and block: rows as lanes, all tokens in one pass.
+inline constexpr std::int64_t kFewTokens = 4;
+// The same for dot, whose weight is spread out over the lanes of every token where a row has blocks of its
+// own. Blocks of more rows share joined lanes, which takes longer than a strip from three tokens on.
+inline constexpr std::int64_t kDotFewFlat = 8, kDotFew = 2;
 
 // -- Threads. --
 inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth a thread
