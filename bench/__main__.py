@@ -1,4 +1,4 @@
-"""`python -m bench run|quality|recover|table|plot|compare|list`."""
+"""`python -m bench run|quality|recover|models|table|plot|compare|list`."""
 
 import argparse
 import sys
@@ -55,6 +55,14 @@ def parser() -> argparse.ArgumentParser:
     recover.add_argument("--seed", type=int, default=0)
     recover.add_argument("--out", type=Path, default=Path("bench/results/recover.jsonl"), help="gone on with")
 
+    models = commands.add_parser("models", help="a whole encoder in every engine, dense and pruned")
+    models.add_argument(
+        "--batches", type=shapes, default=((8, 64), (16, 128)), help="texts x tokens: 8x64,16x128"
+    )
+    models.add_argument("--threads", type=int, default=2)
+    models.add_argument("--compiled", action="store_true", help="torch.compile too: minutes")
+    models.add_argument("--out", type=Path, default=Path("bench/results/models.jsonl"))
+
     table = commands.add_parser("table", help="the tables of a result file")
     table.add_argument("file", type=Path)
     table.add_argument("--markdown", action="store_true")
@@ -79,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def show(file: Path, markdown: bool) -> int:
+    from bench.models import model_tables
     from bench.quality.tables import quality_tables
     from bench.records import read
     from bench.recover import recover_table
@@ -87,7 +96,7 @@ def show(file: Path, markdown: bool) -> int:
     records = read(file)
     print(machine_text(records))
     recovered = [table for table in [recover_table(records)] if table.rows]
-    for table in [*all_tables(records), *quality_tables(records), *recovered]:
+    for table in [*all_tables(records), *quality_tables(records), *recovered, *model_tables(records)]:
         print()
         print(table.markdown()) if markdown else table.print()
     return 0
@@ -121,6 +130,10 @@ def main() -> int:
             from bench.quality.run import run as run_quality
 
             return run_quality(args, unset)
+        if args.command == "models":
+            from bench.models import run as run_models
+
+            return run_models(args, unset)
         if args.command == "recover":
             from bench.recover import run as run_recover
 

@@ -81,7 +81,7 @@ class Encoder:
         import torch
 
         with torch.no_grad():
-            parts = [_pool(model(**batch).last_hidden_state, batch) for batch in progress(batches, label)]
+            parts = [pool(model(**batch).last_hidden_state, batch) for batch in progress(batches, label)]
         return torch.cat(parts)
 
 
@@ -96,7 +96,7 @@ def chunks(texts: list[str], size: int) -> Iterator[list[str]]:
         yield ordered[start : start + size]
 
 
-def _pool(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def pool(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
     import torch
 
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
