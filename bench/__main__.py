@@ -1,4 +1,4 @@
-"""`python -m bench run|quality|table|plot|compare|list`."""
+"""`python -m bench run|quality|recover|table|plot|compare|list`."""
 
 import argparse
 import sys
@@ -45,6 +45,16 @@ def parser() -> argparse.ArgumentParser:
     quality.add_argument("--out", type=Path, default=Path("bench/results/quality.jsonl"), help="gone on with")
     quality.add_argument("--publish", action="store_true", help="tables and pictures into bench/README.md")
 
+    recover = commands.add_parser("recover", help="what recovery brings back of a pruned encoder")
+    recover.add_argument("--cells", nargs="+", choices=("neurons", "unstructured", "blocks"))
+    recover.add_argument(
+        "--recipes", nargs="+", choices=("refit", "distill", "refit+distill"), default=["refit+distill"]
+    )
+    recover.add_argument("--steps", type=int, default=400, help="of training: about five minutes (400)")
+    recover.add_argument("--threads", type=int, default=1)
+    recover.add_argument("--seed", type=int, default=0)
+    recover.add_argument("--out", type=Path, default=Path("bench/results/recover.jsonl"), help="gone on with")
+
     table = commands.add_parser("table", help="the tables of a result file")
     table.add_argument("file", type=Path)
     table.add_argument("--markdown", action="store_true")
@@ -71,11 +81,13 @@ def parser() -> argparse.ArgumentParser:
 def show(file: Path, markdown: bool) -> int:
     from bench.quality.tables import quality_tables
     from bench.records import read
+    from bench.recover import recover_table
     from bench.tables import all_tables, machine_text
 
     records = read(file)
     print(machine_text(records))
-    for table in [*all_tables(records), *quality_tables(records)]:
+    recovered = [table for table in [recover_table(records)] if table.rows]
+    for table in [*all_tables(records), *quality_tables(records), *recovered]:
         print()
         print(table.markdown()) if markdown else table.print()
     return 0
@@ -109,6 +121,10 @@ def main() -> int:
             from bench.quality.run import run as run_quality
 
             return run_quality(args, unset)
+        if args.command == "recover":
+            from bench.recover import run as run_recover
+
+            return run_recover(args, unset)
         if args.command == "list":
             from bench.run import show_list
 

@@ -78,6 +78,22 @@ LINEAR_SUITES = {
         sparsities=(0.2, 0.3, 0.4, *SPARSITIES),
         peers=(*CORE_PEERS, "onnxruntime", "onnxruntime-int8"),
     ),
+    "dot": LinearSuite(
+        "products of int8 and bfloat16, pruned and whole, against the dense engines",
+        layers=(BERT[1], BERT[0]),
+        m=(128, 1, 8, 512),
+        threads=(1,),
+        sparsities=(0.5, 0.8),
+        peers=(
+            "torch",
+            "torch-bf16",
+            "torch-int8",
+            "onnxruntime-int8",
+            "openvino-bf16",
+            *(f"prunus-dot-int8-{pattern}" for pattern in ("dense", "1x4", "4x4", "16x4")),
+            *(f"prunus-dot-bfloat16-{pattern}" for pattern in ("dense", "16x2")),
+        ),
+    ),
     "decode": LinearSuite(
         "few tokens, weights rotated through memory",
         layers=(LLAMA[0], LLAMA[1]),

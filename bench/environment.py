@@ -97,6 +97,7 @@ def blas_kernels() -> list[str]:
 
 def describe(unset: list[str]) -> dict[str, Any]:
     """The first record of every result file."""
+    from bench.memory import free_bytes
     from prunus import _core
 
     return {
@@ -106,6 +107,7 @@ def describe(unset: list[str]) -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "l2": cache_bytes(2),
         "l3": cache_bytes(3),
+        "memory": free_bytes(),
         "system": platform.platform(),
         "isa": _core.active_isa(),
         "isas": list(_core.available_isas()),

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.cases import Layer
+from prunus.ops import reference
 
 F32 = NDArray[np.float32]
 
@@ -26,24 +27,7 @@ class Problem:
         return int(self.x.shape[0])
 
     def reference(self) -> NDArray[np.float64]:
-        y = self.x.astype(np.float64) @ self.w.astype(np.float64).T
-        if self.bias is not None:
-            y += self.bias
-        return ACTIVATIONS[self.activation](y)
-
-
-def gelu(y: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.special import erf
-
-    return 0.5 * y * (1.0 + erf(y / np.sqrt(2.0)))
-
-
-ACTIVATIONS: dict[str | None, Any] = {
-    None: lambda y: y,
-    "relu": lambda y: np.maximum(y, 0.0),
-    "gelu": gelu,
-    "silu": lambda y: y / (1.0 + np.exp(-y)),
-}
+        return reference.linear(self.x, self.w, self.bias, self.activation)
 
 
 def dense_weight(layer: Layer) -> F32:

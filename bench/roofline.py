@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import cache_bytes
+from bench.memory import SHARE, free_bytes
 
 SOURCE = Path(__file__).with_name("machine.cpp")
 
@@ -15,10 +16,11 @@ SOURCE = Path(__file__).with_name("machine.cpp")
 def measure(threads: tuple[int, ...], megabytes: int | None = None) -> list[dict[str, Any]]:
     """One record per thread count: gflops (fp32 FMA peak), read_gbs and copy_gbs (memory).
 
-    megabytes: of the array that is read, 8x the last cache by default. Empty when there is no compiler: the
-    suites run without it.
+    megabytes: of the array that is read, 8x the last cache by default, less where there is no room for it and
+    its copy. Empty when there is no compiler: the suites run without it.
     """
-    megabytes = megabytes or max(256, 8 * cache_bytes(3) >> 20)
+    wanted, room = max(256, 8 * cache_bytes(3) >> 20), int(SHARE * free_bytes() / 2) >> 20
+    megabytes = megabytes or max(1, min(wanted, room))
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "machine")
         compiler = os.environ.get("CXX", "c++")
@@ -35,7 +37,7 @@ def measure(threads: tuple[int, ...], megabytes: int | None = None) -> list[dict
             run = subprocess.run(
                 [program, str(count), str(megabytes)], check=True, capture_output=True, text=True
             )
-            found.append({"record": "roofline", **json.loads(run.stdout)})
+            found.append({"record": "roofline", "megabytes": megabytes, **json.loads(run.stdout)})
         return found
 
 

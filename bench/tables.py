@@ -50,7 +50,9 @@ def noise(r: Record) -> str:
 def group_title(r: Record) -> str:
     parts = [f"{r['model']} {r['layer']} {r['n']}x{r['k']}", f"m = {r['m']}", f"{r['threads']} thread(s)"]
     parts += [f"bias and {r['activation']}"] if r["activation"] else []
-    parts += ["weights from memory"] if r["rotate"] else []
+    if r["rotate"]:
+        short = r["copies"] < r.get("copies_wanted", 0)
+        parts.append("weights from memory as far as it went" if short else "weights from memory")
     return ", ".join(parts)
 
 

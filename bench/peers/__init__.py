@@ -3,8 +3,8 @@
 from bench.peers.base import Peer, Prepared
 from bench.peers.dense import Numpy, Torch, TorchBf16, TorchCompiled, TorchInt8
 from bench.peers.elsewhere import DeepSparse
-from bench.peers.engines import OnnxRuntime, OnnxRuntimeInt8, OpenVino
-from bench.peers.ours import Prunus
+from bench.peers.engines import OnnxRuntime, OnnxRuntimeInt8, OpenVino, OpenVinoBf16
+from bench.peers.ours import Prunus, PrunusDot
 from bench.peers.sparse import ScipyCsr, TorchBsr, TorchCsr
 
 PEERS: tuple[Peer, ...] = (
@@ -16,6 +16,7 @@ PEERS: tuple[Peer, ...] = (
     OnnxRuntime(),
     OnnxRuntimeInt8(),
     OpenVino(),
+    OpenVinoBf16(),
     TorchCsr(),
     TorchBsr(),
     ScipyCsr(),
@@ -25,5 +26,7 @@ PEERS: tuple[Peer, ...] = (
     Prunus("int8"),
     *(Prunus(pattern=pattern) for pattern in ("2:4", "1:4", "4:8", "4x4", "1x4", "16x1", "32x1")),
     Prunus(numpy=True),
+    *(PrunusDot("int8", pattern) for pattern in ("dense", "4x4", "1x4", "16x4")),
+    *(PrunusDot("bfloat16", pattern) for pattern in ("dense", "16x2")),
 )
 __all__ = ["PEERS", "Peer", "Prepared"]

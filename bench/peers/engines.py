@@ -95,6 +95,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
 class OpenVino(Peer):
     name = "openvino"
     slow = True
+    hint = "f32"  # of the precision: as it comes, it takes bf16 where the CPU has it
 
     def missing(self) -> str | None:
         return missing_package("openvino")
@@ -111,7 +112,7 @@ class OpenVino(Peer):
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": problem.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.hint,
         }
         request = ov.Core().compile_model(ov.Model([y], [x]), "CPU", settings).create_infer_request()
         request.set_input_tensor(ov.Tensor(problem.x, shared_memory=True))
@@ -125,3 +126,21 @@ class OpenVino(Peer):
 
     def to_numpy(self, y: Any) -> Any:
         return y.data
+
+
+class OpenVinoBf16(OpenVino):
+    """OpenVINO as it comes on a CPU with products of bf16."""
+
+    name = "openvino-bf16"
+    dtype = "bfloat16"
+    tolerance = 5e-2
+    hint = "bf16"
+
+    def missing(self) -> str | None:
+        absent = super().missing()
+        if absent is None:
+            import openvino as ov
+
+            if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+                return "no bf16 on this CPU"
+        return absent

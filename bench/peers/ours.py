@@ -56,3 +56,37 @@ class Prunus(Peer):
 
     def to_numpy(self, y: Any) -> Any:
         return y if self.numpy else y.numpy()
+
+
+class PrunusDot(Peer):
+    """Format dot: products of int8 or bfloat16, of a pruned weight or (pattern "dense") of a whole one."""
+
+    def __init__(self, dtype: str, pattern: str = "dense") -> None:
+        self.name = f"prunus-dot-{dtype}-{pattern}"  # type: ignore[misc]
+        self.dtype = dtype  # type: ignore[misc]
+        # Of the largest error over the root mean square: int8 rounds every activation of a token alike.
+        self.tolerance = {"bfloat16": 5e-2, "int8": 2e-1}[dtype]  # type: ignore[misc]
+        self.patterns = () if pattern == "dense" else (pattern,)
+        self.on_request = True  # the suite "dot" has them
+
+    def missing(self) -> str | None:
+        return missing_package("torch")
+
+    def supports(self, problem: Problem) -> bool:
+        return True
+
+    def prepare(self, problem: Problem) -> Prepared:
+        import torch
+
+        import prunus
+
+        packed = prunus.pack(problem.w, dtype=self.dtype, format="dot")
+        x = torch.from_numpy(problem.x)
+        if self.dtype == "bfloat16":
+            x = x.bfloat16()
+        bias = None if problem.bias is None else torch.from_numpy(problem.bias)
+        kernel = str(packed.explain(len(problem.x))["kernel"])
+        return Prepared(lambda: prunus.linear(x, packed, bias, problem.activation), packed.nbytes, kernel)
+
+    def to_numpy(self, y: Any) -> Any:
+        return y.float().numpy()

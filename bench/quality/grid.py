@@ -12,22 +12,21 @@ from prunus import (
     Block,
     Heads,
     Layers,
-    Magnitude,
     Method,
     Neurons,
-    Random,
     Sensitivity,
-    SparseGPT,
-    Taylor,
     Unstructured,
-    Wanda,
 )
+from prunus.methods.known import METHODS as BY_WORD
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8)
 SEEDS = (0, 1, 2)
-# Without the seed: the calibration does not matter to them.
-FIXED = ("magnitude", "magnitude/column")
-METHODS = (*FIXED, "random", "wanda", "sparsegpt", "taylor")
+# Within a row, scaling rows changes nothing.
+NOT_IN_ROWS = ("magnitude/row",)
+WORDS = {word.replace("-", "/"): method for word, method in BY_WORD.items()}
+METHODS = tuple(word for word in WORDS if word not in NOT_IN_ROWS)
+# Without the seed: neither the calibration nor a generator matters to them.
+FIXED = tuple(word for word in METHODS if not (WORDS[word].needs or WORDS[word].takes("seed")))
 OPTIONS = ("magnitude+repair", "wanda+repair", "wanda x4", "sparsegpt x4", "taylor x4", "magnitude+repair x4")
 PATTERNS = ("row", "tensor", "2:4", "4:8", "4x4", "16x1")
 ALLOCATIONS = ("global", "owl", "sensitivity")
@@ -76,8 +75,7 @@ def _usual() -> Iterator[Cell]:
         yield from _every(METHODS, PATTERNS, seed)
         if seed > 0:
             yield from structured(seed)
-    # Within a row, scaling rows changes nothing.
-    yield from _every(("magnitude/row",), ("tensor", "4x4", "16x1"), 0)
+    yield from _every(NOT_IN_ROWS, ("tensor", "4x4", "16x1"), 0)
 
 
 def _every(methods: Iterable[str], patterns: Iterable[str], seed: int) -> Iterator[Cell]:
@@ -117,22 +115,15 @@ def timed_cells(quick: bool) -> Iterator[Cell]:
 
 
 def method_of(word: str, seed: int, loss: Any) -> Method:
-    """`name[/normalize][+repair][ xSTEPS]`."""
-    found = re.fullmatch(r"(\w+)(?:/(\w+))?(\+repair)?(?: x(\d+))?", word)
+    """`name[/variant][+repair][ xSTEPS]`."""
+    found = re.fullmatch(r"(\w+(?:/\w+)?)(\+repair)?(?: x(\d+))?", word)
     if not found:
         raise ValueError(f"method: expected words such as 'wanda+repair x4', got {word!r}")
-    name, normalize, repair, steps = found.groups()
-    options: dict[str, Any] = {"repair": bool(repair), "steps": int(steps or 1)}
-    kinds = {
-        "magnitude": lambda: Magnitude(normalize, **options),
-        "random": lambda: Random(seed, **options),
-        "wanda": lambda: Wanda(**options),
-        "sparsegpt": lambda: SparseGPT(**options),
-        "taylor": lambda: Taylor(loss, **options),
-    }
-    if name not in kinds:
-        raise ValueError(f"method: expected {', '.join(kinds)}, got {name!r}")
-    return kinds[name]()
+    name, repair, steps = found.groups()
+    if name not in WORDS:
+        raise ValueError(f"method: expected {', '.join(WORDS)}, got {name!r}")
+    options = {"repair": bool(repair), "steps": int(steps or 1), "seed": seed, "loss": loss}
+    return WORDS[name].of(name.replace("/", "-"), **options)
 
 
 def pattern_of(word: str, sparsity: float) -> Any:

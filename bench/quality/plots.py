@@ -6,7 +6,7 @@ from statistics import mean, median
 from typing import Any
 
 from bench.figures import figure, finish
-from bench.quality.grid import STRUCTURES
+from bench.quality.grid import METHODS, STRUCTURES
 from bench.quality.tables import FIGURES, TITLES, Line, lines, timed
 from bench.records import Record
 
@@ -54,7 +54,7 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
 def _in_picture(r: Record) -> bool:
     """One line per method within rows, the other patterns for one method, and structure: the tables have the
     rest."""
-    plain = r["method"] in LOOKS if r["pattern"] == "row" else r["method"] == "sparsegpt"
+    plain = r["method"] in METHODS if r["pattern"] == "row" else r["method"] == "sparsegpt"
     return (plain and r["pattern"] != "tensor") or (r["pattern"] in STRUCTURES and r["method"] != "none")
 
 

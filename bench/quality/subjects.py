@@ -50,7 +50,8 @@ class MiniLM:
         self.encoder = Encoder()
         self.model = self.encoder.model
         self.pool, held_out = split_texts(paragraphs(8 * (self.texts + self.samples)))
-        self.held_out = [self.encoder.tokens(part, 128) for part in chunks(held_out[: self.texts], 32)]
+        self.held_out_texts = held_out[: self.texts]
+        self.held_out = [self.encoder.tokens(part, 128) for part in chunks(self.held_out_texts, 32)]
         self.timed = self.encoder.full_batch(held_out[::-1], 8, 64)
         self.dense = self.encoder.embed(self.model, self.held_out, "embedding")
 

@@ -30,6 +30,10 @@ const char* panel_name(Panel panel) {
       return "rows";
     case Panel::few:
       return "few";
+    case Panel::lanes:
+      return "lanes";
+    case Panel::lane_rows:
+      return "lane_rows";
   }
   __builtin_unreachable();
 }
@@ -46,18 +50,22 @@ const char* needs_name(Needs needs) {
   __builtin_unreachable();
 }
 
-// The rows of the tile kernels of the active isa (kernels/row.h), for tests.
+// The rows of the tile kernels of the active isa (kernels/row.h) and which isa added each, for tests.
 py::list kernel_rows() {
   py::list rows;
-  for (const Row* row : active_kernels().rows) {
+  const Kernels& kernels = active_kernels();
+  for (std::size_t i = 0; i < kernels.rows.size(); ++i) {
+    const Row* row = kernels.rows[i];
     if (row->op != Op::tile) continue;
     py::dict d;
     d["name"] = row->name;
+    d["isa"] = isa_name(kernels.added_by[i]);
     d["format"] = format_name(row->format);
     d["dtype"] = dtype_name(row->type);
     d["panel"] = panel_name(row->panel);
     d["needs"] = needs_name(row->needs);
     d["tokens"] = row->width;
+    d["least_rows"] = row->least_rows;
     rows.append(d);
   }
   return rows;
@@ -66,7 +74,8 @@ py::list kernel_rows() {
 }  // namespace
 
 void register_core(py::module_& m) {
-  py::register_exception<FormatError>(m, "FormatError", PyExc_ValueError);
+  py::register_exception<FormatError>(m, "FormatError", PyExc_ValueError).doc() =
+      "Bytes that are no packed weight: the text names the field, what was expected and what came.";
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
@@ -80,6 +89,7 @@ void register_core(py::module_& m) {
     for (Isa isa : available_isas()) names.append(isa_name(isa));
     return names;
   });
+  m.def("refused_isa", &refused_isa);
   m.def("active_isa", [] { return isa_name(active_isa()); });
   m.def("kernels", &kernel_names);
   m.def("kernel_rows", &kernel_rows);

@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "pruning/apply_mask.h"
 #include "pruning/normalize.h"
+#include "pruning/refit.h"
 #include "pruning/select.h"
 #include "pruning/sweep.h"
 
@@ -166,6 +167,37 @@ void apply_mask_numpy(py::array w, const std::string& dtype, const py::array_t<b
   released([&] { apply_mask(p, keep, down, right); });
 }
 
+using Floats = py::array_t<float, py::array::c_style>;
+
+std::pair<py::array, std::int64_t> refit_numpy(const Floats& matrix, const py::array_t<bool>& mask,
+                                               const Floats& target, const Floats& start, int iterations,
+                                               double tolerance) {
+  check_matrix(start, "start");
+  const py::ssize_t n = start.shape(0), k = start.shape(1);
+  const auto check_shape = [](const py::array& a, const char* name, py::ssize_t rows, py::ssize_t cols) {
+    const bool fits = a.ndim() == 2 && a.shape(0) == rows && a.shape(1) == cols;
+    const std::string expected = "shape (" + std::to_string(rows) + ", " + std::to_string(cols) + ")";
+    check_value(fits, expected_got(name, expected, text(a.attr("shape"))));
+  };
+  check_shape(matrix, "matrix", k, k);
+  check_shape(mask, "mask", n, k);
+  check_shape(target, "target", n, k);
+  check_value(mask.flags() & py::array::c_style, expected_got("mask", "contiguous memory", "strides"));
+  Floats out(std::vector<py::ssize_t>{n, k});
+  const Refit problem{matrix.data(),
+                      reinterpret_cast<const std::uint8_t*>(mask.data()),
+                      target.data(),
+                      start.data(),
+                      n,
+                      k,
+                      iterations,
+                      tolerance};
+  float* to = out.mutable_data();
+  std::int64_t most = 0;
+  released([&] { most = refit(problem, to); });
+  return {out, most};
+}
+
 // Ctrl-C while C++ works: Python's own handler runs, and its exception comes out of the call.
 void check_signals() {
   py::gil_scoped_acquire acquire;
@@ -186,6 +218,9 @@ void register_pruning(py::module_& m) {
   m.def("normalize", &normalize_numpy, py::arg("w").noconvert(), py::arg("dtype"), py::arg("axis"));
   m.def("apply_mask", &apply_mask_numpy, py::arg("w").noconvert(), py::arg("dtype"),
         py::arg("mask").noconvert());
+  m.def("refit", &refit_numpy, py::arg("matrix").noconvert(), py::arg("mask").noconvert(),
+        py::arg("target").noconvert(), py::arg("start").noconvert(), py::arg("iterations"),
+        py::arg("tolerance"));
 }
 
 }  // namespace prunus::bindings

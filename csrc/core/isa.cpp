@@ -3,6 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#if defined(__x86_64__)
+#  include <cpuid.h>
+#endif
+#if defined(__linux__)
+#  include <sys/syscall.h>
+#  include <unistd.h>
+#endif
 
 #include "core/check.h"
 
@@ -18,6 +25,33 @@ constexpr Isa kAllIsas[] = {
 constexpr int kUnset = -1;
 std::atomic<int> forced{kUnset};
 
+#if defined(__x86_64__)
+struct Cpuid {
+  unsigned eax, ebx, ecx, edx;
+};
+Cpuid cpuid7(unsigned leaf) {
+  Cpuid id{};
+  __get_cpuid_count(7, leaf, &id.eax, &id.ebx, &id.ecx, &id.edx);
+  return id;
+}
+
+// Tiles, and their products of bf16 and of bytes.
+bool cpu_has_tiles() {
+  const unsigned edx = cpuid7(0).edx;
+  return (edx >> 22 & 1) && (edx >> 24 & 1) && (edx >> 25 & 1);
+}
+
+// The system saves 8 KB of tiles for each thread of a process that asks for it, once.
+bool tiles_allowed() {
+#  if defined(__linux__)
+  constexpr long ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  return syscall(SYS_arch_prctl, ask, tile_data) == 0;
+#  else
+  return false;
+#  endif
+}
+#endif
+
 // libgcc's cpuid check includes the OS bits (XGETBV), so a kernel without AVX-512 state is not fooled.
 bool cpu_has(Isa isa) {
   switch (isa) {
@@ -30,15 +64,24 @@ bool cpu_has(Isa isa) {
     case Isa::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    case Isa::avxvnni:
+      return cpuid7(1).eax >> 4 & 1;
     case Isa::avx512icl:
       return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
              __builtin_cpu_supports("avx512vnni");
+    case Isa::avx512bf16:
+      return __builtin_cpu_supports("avx512bf16");
+    case Isa::amx:
+      return cpu_has_tiles() && tiles_allowed();
     case Isa::neon:
       return false;
 #else
     case Isa::avx2:
+    case Isa::avxvnni:
     case Isa::avx512:
     case Isa::avx512icl:
+    case Isa::avx512bf16:
+    case Isa::amx:
       return false;
     case Isa::neon:
 #  if defined(__aarch64__)
@@ -99,6 +142,15 @@ Isa isa_below(Isa isa) {
 const std::vector<Isa>& available_isas() {
   static const std::vector<Isa> found = detect();
   return found;
+}
+
+std::string refused_isa() {
+#if defined(__x86_64__)
+  const std::vector<Isa>& found = available_isas();
+  if (cpu_has_tiles() && std::find(found.begin(), found.end(), Isa::amx) == found.end())
+    return "amx: the CPU has it, the system does not let this process use it";
+#endif
+  return "";
 }
 
 Isa active_isa() {

@@ -19,6 +19,9 @@ Isa isa_below(Isa isa);
 // Isas that this binary holds and this CPU (and its OS) can run, worst first; always has scalar.
 const std::vector<Isa>& available_isas();
 
+// A sentence about an isa that the CPU has and the system refuses, or "".
+std::string refused_isa();
+
 // The isa in use: set_isa(), else PRUNUS_ISA, else the best available.
 // Throws ValueError when PRUNUS_ISA names an unknown or unavailable isa: no silent fallback.
 Isa active_isa();

@@ -9,6 +9,7 @@
 
 #include "core/parallel.h"
 #include "formats/bits.h"
+#include "formats/dot.h"
 #include "formats/tiles.h"
 #include "formats/values.h"
 
@@ -154,6 +155,27 @@ void for_each_tile(const Dense& w, const KeptBits& kept, const Geometry& geo, Re
   });
 }
 
+// Bytes of every tile, behind offsets[0]; returns how many slots hold a place of w.
+std::uint64_t size_tiles(const Dense& w, const KeptBits& kept, const PackedHeader& h,
+                         std::uint64_t* offsets) {
+  const Geometry geo = geometry(h);
+  std::atomic<std::uint64_t> slots{0};
+  if (h.format == Format::dot) {
+    parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t t) {
+      const DotSize size = dot_size(kept, geo, t);
+      offsets[t + 1] = size.bytes;
+      slots += size.slots;
+    });
+    return slots;
+  }
+  const Read needed = h.format == Format::block ? Read::columns : Read::counts;
+  for_each_tile(w, kept, geo, needed, [&](std::int64_t i, const TileRows& tile) {
+    offsets[i + 1] = codec(h.format).size(tile, h.dtype);
+    if (may_have_holes(h.format)) slots += codec(h.format).slots(tile);
+  });
+  return slots;
+}
+
 }  // namespace
 
 Kept find_kept(const Dense& w) {
@@ -185,12 +207,7 @@ Layout plan_layout(const Dense& w, Dtype dtype, Kept kept, const Choice& choice)
 
   const Geometry geo = geometry(h);
   layout.offsets.assign(static_cast<std::size_t>(geo.row_tiles() * geo.col_tiles() + 1), 0);
-  std::atomic<std::uint64_t> slots{0};
-  const Read needed = h.format == Format::block ? Read::columns : Read::counts;
-  for_each_tile(w, layout.kept, geo, needed, [&](std::int64_t i, const TileRows& tile) {
-    layout.offsets[static_cast<std::size_t>(i + 1)] = codec(h.format).size(tile, dtype);
-    if (may_have_holes(h.format)) slots += codec(h.format).slots(tile);
-  });
+  const std::uint64_t slots = size_tiles(w, layout.kept, h, layout.offsets.data());
   h.holes = may_have_holes(h.format) && slots != h.nnz;
   layout.offsets[0] = preamble_bytes(geo, dtype);
   for (std::size_t i = 1; i < layout.offsets.size(); ++i) layout.offsets[i] += layout.offsets[i - 1];
@@ -207,9 +224,16 @@ void pack(const Dense& w, const Layout& layout, std::uint8_t* out) {
   std::memcpy(payload, layout.offsets.data(), layout.offsets.size() * 8);
   if (!layout.scales.empty())
     std::memcpy(payload + offsets_bytes(geo), layout.scales.data(), layout.scales.size() * sizeof(float));
+  const auto scales_of = [&](std::int64_t tile) {
+    return layout.scales.empty() ? nullptr : layout.scales.data() + tile / geo.col_tiles() * geo.tile_rows;
+  };
+  if (h.format == Format::dot)
+    return parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t t) {
+      dot_write(w, layout.kept, geo, t, h.dtype, scales_of(t),
+                payload + layout.offsets[static_cast<std::size_t>(t)]);
+    });
   for_each_tile(w, layout.kept, geo, Read::values, [&](std::int64_t i, const TileRows& tile) {
-    const float* scales =
-        layout.scales.empty() ? nullptr : layout.scales.data() + i / geo.col_tiles() * geo.tile_rows;
+    const float* scales = scales_of(i);
     codec(h.format).write(tile, h.dtype, scales, payload + layout.offsets[static_cast<std::size_t>(i)]);
   });
 }

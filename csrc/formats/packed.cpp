@@ -53,6 +53,9 @@ bool unit_fits(const PackedHeader& h) {
     case Format::block:
       return pow2_upto(rows, kMaxBlockRows) && pow2_upto(cols, kMaxBlockCols) && h.tile_rows % rows == 0 &&
              h.tile_cols % cols == 0;
+    case Format::dot:  // one tile of all columns, and rows that whole groups of 32 fit
+      return pow2_upto(rows, kMaxBlockRows) && h.tile_rows % kDotGroupRows == 0 && h.tile_cols >= h.k &&
+             cols * static_cast<int>(dtype_size(h.dtype)) == kDotLaneBytes;
     case Format::col8:
     case Format::bitmap:
       return rows == 0 && cols == 0;
@@ -144,6 +147,8 @@ PackedView read_header(const std::uint8_t* bytes, std::size_t size) {
   if (!known(h.format)) refuse("format", "a known format", std::to_string(static_cast<int>(h.format)));
   if (!storable_type(h.dtype))
     refuse("dtype", "float32, bfloat16, float16 or int8", std::to_string(static_cast<int>(h.dtype)));
+  if (h.format == Format::dot && !has_dot_lanes(h.dtype))
+    refuse("dtype", "bfloat16 or int8 for format dot", dtype_name(h.dtype));
   if (h.bytes != size) refuse("bytes", std::to_string(h.bytes) + " bytes", std::to_string(size));
   check_numbers(h);
   return view;
@@ -159,13 +164,23 @@ const TileCodec& codec(Format format) {
       return kNmCodec;
     case Format::block:
       return kBlockCodec;
+    case Format::dot:
+      return kDotCodec;
   }
   __builtin_unreachable();
 }
 
 PackedView open_packed(const std::uint8_t* bytes, std::size_t size) {
   const PackedView view = read_header(bytes, size);
-  check_offsets(view, geometry(view.header));
+  const PackedHeader& h = view.header;
+  const Geometry geo = geometry(h);
+  check_offsets(view, geo);
+  const TileCodec& format = codec(h.format);
+  if (format.most({h.tile_rows, h.tile_cols, h.unit}, h.dtype) != kEveryTile) return view;
+  for (std::int64_t i = 0; i < geo.row_tiles() * geo.col_tiles(); ++i)
+    require(format.fits(tile_bytes(view, i), tile_offset(view, i + 1) - tile_offset(view, i),
+                        geo.shape_of(i / geo.col_tiles(), i % geo.col_tiles()), h.dtype),
+            "tiles", "tiles that hold what they count");
   return view;
 }
 

@@ -18,8 +18,9 @@ enum class Format : std::uint8_t {
 inline constexpr int kFormats = 8;  // room for all numbers, in tables by format
 
 // The most columns of a tile, by format: what its kernels take and what read_header lets pass. Ids are one
-// byte, and one is left for padding (col8, nm) or a block's width (block); a bitmap's row is one word.
-inline constexpr int kMostTileCols[kFormats] = {0, 255, 64, 255, 240};
+// byte, and one is left for padding (col8, nm) or a block's width (block); a bitmap's row is one word; sums
+// of dot are products of 255 and 127 in 31 bits.
+inline constexpr int kMostTileCols[kFormats] = {0, 255, 64, 255, 240, 65535};
 // The most rows and columns of w: more is no weight but an attack on loops over rows.
 inline constexpr std::uint64_t kMaxExtent = (std::uint64_t{1} << 31) - 1;
 
@@ -30,7 +31,7 @@ inline constexpr std::uint32_t kPackedMagic = 0x534e5250;  // "PRNS", little end
 inline constexpr std::uint8_t kPackedVersion = 1;
 
 // What a format's index points at. nm: `rows` kept of every `cols` consecutive columns; block: rows x cols
-// weights. Zero for the others.
+// weights, and so dot, whose columns are one lane of 32 bits. Zero for the others.
 struct Unit {
   std::uint16_t rows, cols;
 };

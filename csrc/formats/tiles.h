@@ -64,12 +64,17 @@ inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
 inline constexpr int kBitmapColumns = 64;  // one word of bits
 inline constexpr int kMaxM = 16, kMaxBlockRows = 32, kMaxBlockCols = 16;
 
-inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::block; }
+inline constexpr int kDotLaneBytes = 4, kDotGroupRows = 32;  // sums of dot come in such groups
+// The types that dot instructions multiply.
+inline bool has_dot_lanes(Dtype dtype) { return dtype == Dtype::i8 || dtype == Dtype::bf16; }
+
+inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::block || f == Format::dot; }
 
 inline int round_up(int v, int multiple) { return (v + multiple - 1) / multiple * multiple; }
 
 // Rows of one lock-step group: tiles and accumulators are whole groups.
 inline int group_rows(Format format, Unit unit) {
+  if (format == Format::dot) return kDotGroupRows;
   return format == Format::block && unit.rows > 8 ? unit.rows : 8;
 }
 inline int group_rows(const PackedHeader& h) { return group_rows(h.format, h.unit); }
@@ -118,8 +123,11 @@ struct TileCodec {
   bool (*fits)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype);
 };
 
-extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec;
+extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec, kDotCodec;
 const TileCodec& codec(Format format);
+
+// `most` of a format whose tiles are looked at whatever lies behind them: open_packed does, once a call.
+inline constexpr std::uint64_t kEveryTile = std::uint64_t{1} << 62;
 
 // The tiles of a packed weight as kernels get them, each proved to keep them in the buffer. Not beforehand:
 // asked for all tiles at the start of a call, this cost one token 5 % of a small layer.
@@ -129,7 +137,9 @@ class SafeTiles {
       : w_(w),
         codec_(codec(w.header.format)),
         payload_(w.header.bytes - sizeof(PackedHeader)),
-        most_(codec_.most({w.header.tile_rows, w.header.tile_cols, w.header.unit}, w.header.dtype)) {}
+        most_(codec_.most({w.header.tile_rows, w.header.tile_cols, w.header.unit}, w.header.dtype)) {
+    if (most_ == kEveryTile) most_ = 0;
+  }
 
   const std::uint8_t* tile(std::int64_t index, const TileShape& shape) const {
     const std::uint64_t begin = tile_offset(w_, index);  // once: somebody may be writing

@@ -8,7 +8,7 @@ namespace prunus {
 // One per isa_<isa>.cpp.
 extern const IsaRows kScalarRows;
 #if defined(__x86_64__)
-extern const IsaRows kAvx2Rows, kAvx512Rows, kAvx512IclRows;
+extern const IsaRows kAvx2Rows, kAvxVnniRows, kAvx512Rows, kAvx512IclRows, kAvx512Bf16Rows, kAmxRows;
 #elif defined(__aarch64__)
 extern const IsaRows kNeonRows;
 #endif
@@ -22,18 +22,27 @@ const IsaRows& rows_of(Isa isa) {
 #if defined(__x86_64__)
     case Isa::avx2:
       return kAvx2Rows;
+    case Isa::avxvnni:
+      return kAvxVnniRows;
     case Isa::avx512:
       return kAvx512Rows;
     case Isa::avx512icl:
       return kAvx512IclRows;
+    case Isa::avx512bf16:
+      return kAvx512Bf16Rows;
+    case Isa::amx:
+      return kAmxRows;
     case Isa::neon:
       break;
 #elif defined(__aarch64__)
     case Isa::neon:
       return kNeonRows;
     case Isa::avx2:
+    case Isa::avxvnni:
     case Isa::avx512:
     case Isa::avx512icl:
+    case Isa::avx512bf16:
+    case Isa::amx:
       break;
 #endif
   }
@@ -51,7 +60,13 @@ Kernels::Kernels(Isa which) : isa(which) {
     for (const Row* row = added->rows; row != added->rows + added->count; ++row) {
       const auto same = std::find_if(rows.begin(), rows.end(),
                                      [&](const Row* r) { return std::strcmp(r->name, row->name) == 0; });
-      same == rows.end() ? rows.push_back(row) : void(*same = row);
+      if (same == rows.end()) {
+        rows.push_back(row);
+        added_by.push_back(added->isa);
+      } else {
+        *same = row;
+        added_by[static_cast<std::size_t>(same - rows.begin())] = added->isa;
+      }
     }
   }
   for (const Row* row : rows) {
@@ -81,15 +96,33 @@ Kernels::Kernels(Isa which) : isa(which) {
       case Op::gate:
         gate = row->fn.gate;
         break;
+      case Op::pack_quads:
+        io.quads.pack = row->fn.pack_lanes;
+        break;
+      case Op::pack_pairs:
+        io.pairs.pack = row->fn.pack_lanes;
+        break;
+      case Op::flat_quads:
+        io.quads.flat = row->fn.pack_lanes;
+        break;
+      case Op::flat_pairs:
+        io.pairs.flat = row->fn.pack_lanes;
+        break;
+      case Op::store_quads:
+        io.quads.store = row->fn.store_lanes;
+        break;
+      case Op::store_pairs:
+        io.pairs.store = row->fn.store_lanes;
+        break;
     }
   }
 }
 
-const Row* Kernels::tile(Format format, Dtype type, Panel panel, int tokens, int cols, Needs needs) const {
+const Row* Kernels::tile(const PackedHeader& w, Panel panel, int tokens, Needs needs) const {
   const Row* best = nullptr;
-  for (const Row* row : tiles_[static_cast<int>(format)][static_cast<int>(type)])
-    if (row->panel == panel && row->width == tokens && cols <= row->most_cols && row->needs <= needs &&
-        (!best || row->needs >= best->needs))
+  for (const Row* row : tiles_[static_cast<int>(w.format)][static_cast<int>(w.dtype)])
+    if (row->panel == panel && row->width == tokens && w.tile_cols <= row->most_cols &&
+        w.unit.rows >= row->least_rows && row->needs <= needs && (!best || row->needs >= best->needs))
       best = row;
   return best;
 }
@@ -116,5 +149,6 @@ PRUNUS_KEYS(PRUNUS_OF)
   }
 PRUNUS_FLOATS(PRUNUS_OF)
 #undef PRUNUS_OF
+const RefitKernels& refit_kernels() { return active_kernels().scores->refit; }
 
 }  // namespace prunus

@@ -8,13 +8,18 @@ namespace {
 #include "kernels/sealed.inl.h"
 // the vectors,
 #include "kernels/simd/scalar.h"
+// their dot products,
+#include "kernels/simd/dot_scalar.h"
 // the kernels over them,
 #include "kernels/linear/all.inl.h"
+// those of dot lanes,
+#include "kernels/linear/dot.inl.h"
 #include "kernels/score/all.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_VALUES(PRUNUS_NARROW_BLOCK)};
+constexpr Row kRows[] = {
+    PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_DOT_ROWS PRUNUS_VALUES(PRUNUS_NARROW_BLOCK)};
 }  // namespace
 
 extern const IsaRows kScalarRows;

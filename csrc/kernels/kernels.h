@@ -8,11 +8,16 @@
 namespace prunus {
 
 // What reads x and writes y of one type (row.h, Op).
+struct LaneKernels {
+  PackLanesFn pack, flat;
+  StoreLanesFn store;
+};
 struct TokenKernels {
   PackStripFn pack_strip;
   PackRowsFn pack_rows;
   FiniteFn all_finite;
   StoreFn store_tile;
+  LaneKernels quads, pairs;
 };
 
 class Kernels {
@@ -20,9 +25,9 @@ class Kernels {
   explicit Kernels(Isa isa);
   Isa isa;
 
-  // The tile kernel for values of `type`, a panel and so many tokens that serves tiles of `cols` columns and
-  // needs no more than `needs` of x; of several the one that needs most. nullptr: there is none.
-  const Row* tile(Format format, Dtype type, Panel panel, int tokens, int cols, Needs needs) const;
+  // The tile kernel for such a weight, a panel and so many tokens that needs no more than `needs` of x; of
+  // several the one that needs most, or of the highest isa. nullptr: there is none.
+  const Row* tile(const PackedHeader& w, Panel panel, int tokens, Needs needs) const;
   const TokenKernels& tokens(Dtype type) const;  // f32, bf16 or f16
 
   StartFn start;
@@ -30,6 +35,7 @@ class Kernels {
   GateFn gate;
   const ScoreTable* scores;
   std::vector<const Row*> rows;  // all, those of the lowest isa first
+  std::vector<Isa> added_by;     // of each row
 
  private:
   std::vector<const Row*> tiles_[kFormats][kDtypes];

@@ -13,6 +13,7 @@ namespace prunus {
 inline constexpr int kMaxStrip = 64;  // tokens
 inline constexpr int kMaxRowTokens = 8;
 inline constexpr int kFewPanel = 272, kFewRows = 256;  // floats of a token, panel "few"
+inline constexpr int kLaneRowTokens = 16;              // tokens that panel "lane_rows" has room for
 
 // How a tile kernel wants x and leaves its sums (ops/panels has a file for each).
 //   strip  tokens are the SIMD lanes: panel float [cols + 1][width], whose last column is zero; sums float
@@ -20,9 +21,14 @@ inline constexpr int kFewPanel = 272, kFewRows = 256;  // floats of a token, pan
 //   rows   columns are the lanes: panel float [width][64]; sums float [rows][width][lanes], not yet times the
 //          scales
 //   few    rows are the lanes: panel float [width][kFewPanel]; sums float [width][kFewRows]
+// dot has two of its own, whose lanes are 32 bits along k: four 8-bit integers or two bf16. Sums are int32 or
+// float, [rows][width] in the order that the tile says (formats/layout/dot.inl.h).
+//   lanes      tokens are the SIMD lanes: panel [lanes of w, up to 16][width][4 bytes]
+//   lane_rows  lanes of w are: panel [width][lanes of w, up to 16][4 bytes]; sums [rows][kLaneRowTokens]
+// Integers are followed by float scale[] and int32 zero[] of the tokens: x = (q - zero) * scale.
 // block needs as many zero columns behind the last as a block is wide; nm may read (not use) 16 floats past
 // its last group.
-enum class Panel : std::uint8_t { none, strip, rows, few };
+enum class Panel : std::uint8_t { none, strip, rows, few, lanes, lane_rows };
 
 // What a kernel asks of x, least first: nothing; no NaN or infinity if stored slots may be zeros of w (the
 // header's `holes`), which it multiplies; no NaN or infinity.
@@ -36,6 +42,19 @@ struct TileArgs {
   Unit unit;
   const void* panel;  // the tokens' activations of the tile's columns
   void* sums;         // the tokens' sums of the tile's rows
+};
+
+// What the sums of a dot tile mean, row by row (scales and weights at any alignment, for integers only) and
+// token by token (for integers only).
+struct RowMeaning {
+  const std::uint8_t* place;    // u8: where a row's sums are
+  const std::uint8_t* scales;   // float
+  const std::uint8_t* weights;  // i32: the sum of its weights, by row of the tile
+  const float* bias;            // or nullptr
+};
+struct TokenMeaning {
+  const float* scale;
+  const std::int32_t* zero;
 };
 
 // What happens to the sums of a tile on their way to y: y = act(sum), then + other or * other. `other` has
@@ -58,6 +77,13 @@ enum class Op : std::uint8_t {
   start,       // StartFn: sums [rows_padded][width] = bias[row], zero where bias is nullptr or row >= rows
   reduce,      // ReduceFn: sums [rows][tokens][lanes] * scale + bias -> [rows_padded][1 token ? 1 : 8]
   gate,        // GateFn: sums = act(sums) * up, count floats, a multiple of 8
+  // Panels lanes and lane_rows, of integers (quads) and of bf16 (pairs):
+  pack_quads,   // PackLanesFn: x (tokens, cols) -> panel of lanes for `width` tokens
+  pack_pairs,   // PackLanesFn
+  flat_quads,   // PackLanesFn: -> panel of lane_rows
+  flat_pairs,   // PackLanesFn
+  store_quads,  // StoreLanesFn: y[token][row] = finish of what the sums mean, rounded once
+  store_pairs,  // StoreLanesFn
 };
 using TileFn = void (*)(const TileArgs&);
 using PackStripFn = void (*)(const void* x, std::int64_t x_stride, int tokens, int cols, int width,
@@ -69,6 +95,11 @@ using StoreFn = void (*)(const float* sums, int width, int rows, int tokens, con
 using StartFn = void (*)(const float* bias, int rows, int rows_padded, int width, float* sums);
 using ReduceFn = void (*)(const float* sums, const std::uint8_t* scales, const float* bias, int rows,
                           int tokens, float* out);
+using PackLanesFn = void (*)(const void* x, std::int64_t x_stride, int tokens, int cols, int width,
+                             std::uint8_t* panel);
+using StoreLanesFn = void (*)(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
+                              const TokenMeaning& token, const Finish& finish, void* y,
+                              std::int64_t y_stride);
 using GateFn = void (*)(float* sums, const float* up, std::int64_t count, Activation act);
 
 union Fn {
@@ -80,6 +111,8 @@ union Fn {
   StartFn start;
   ReduceFn reduce;
   GateFn gate;
+  PackLanesFn pack_lanes;
+  StoreLanesFn store_lanes;
   constexpr Fn(TileFn f) : tile(f) {}
   constexpr Fn(PackStripFn f) : pack_strip(f) {}
   constexpr Fn(PackRowsFn f) : pack_rows(f) {}
@@ -88,6 +121,8 @@ union Fn {
   constexpr Fn(StartFn f) : start(f) {}
   constexpr Fn(ReduceFn f) : reduce(f) {}
   constexpr Fn(GateFn f) : gate(f) {}
+  constexpr Fn(PackLanesFn f) : pack_lanes(f) {}
+  constexpr Fn(StoreLanesFn f) : store_lanes(f) {}
 };
 
 struct Row {
@@ -97,9 +132,10 @@ struct Row {
   Dtype type;     // of the stored values (tile) or of x and y
   Panel panel;
   Needs needs;
-  std::int16_t width;      // tokens
-  std::int16_t lanes;      // sums of a row and token (panel rows)
-  std::int16_t most_cols;  // of a tile
+  std::int16_t width;       // tokens
+  std::int16_t lanes;       // sums of a row and token (panel rows)
+  std::int32_t most_cols;   // of a tile
+  std::int16_t least_rows;  // of a block
   Fn fn;
 };
 

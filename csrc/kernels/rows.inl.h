@@ -4,24 +4,27 @@
 // What read_header lets pass.
 #define PRUNUS_MOST(FORMAT) kMostTileCols[static_cast<int>(Format::FORMAT)]
 
-// A tile kernel for values of type T and so many tokens.
+// A tile kernel for values of type T and so many tokens, of blocks of any height or of ROWS at least.
 #define PRUNUS_TILE(text, FORMAT, PANEL, NEEDS, COLS, T, TOKENS) \
-  {#text "_" #T "_" #TOKENS,                                     \
-   Op::tile,                                                     \
-   Format::FORMAT,                                               \
-   Dtype::T,                                                     \
-   Panel::PANEL,                                                 \
-   Needs::NEEDS,                                                 \
-   TOKENS,                                                       \
-   Panel::PANEL == Panel::rows ? RowVec::lanes : 1,              \
-   COLS,                                                         \
+  PRUNUS_TALL_TILE(text, FORMAT, PANEL, NEEDS, COLS, 0, T, TOKENS)
+#define PRUNUS_TALL_TILE(text, FORMAT, PANEL, NEEDS, COLS, ROWS, T, TOKENS) \
+  {#text "_" #T "_" #TOKENS,                                                \
+   Op::tile,                                                                \
+   Format::FORMAT,                                                          \
+   Dtype::T,                                                                \
+   Panel::PANEL,                                                            \
+   Needs::NEEDS,                                                            \
+   TOKENS,                                                                  \
+   Panel::PANEL == Panel::rows ? RowVec::lanes : 1,                         \
+   COLS,                                                                    \
+   ROWS,                                                                    \
    Fn(text<Value_##T, TOKENS>)},
 
 // What surrounds the tile kernels, for x and y of type T, or for all.
 #define PRUNUS_IO(text, OP, T) \
-  {#text "_" #T, Op::OP, Format{}, Dtype::T, Panel::none, Needs::any, 0, 0, 0, Fn(text<Value_##T>)},
+  {#text "_" #T, Op::OP, Format{}, Dtype::T, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text<Value_##T>)},
 #define PRUNUS_ANY(text, OP) \
-  {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, Fn(text)},
+  {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text)},
 
 #define PRUNUS_COL8_FEW(T) PRUNUS_TILE(col8_few, col8, few, any, PRUNUS_MOST(col8), T, 1)
 #define PRUNUS_COL8_VBMI(T)                                               \
@@ -58,6 +61,29 @@
   PRUNUS_VALUES(PRUNUS_COL8) PRUNUS_BITMAP_ALL PRUNUS_VALUES(PRUNUS_NM) \
   PRUNUS_FEW_ROWS PRUNUS_AROUND
 #define PRUNUS_CAREFUL_ROWS PRUNUS_VALUES(PRUNUS_NM_CAREFUL) PRUNUS_VALUES(PRUNUS_BLOCK_CAREFUL)
+
+// dot. Strips of 16 tokens and more; an isa has those that its registers hold.
+#define PRUNUS_DOT(T, TOKENS) PRUNUS_TILE(dot_strip, dot, lanes, any, PRUNUS_MOST(dot), T, TOKENS)
+#define PRUNUS_DOT_FEW(T) PRUNUS_FEW_TOKENS(PRUNUS_TILE, dot_few, dot, lane_rows, any, PRUNUS_MOST(dot), T)
+#define PRUNUS_DOT_AMX(T)                                                 \
+  PRUNUS_TALL_TILE(dot_amx, dot, lanes, any, PRUNUS_MOST(dot), 16, T, 16) \
+  PRUNUS_TALL_TILE(dot_amx, dot, lanes, any, PRUNUS_MOST(dot), 16, T, 32)
+#define PRUNUS_PACK_LANES(T)           \
+  PRUNUS_IO(pack_quads, pack_quads, T) \
+  PRUNUS_IO(pack_pairs, pack_pairs, T)
+#define PRUNUS_FLAT_LANES(T)           \
+  PRUNUS_IO(flat_quads, flat_quads, T) \
+  PRUNUS_IO(flat_pairs, flat_pairs, T)
+#define PRUNUS_STORE_LANES(T)           \
+  PRUNUS_IO(store_ints, store_quads, T) \
+  PRUNUS_IO(store_floats, store_pairs, T)
+#define PRUNUS_LANE_IO(T) PRUNUS_PACK_LANES(T) PRUNUS_FLAT_LANES(T) PRUNUS_STORE_LANES(T)
+// What an isa with lanes of 512 bits has, and what one with shorter ones has of both types.
+#define PRUNUS_STRIP_DOTS(T) PRUNUS_DOT(T, 16) PRUNUS_DOT(T, 32) PRUNUS_DOT(T, 48) PRUNUS_DOT(T, 64)
+#define PRUNUS_MORE_DOT_FEW(T) PRUNUS_TILE(dot_few, dot, lane_rows, any, PRUNUS_MOST(dot), T, 8)
+#define PRUNUS_DOT_ROWS \
+  PRUNUS_DOT(i8, 16)    \
+  PRUNUS_DOT(bf16, 16) PRUNUS_DOT_FEW(i8) PRUNUS_DOT_FEW(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)
 
 template <int Count>
 constexpr IsaRows isa_rows(Isa isa, const Row (&rows)[Count], const ScoreTable* scores) {

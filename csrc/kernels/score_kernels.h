@@ -96,6 +96,19 @@ struct ScoreKernels {
                 std::uint8_t* out);
 };
 
+inline constexpr int kRefitPanel = 32;  // columns
+
+// Least squares on the weights that one row keeps (pruning/refit.h).
+struct RefitKernels {
+  // The rows and columns `index` of a symmetric matrix (stride floats a row) as panels of kRefitPanel
+  // columns, each [count][kRefitPanel], zero behind the last column.
+  void (*gather)(const float* matrix, std::int64_t stride, const std::int32_t* index, int count, float* out);
+  // Conjugate gradients for A x = b from the x given, until the residual is `tolerance` of what it was; how
+  // many iterations it took. b and x: count floats and zeros up to whole panels; room: three times that.
+  int (*solve)(const float* panels, int count, const float* b, float* x, float* room, int iterations,
+               double tolerance);
+};
+
 struct ScoreTable {
 #define PRUNUS_MEMBER(type, name) KeyKernels<type> name;
   PRUNUS_KEYS(PRUNUS_MEMBER)
@@ -103,6 +116,7 @@ struct ScoreTable {
 #define PRUNUS_MEMBER(type, name) ScoreKernels<type> name;
   PRUNUS_FLOATS(PRUNUS_MEMBER)
 #undef PRUNUS_MEMBER
+  RefitKernels refit;
 };
 
 // Of the active isa (core/isa.h).
@@ -110,5 +124,6 @@ template <class Key>
 const KeyKernels<Key>& key_kernels();
 template <class T>
 const ScoreKernels<T>& score_kernels();
+const RefitKernels& refit_kernels();
 
 }  // namespace prunus

@@ -61,7 +61,7 @@ void compute(const Work& work, const Panels& panels, std::int64_t t, std::int64_
     const float* other = multiply(work, panels, *work.up, t, s, strip, rooms + room);
     work.plan.kernels->gate(sums, other, panels.kind.finished(work, s, padded), work.args.activation);
   }
-  panels.kind.store(work, t, s, sums);
+  panels.kind.store(work, t, s, sums, strip);
 }
 
 // Cost of the row tiles before t, for one strip: bytes of weight, and the store of each tile.

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "ops/execute.h"
+#include "ops/panels/panel.h"
 #include "ops/policy/policy.h"
 
 namespace prunus {
@@ -70,7 +71,8 @@ Ran run_together(const Product* products, int count, const LinearArgs& args, boo
 Ran run_gated(const PackedView& gate, const PackedView& up, const float* up_bias, const LinearArgs& args,
               bool finite) {
   const Plan plan = make_plan(gate, args.m, finite), other = make_plan(up, args.m, finite);
-  if (!alike(gate.header, plan, up.header, other)) return Ran::not_alike;
+  if (!alike(gate.header, plan, up.header, other) || !panel_kind(plan.row->panel).finished)
+    return Ran::not_alike;
   const Factor factor{up, other, up_bias};
   const Job job{gate, plan, args, Combine::none, &factor};
   return execute(&job, 1, threads_for(plan.work + other.work)) ? Ran::yes : Ran::not_finite;

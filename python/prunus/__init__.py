@@ -3,50 +3,40 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from prunus._core import FormatError, __version__
-from prunus.patterns import NM, Block, Unstructured
-
-if TYPE_CHECKING:
-    from prunus.accelerate import AccelerateReport, accelerate_
-    from prunus.allocation import OWL, Allocation, Sensitivity
-    from prunus.balance import BalanceReport, Target, balance_
-    from prunus.calibration import Calibration, Stats
-    from prunus.checkpoint import load, load_pretrained, save
-    from prunus.masks import apply_mask_, normalize, select, select_global
-    from prunus.methods import SNIP, Magnitude, Method, Random, SparseGPT, Taylor, Wanda, least_squares
-    from prunus.nn import SparseLinear, fuse_
-    from prunus.ops import gated, linear
-    from prunus.packed import PackedWeight, pack
-    from prunus.prune import PruneReport, prune_
-    from prunus.report import CompareReport, compare
-    from prunus.shrink import Heads, Layers, Neurons, ShrinkReport, shrink_
-    from prunus.training import ZeroKeeper, keep_zeros
+from prunus import methods as _methods
+from prunus._core import FormatError as FormatError
+from prunus._core import __version__ as __version__
+from prunus.methods import *  # noqa: F403
+from prunus.patterns import NM as NM
+from prunus.patterns import Block as Block
+from prunus.patterns import Unstructured as Unstructured
 
 # Public name -> module, imported at first use: `import prunus` stays cheap and never imports torch.
 _LAZY = {
     "AccelerateReport": "prunus.accelerate",
     "Allocation": "prunus.allocation",
     "BalanceReport": "prunus.balance",
+    "Batches": "prunus.recover",
     "Calibration": "prunus.calibration",
     "CompareReport": "prunus.report",
+    "Distill": "prunus.recover",
     "Heads": "prunus.shrink",
     "Layers": "prunus.shrink",
-    "Magnitude": "prunus.methods",
-    "Method": "prunus.methods",
     "Neurons": "prunus.shrink",
     "OWL": "prunus.allocation",
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
-    "Random": "prunus.methods",
-    "SNIP": "prunus.methods",
+    "Reconstruct": "prunus.recover",
+    "RecoverError": "prunus.recover",
+    "RecoverReport": "prunus.recover",
+    "Recovery": "prunus.recover",
+    "Refit": "prunus.recover",
     "Sensitivity": "prunus.allocation",
     "ShrinkReport": "prunus.shrink",
-    "SparseGPT": "prunus.methods",
     "SparseLinear": "prunus.nn",
     "Stats": "prunus.calibration",
     "Target": "prunus.balance",
-    "Taylor": "prunus.methods",
-    "Wanda": "prunus.methods",
+    "Texts": "prunus.recover",
     "ZeroKeeper": "prunus.training",
     "accelerate_": "prunus.accelerate",
     "apply_mask_": "prunus.masks",
@@ -55,68 +45,68 @@ _LAZY = {
     "fuse_": "prunus.nn",
     "gated": "prunus.ops",
     "keep_zeros": "prunus.training",
-    "least_squares": "prunus.methods",
     "linear": "prunus.ops",
     "load": "prunus.checkpoint",
     "load_pretrained": "prunus.checkpoint",
     "normalize": "prunus.masks",
     "pack": "prunus.packed",
     "prune_": "prunus.prune",
+    "recover_": "prunus.recover",
     "save": "prunus.checkpoint",
     "select": "prunus.masks",
     "select_global": "prunus.masks",
     "shrink_": "prunus.shrink",
+    "to_dense_": "prunus.nn",
 }
 
-__all__ = [
-    "NM",
-    "OWL",
-    "SNIP",
-    "AccelerateReport",
-    "Allocation",
-    "BalanceReport",
-    "Block",
-    "Calibration",
-    "CompareReport",
-    "FormatError",
-    "Heads",
-    "Layers",
-    "Magnitude",
-    "Method",
-    "Neurons",
-    "PackedWeight",
-    "PruneReport",
-    "Random",
-    "Sensitivity",
-    "ShrinkReport",
-    "SparseGPT",
-    "SparseLinear",
-    "Stats",
-    "Target",
-    "Taylor",
-    "Unstructured",
-    "Wanda",
-    "ZeroKeeper",
-    "__version__",
-    "accelerate_",
-    "apply_mask_",
-    "balance_",
-    "compare",
-    "fuse_",
-    "gated",
-    "keep_zeros",
-    "least_squares",
-    "linear",
-    "load",
-    "load_pretrained",
-    "normalize",
-    "pack",
-    "prune_",
-    "save",
-    "select",
-    "select_global",
-    "shrink_",
-]
+if TYPE_CHECKING:
+    from prunus.accelerate import AccelerateReport as AccelerateReport
+    from prunus.accelerate import accelerate_ as accelerate_
+    from prunus.allocation import OWL as OWL
+    from prunus.allocation import Allocation as Allocation
+    from prunus.allocation import Sensitivity as Sensitivity
+    from prunus.balance import BalanceReport as BalanceReport
+    from prunus.balance import Target as Target
+    from prunus.balance import balance_ as balance_
+    from prunus.calibration import Calibration as Calibration
+    from prunus.calibration import Stats as Stats
+    from prunus.checkpoint import load as load
+    from prunus.checkpoint import load_pretrained as load_pretrained
+    from prunus.checkpoint import save as save
+    from prunus.masks import apply_mask_ as apply_mask_
+    from prunus.masks import normalize as normalize
+    from prunus.masks import select as select
+    from prunus.masks import select_global as select_global
+    from prunus.nn import SparseLinear as SparseLinear
+    from prunus.nn import fuse_ as fuse_
+    from prunus.nn import to_dense_ as to_dense_
+    from prunus.ops import gated as gated
+    from prunus.ops import linear as linear
+    from prunus.packed import PackedWeight as PackedWeight
+    from prunus.packed import pack as pack
+    from prunus.prune import PruneReport as PruneReport
+    from prunus.prune import prune_ as prune_
+    from prunus.recover import Batches as Batches
+    from prunus.recover import Distill as Distill
+    from prunus.recover import Reconstruct as Reconstruct
+    from prunus.recover import RecoverError as RecoverError
+    from prunus.recover import RecoverReport as RecoverReport
+    from prunus.recover import Recovery as Recovery
+    from prunus.recover import Refit as Refit
+    from prunus.recover import Texts as Texts
+    from prunus.recover import recover_ as recover_
+    from prunus.report import CompareReport as CompareReport
+    from prunus.report import compare as compare
+    from prunus.shrink import Heads as Heads
+    from prunus.shrink import Layers as Layers
+    from prunus.shrink import Neurons as Neurons
+    from prunus.shrink import ShrinkReport as ShrinkReport
+    from prunus.shrink import shrink_ as shrink_
+    from prunus.training import ZeroKeeper as ZeroKeeper
+    from prunus.training import keep_zeros as keep_zeros
+else:
+    _HERE = ("NM", "Block", "FormatError", "Unstructured", "__version__")
+    __all__ = sorted((*_HERE, *_LAZY, *_methods.__all__))
 
 
 def __getattr__(name: str) -> Any:
@@ -128,4 +118,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return list(globals()["__all__"])

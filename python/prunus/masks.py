@@ -68,8 +68,10 @@ def select(scores: ArrayT, pattern: Pattern) -> ArrayT:
 def select_global(scores: Sequence[ArrayT], sparsity: float) -> list[ArrayT]:
     """Masks of many score arrays under one budget: what one concatenated array would give, without it.
 
-    Shapes, dtypes and kinds may differ; values of different dtypes are compared exactly. Ties are pruned from
-    the end of the last array. Errors are those of `select`, naming the array: "scores[2]".
+    scores: arrays whose shapes, dtypes and kinds may differ; values of different dtypes are compared exactly.
+    sparsity: share of zeros of all entries together. Ties are pruned from the end of the last array.
+
+    Raises what `select` raises, naming the array: "scores[2]"; TypeError when scores is no list.
 
     >>> select_global([np.array([1.0, 4.0]), np.array([2.0, 3.0])], 0.5)
     [array([False,  True]), array([False,  True])]

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     #: A word, or a torch or numpy dtype.
     DtypeLike = str | torch.dtype | np.dtype[Any] | type[np.generic]
 
-FORMATS = ("col8", "bitmap", "nm", "block")
+#: Formats of any dtype, multiplied as float32; and dot, which multiplies in the precision of its dtype.
+FLOAT_FORMATS = ("col8", "bitmap", "nm", "block")
+FORMATS = (*FLOAT_FORMATS, "dot")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
@@ -132,11 +134,15 @@ def pack(
     w: float32, float64, float16 or bfloat16, numpy or torch CPU, any strides.
     mask: bool (n, k), True = keep; None keeps every nonzero.
     dtype: of the stored values, "float32" (the default), "bfloat16", "float16" or "int8" (rounded to nearest;
-    int8 has one scale max|w| / 127 per row), as a word or a torch or numpy dtype; sums are float32 always.
+    int8 has one scale max|w| / 127 per row), as a word or a torch or numpy dtype.
     format: "nm" (n slots for every m consecutive inputs, m <= 16), "block" (r x c weights share a column;
     powers of two, r <= 32, c <= 16), "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": what
     the nonzeros fit, else the bitmap below 67 % sparsity (avx512: 75 %). n, m, r and c are read off the
-    nonzeros; where m, r or c does not divide the weight, its last groups or blocks are cut off.
+    nonzeros; where m, r or c does not divide the weight, its last groups or blocks are cut off. These four
+    multiply float32 whatever the dtype. "dot" multiplies in the dtype itself: int8 (activations become 8-bit
+    integers too, each token with a scale of its own; sums are exact) or bfloat16 (products of bfloat16,
+    float32 sums), in blocks of r rows (1, 4, 16, 32) x 32 bits of inputs whose zeros are multiplied, for
+    which a dense weight is the 0 % case. A token with NaN or infinity gives NaN in int8 dot.
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).
 
     >>> import numpy as np, prunus

@@ -16,7 +16,10 @@ from prunus.calibration import Calibration
 from prunus.checkpoint import pretrained as pretrained_module
 from prunus.checkpoint.pretrained import load_pretrained, weight_bytes
 from prunus.cli import main
+from prunus.cli import prune as prune_module
 from prunus.families import weight_matrix
+from prunus.methods import Method
+from prunus.methods.known import METHODS
 
 pytestmark = pytest.mark.usefixtures("quick")
 SMALL = ["--samples", "12", "--batch", "4", "--length", "16"]
@@ -291,3 +294,21 @@ def test_a_failure_while_writing_leaves_nothing(error, model_dirs, tmp_path, mon
     assert prune(model_dirs["bert"], tmp_path / "out") == (1 if isinstance(error, OSError) else 130)
     assert os.listdir(tmp_path) == []
     assert ("disk full" in capsys.readouterr().err) == isinstance(error, OSError)
+
+
+class Smallest(Method):
+    name = "smallest"
+
+    def scores(self, weight, stats):
+        return -weight.abs()
+
+
+def test_a_method_of_the_list_is_a_choice(model_dirs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prune_module, "METHODS", METHODS | {"smallest": Smallest})
+    assert prune(model_dirs["bert"], tmp_path / "out", "--method", "smallest", "--no-accelerate") == 0
+    assert "Smallest()" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["prune", "--help"])
+    words = capsys.readouterr().out
+    assert all(word in words for word in (*METHODS, "smallest"))
+    assert "row for sparsegpt and wanda" in " ".join(words.split())

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 import prunus
-from prunus.packed import DTYPES, FORMATS
+from prunus.packed import DTYPES, FLOAT_FORMATS
 
 GOLDEN = Path(__file__).parent / "golden"
 TOKENS = [1, 2, 5, 8, 9, 64, 67]
@@ -38,7 +38,7 @@ def golden(format: str, dtype: str, shape: str) -> tuple[np.ndarray, ...]:
 
 @pytest.mark.parametrize("shape", ["wide", "tall"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_packed_weights_are_read_by_every_isa(isa, format, dtype, shape):
     buffer, dense, x, bias, y = golden(format, dtype, shape)
     p = prunus.PackedWeight.from_buffer(buffer)
@@ -52,7 +52,7 @@ def test_packed_weights_are_read_by_every_isa(isa, format, dtype, shape):
 
 @pytest.mark.parametrize("shape", ["wide", "tall"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_packing_again_gives_the_same_bytes(isa, format, dtype, shape):
     buffer, dense, *_ = golden(format, dtype, shape)
     again = prunus.pack(dense, dtype=dtype, format=format).buffer
@@ -66,14 +66,15 @@ def test_checkpoints_of_every_value_type(isa, writer, dtype):
     with np.load(GOLDEN / "checkpoints.npz") as file:
         x, y = torch.from_numpy(file["x"]), file["y"]
     model = prunus.load(writer.Layers(), GOLDEN / f"{dtype}.safetensors").eval()
-    assert {name for name, m in model.named_children() if isinstance(m, prunus.SparseLinear)} == {*FORMATS}
-    assert {getattr(model, name).packed_weight.dtype for name in FORMATS} == {dtype}
+    sparse = {name for name, m in model.named_children() if isinstance(m, prunus.SparseLinear)}
+    assert sparse == {*FLOAT_FORMATS}
+    assert {getattr(model, name).packed_weight.dtype for name in FLOAT_FORMATS} == {dtype}
     assert model.nm.activation == "relu"
     assert model.tied.weight is model.dense.weight
     assert model.steps == 7
     np.testing.assert_array_equal(writer.output(model, x), y)
     expected = writer.layers(dtype)
-    for name in FORMATS:
+    for name in FLOAT_FORMATS:
         mine, theirs = getattr(model, name), getattr(expected, name)
         np.testing.assert_array_equal(mine.packed_weight.to_dense(), theirs.packed_weight.to_dense())
         assert torch.equal(mine.bias, theirs.bias)

@@ -10,7 +10,7 @@ import pytest
 
 import prunus
 from prunus import _core
-from prunus.packed import DTYPES, FORMATS
+from prunus.packed import DTYPES, FLOAT_FORMATS, FORMATS
 
 # Offset and type of the header's fields (csrc/formats/packed.h).
 FIELDS = {
@@ -41,7 +41,8 @@ def resealed(buffer: np.ndarray, **fields: int) -> np.ndarray:
     return out
 
 
-def small(fit, format: str, dtype: str = "float32", n: int = 40, k: int = 52) -> np.ndarray:
+def small(fit, format: str, dtype: str | None = None, n: int = 40, k: int = 52) -> np.ndarray:
+    dtype = dtype or ("int8" if format == "dot" else "float32")
     rng = np.random.default_rng(3)
     w = rng.standard_normal((n, k)).astype(np.float32) * (rng.random((n, k)) < 0.4)
     return prunus.pack(fit(w, format), dtype=dtype, format=format).buffer
@@ -74,9 +75,8 @@ def multiply(buffer: np.ndarray, m: int = 1) -> np.ndarray:
 def test_every_field_is_proved_where_the_header_is_read(fit, format, field, values):
     buffer = small(fit, format)
     for value in values:
-        if (field == "tile_cols" and format != "bitmap" and value < 256 and value > 0) or (
-            (field, format, value) == ("unit_rows", "nm", 3)
-        ):
+        wide = 65536 if format == "dot" else 65 if format == "bitmap" else 256
+        if (field == "tile_cols" and 0 < value < wide) or (field, format, value) == ("unit_rows", "nm", 3):
             continue  # one that this format may have: what follows from it is for the other doors
         with pytest.raises(prunus.FormatError, match=r"^packed\."):
             _core.packed_info(resealed(buffer, **{field: value}))
@@ -102,10 +102,18 @@ def test_rows_without_columns_cost_nothing(n):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_damaged_payloads_are_refused_or_give_a_wrong_answer(isa, fit, format, dtype):
     """No crash: offsets are proved in every call, and every index that bytes can hold has its room."""
-    buffer = small(fit, format, dtype)
+    multiply_damaged(small(fit, format, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_damaged_dot_payloads_too(dot_isa, fit, dtype):
+    multiply_damaged(small(fit, "dot", dtype))
+
+
+def multiply_damaged(buffer: np.ndarray) -> None:
     rng = np.random.default_rng(11)
     for _ in range(150):
         bad = buffer.copy()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import prunus
 from prunus import _core
-from prunus.packed import DTYPES, FORMATS
+from prunus.packed import DTYPES, FLOAT_FORMATS
 
 # Around the group (8), the tile (256 rows; 96, 192 columns), and primes.
 EXTENTS = [0, 1, 7, 8, 9, 13, 63, 64, 65, 97, 193, 257]
@@ -22,7 +22,7 @@ def weight(rng, n, k, sparsity):
     return w
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("k", EXTENTS)
 def test_round_trip(rng, fit, k, sparsity, format, threads):
@@ -52,7 +52,7 @@ def test_every_float_dtype_packs_to_float32(rng, dtype):
     np.testing.assert_array_equal(prunus.pack(w).to_dense(), w.astype(np.float32))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_stored_values_are_rounded_to_nearest(rng, fit, dtype, format, threads):
     w = fit(weight(rng, 70, 200, 0.7), format)
@@ -131,7 +131,7 @@ def test_errors_say_argument_expected_got(rng):
             call()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 @pytest.mark.parametrize("cut", [0, 1, 63, 64, 72, 100, -1])
 def test_truncated_buffers_are_refused(rng, fit, cut, format):
     buffer = prunus.pack(fit(weight(rng, 20, 30, 0.5), format), format=format).buffer
@@ -147,7 +147,7 @@ def test_a_newer_version_is_refused_with_a_sentence(rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 @given(at=st.integers(0, 10**6), value=st.integers(0, 255))
 def test_one_changed_byte_is_refused_or_harmless(fit, at, value, format, dtype):
     w = fit(weight(np.random.default_rng(5), 37, 61, 0.8), format)
@@ -162,7 +162,7 @@ def test_one_changed_byte_is_refused_or_harmless(fit, at, value, format, dtype):
     assert prunus.linear(np.ones((3, 61), np.float32), p).shape == (3, 37)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_golden_buffer_of_version_1_is_still_read(format):
     """Written by prunus 0.1.0; every later version must read it. 3 x 5."""
     golden = bytes.fromhex(GOLDEN[format])
@@ -211,7 +211,7 @@ def test_two_threads_share_four_tiles_evenly(rng, threads, m):
         assert plan["balance"] > (0.6 if threads == 3 else 0.9)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_explain_names_a_kernel_that_exists(rng, isa, threads, format):
     w = np.zeros((512, 96), np.float32)
     w[:, ::2] = rng.standard_normal((512, 48))  # 1:2, and blocks of any height

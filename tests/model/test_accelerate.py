@@ -291,7 +291,7 @@ def test_wrong_answers_stay_dense(monkeypatch):
     model = tiny()
     real = SparseLinear.from_linear
 
-    def broken(linear):
+    def broken(linear, **how):
         layer = real(linear)
         if layer.out_features == 128:
             dense = layer.packed_weight.to_dense()
@@ -328,7 +328,7 @@ def test_weights_that_are_not_finite_stay_dense():
 )
 def test_bad_arguments(model, inputs, speedup, error, sentence):
     with pytest.raises(error, match=sentence):
-        accelerate_(model, inputs, speedup)
+        accelerate_(model, inputs, min_speedup=speedup)
 
 
 def test_a_bare_linear_cannot_be_swapped():

@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from prunus import FormatError, SparseLinear, accelerate_, load, save
 from prunus.accelerate import race as race_module
-from prunus.packed import FORMATS
+from prunus.packed import FLOAT_FORMATS
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +146,7 @@ def test_ties_are_made_and_undone(path):
     assert untied.head.weight is untied.embed.weight
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 @pytest.mark.parametrize(
     ("dtype", "bytes_per_value"), [("float32", 4), ("bfloat16", 2), ("float16", 2), ("int8", 1)]
 )

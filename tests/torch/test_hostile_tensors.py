@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import prunus
-from prunus.packed import FORMATS
+from prunus.packed import FLOAT_FORMATS
 
 HEADER = 64
 
@@ -51,7 +51,7 @@ def answered(call: Callable[[], torch.Tensor]) -> bool:
     return sentence == "packed."
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FLOAT_FORMATS)
 def test_changed_payloads_at_every_door(format: str) -> None:
     layer = layer_of(format)
     op, x = torch.ops.prunus.linear, torch.ones(3, 64)

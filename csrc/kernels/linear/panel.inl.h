@@ -104,7 +104,7 @@ bool all_finite(const void* x, std::int64_t x_stride, std::int64_t tokens, std::
   return extreme == 0;
 }
 
-void init_strip(const float* bias, int rows, int rows_padded, int width, float* acc) {
+[[maybe_unused]] void init_strip(const float* bias, int rows, int rows_padded, int width, float* acc) {
   for (int r = 0; r < rows_padded; ++r) {
     const float b = bias && r < rows ? bias[r] : 0.0f;
     for (int t = 0; t < width; ++t) acc[r * width + t] = b;
@@ -114,8 +114,8 @@ void init_strip(const float* bias, int rows, int rows_padded, int width, float* 
 // A vector of columns as eight sums of it.
 inline Vec8 fold8(Vec8 v) { return v; }
 
-void reduce_rows(const float* acc, const std::uint8_t* scales, const float* bias, int rows, int tokens,
-                 float* out) {
+[[maybe_unused]] void reduce_rows(const float* acc, const std::uint8_t* scales, const float* bias, int rows,
+                                  int tokens, float* out) {
   const int width = tokens == 1 ? 1 : 8;
   for (int r = 0; r < (rows + 7) / 8 * 8; ++r)
     for (int t = 0; t < width; ++t) {
@@ -266,7 +266,7 @@ void store_tile(const float* acc, int width, int rows, int tokens, const Finish&
   });
 }
 
-void gate(float* acc, const float* up, std::int64_t count, Activation act) {
+[[maybe_unused]] void gate(float* acc, const float* up, std::int64_t count, Activation act) {
   with_activation(act, [&](auto a) {
     for (std::int64_t i = 0; i < count; i += 8)
       (activate8<decltype(a)::value>(Vec8::load(acc + i)) * Vec8::load(up + i)).store(acc + i);

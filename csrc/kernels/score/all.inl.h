@@ -1,6 +1,7 @@
 // The loops over scores of one isa and their table.
 #include "kernels/score/keys.inl.h"
 #include "kernels/score/nm.inl.h"
+#include "kernels/score/refit.inl.h"
 #include "kernels/score/scale.inl.h"
 
 template <typename Key>
@@ -21,4 +22,5 @@ constexpr ScoreTable kScores = {
 #define PRUNUS_TYPE(type, name) score_kernels_of<type>(),
         PRUNUS_FLOATS(PRUNUS_TYPE)
 #undef PRUNUS_TYPE
+            {refit_gather, refit_solve},
 };

@@ -37,7 +37,7 @@ float* finish(const Work&, const Factor&, std::int64_t, std::int64_t, void* sums
 
 std::int64_t finished(const Work& work, std::int64_t, int) { return work.plan.tokens * kFewRows; }
 
-void store(const Work& work, std::int64_t t, std::int64_t, const float* sums) {
+void store(const Work& work, std::int64_t t, std::int64_t, const float* sums, const std::uint8_t*) {
   const std::int64_t row = t * work.geo.tile_rows;
   for (int i = 0; i < work.args.m; ++i)
     work.io.store_tile(sums + i * kFewRows, 1, work.geo.rows_of(t), 1, work.finish(i, row), work.y_at(i, row),

@@ -12,6 +12,10 @@ const PanelKind& panel_kind(Panel panel) {
       return kRowsPanel;
     case Panel::few:
       return kFewPanelKind;
+    case Panel::lanes:
+      return kLanesPanel;
+    case Panel::lane_rows:
+      return kLaneRowsPanel;
     case Panel::none:
       break;
   }

@@ -19,15 +19,16 @@ struct PanelKind {
   void (*start)(const Work& work, const Factor& factor, std::int64_t t, std::int64_t s, void* sums);
   // After the last: floats with bias, [rows][columns(s)] or what store takes; in the same room.
   float* (*finish)(const Work& work, const Factor& factor, std::int64_t t, std::int64_t s, void* sums);
-  // How many floats that is, a multiple of 8.
+  // How many floats that is, a multiple of 8; nullptr: they are no floats that could gate others.
   std::int64_t (*finished)(const Work& work, std::int64_t s, int padded_rows);
-  // Those into y.
-  void (*store)(const Work& work, std::int64_t t, std::int64_t s, const float* sums);
+  // Those into y. panel: of the strip's first column tile.
+  void (*store)(const Work& work, std::int64_t t, std::int64_t s, const float* sums,
+                const std::uint8_t* panel);
   // Many threads that share a strip pack it together, piece by piece, not each for itself.
   bool shareable;
 };
 
-extern const PanelKind kStripPanel, kRowsPanel, kFewPanelKind;
+extern const PanelKind kStripPanel, kRowsPanel, kFewPanelKind, kLanesPanel, kLaneRowsPanel;
 const PanelKind& panel_kind(Panel panel);
 
 // Room behind panels and sums for every index that the bytes of a tile can hold, so that damaged ones give a

@@ -33,7 +33,7 @@ std::int64_t finished(const Work& work, std::int64_t s, int padded_rows) {
   return padded_rows * work.width_of(s);
 }
 
-void store(const Work& work, std::int64_t t, std::int64_t s, const float* sums) {
+void store(const Work& work, std::int64_t t, std::int64_t s, const float* sums, const std::uint8_t*) {
   const std::int64_t row = t * work.geo.tile_rows, token = s * work.plan.tokens;
   work.io.store_tile(sums, work.width_of(s), work.geo.rows_of(t), work.tokens_of(s), work.finish(token, row),
                      work.y_at(token, row), work.args.y_stride);

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "core/check.h"
+#include "formats/dot.h"
 #include "formats/structure.h"
 #include "formats/tiles.h"
 #include "ops/policy/policy.h"
@@ -35,12 +36,35 @@ Fit forced_nm(const Dense& w, const Kept& kept, const Sample& sample) {
   return {Format::nm, unit};
 }
 
+// The height of block whose stored values cost the least: taller ones share what is loaded, and store more.
+Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype) {
+  check_value(has_dot_lanes(dtype),
+              expected_got("dtype", "int8 or bfloat16 for format 'dot'", dtype_name(dtype)));
+  check_value(w.k <= kMostTileCols[static_cast<int>(Format::dot)],
+              expected_got("w", "at most 65535 columns for format 'dot'", std::to_string(w.k)));
+  const auto cols = static_cast<std::uint16_t>(kDotLaneBytes / static_cast<int>(dtype_size(dtype)));
+  Unit best{1, cols};
+  double least = -1;
+  for (const threshold::DotHeight& height : threshold::kDotHeights) {
+    const Unit unit{height.rows, cols};
+    const double cost =
+        height.cost * static_cast<double>(dot_blocks(w, kept.bits, unit)) * static_cast<double>(unit.rows);
+    if (least < 0 || cost < least) {
+      best = unit;
+      least = cost;
+    }
+  }
+  return {Format::dot, best};
+}
+
 Fit forced_fit(const Dense& w, const Kept& kept, Dtype dtype, Format format) {
   switch (format) {
     case Format::nm:
       return forced_nm(w, kept, take_sample(w, kept.bits));
     case Format::block:
       return forced_block(w, take_sample(w, kept.bits), dtype);
+    case Format::dot:
+      return forced_dot(w, kept, dtype);
     case Format::col8:
     case Format::bitmap:
       return {format, {0, 0}};
@@ -88,6 +112,8 @@ std::int32_t tile_cols(std::int64_t k, double share, const Fit& fit) {
                          : fit.unit.rows == 2         ? kPairColumns
                                                       : kFlatColumns,
                          fit.unit.cols);
+    case Format::dot:
+      return std::max<std::int32_t>(static_cast<std::int32_t>(k), 1);
   }
   __builtin_unreachable();
 }

@@ -16,9 +16,7 @@ struct Search {
   const PackedHeader& h;
   const Kernels& kernels;
   Needs needs;  // what x can give
-  const Row* row(Panel panel, std::int32_t tokens) const {
-    return kernels.tile(h.format, h.dtype, panel, tokens, h.tile_cols, needs);
-  }
+  const Row* row(Panel panel, std::int32_t tokens) const { return kernels.tile(h, panel, tokens, needs); }
 };
 
 Plan single(const Row* row, const char* reason) {
@@ -75,6 +73,26 @@ Plan pattern_plan(const Search& search, std::int64_t m, std::int32_t most) {
   return strips(search, m, most, "a strip of tokens");
 }
 
+// Strips of `most` tokens of 16, or of fewer where that isa has no wider kernel for the type.
+Plan dot_plan(const Search& search, std::int64_t m) {
+  const bool flat = search.h.unit.rows == 1;
+  if (m <= (flat ? threshold::kDotFewFlat : threshold::kDotFew)) {
+    const std::int32_t width = m <= 2 ? static_cast<std::int32_t>(m) : m <= threshold::kFewTokens ? 4 : 8;
+    if (const Row* few = search.row(Panel::lane_rows, width))
+      return single(few, "few tokens: lanes of the weight are the lanes");
+  }
+  const IsaThresholds& of = thresholds(search.kernels.isa);
+  const auto widest = [&](std::int64_t tokens) {
+    const int most = search.h.unit.rows >= 16 ? of.dot_tall_strip : of.dot_strip;
+    auto width = static_cast<std::int32_t>(std::min<std::int64_t>(most, (tokens + 15) / 16 * 16));
+    while (!search.row(Panel::lanes, width)) width -= 16;
+    return search.row(Panel::lanes, width);
+  };
+  Plan plan = single(widest(m), "a strip of tokens, as lanes of 32 bits");
+  if (m % plan.tokens != 0) plan.last = widest(m % plan.tokens);
+  return plan;
+}
+
 Plan choose(const Search& search, std::int64_t m) {
   switch (search.h.format) {
     case Format::col8:
@@ -85,6 +103,8 @@ Plan choose(const Search& search, std::int64_t m) {
       return pattern_plan(search, m, kMaxStrip);
     case Format::block:
       return pattern_plan(search, m, block_strip(search));
+    case Format::dot:
+      return dot_plan(search, m);
   }
   __builtin_unreachable();
 }

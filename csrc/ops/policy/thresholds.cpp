@@ -4,10 +4,11 @@ namespace prunus {
 namespace {
 
 constexpr IsaThresholds kTable[] = {
-    // isa          bitmap_from  expand_always  look_up_most  sums
-    {Isa::scalar, 0.33, 1, 1, 2 * 8},   {Isa::avx2, 0.33, 8, 1, 12 * 8},
-    {Isa::avx512, 0.25, 1, 1, 16 * 16}, {Isa::avx512icl, 0.33, 1, 2, 16 * 16},
-    {Isa::neon, 0.33, 1, 1, 24 * 4},
+    // isa, bitmap_from, expand_always, look_up_most, sums, dot_strip, dot_tall_strip
+    {Isa::scalar, 0.33, 1, 1, 2 * 8, 16, 16},      {Isa::avx2, 0.33, 8, 1, 12 * 8, 16, 16},
+    {Isa::avxvnni, 0.33, 8, 1, 12 * 8, 16, 16},    {Isa::avx512, 0.25, 1, 1, 16 * 16, 16, 16},
+    {Isa::avx512icl, 0.33, 1, 2, 16 * 16, 64, 64}, {Isa::avx512bf16, 0.33, 1, 2, 16 * 16, 64, 64},
+    {Isa::amx, 0.33, 1, 2, 16 * 16, 64, 32},       {Isa::neon, 0.33, 1, 1, 24 * 4, 16, 16},
 };
 
 }  // namespace

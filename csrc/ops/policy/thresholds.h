@@ -19,6 +19,8 @@ struct IsaThresholds {
   // Floats of sums that a strip kernel keeps in registers: rows of a block share what they load, so the
   // taller the block, the narrower the strip.
   int sums;
+  // Tokens of a strip of dot: of short blocks, and of those that tile products take.
+  int dot_strip, dot_tall_strip;
 };
 
 const IsaThresholds& thresholds(Isa isa);
@@ -30,6 +32,14 @@ namespace threshold {
 inline constexpr double kFull = 0.9;         // share of stored slots that must be nonzeros for "auto"
 inline constexpr double kForcedFull = 0.52;  // the same where block was asked for
 inline constexpr int kSharedRows = 4;        // fewer rows of a block share too little: col8 and bitmap win
+
+// -- Packing: the height of a dot block. What a stored value costs, in values of blocks of 32 rows: a row
+// alone shares no activations with others. First of equals wins. --
+struct DotHeight {
+  std::uint16_t rows;
+  double cost;
+};
+inline constexpr DotHeight kDotHeights[] = {{32, 1.0}, {16, 1.0}, {4, 1.05}, {1, 1.4}};
 
 // -- Packing: columns of a tile. A strip's panel of a tile should stay in L1 (96 columns of 64 tokens are
 // 24 KB); once the segments of rows get short, their fixed cost outweighs its misses. --
@@ -47,8 +57,12 @@ inline constexpr std::int32_t kTilesAtLeast = 4;
 // bits costs the same for one to eight tokens, and grows with the bits. Where they cross on Zen 4: 0.5
 // between 4 and 5 tokens, 0.3 between 2 and 3.
 inline constexpr double kExpandBase = 0.1, kExpandPerToken = 0.08;
-inline constexpr double kLookUpShare = 0.12;   // below it, more than one token of col8 is a strip
-inline constexpr std::int64_t kFewTokens = 4;  // nm and block: rows as lanes, all tokens in one pass
+inline constexpr double kLookUpShare = 0.12;  // below it, more than one token of col8 is a strip
+// nm and block: rows as lanes, all tokens in one pass.
+inline constexpr std::int64_t kFewTokens = 4;
+// The same for dot, whose weight is spread out over the lanes of every token where a row has blocks of its
+// own. Blocks of more rows share joined lanes, which takes longer than a strip from three tokens on.
+inline constexpr std::int64_t kDotFewFlat = 8, kDotFew = 2;
 
 // -- Threads. --
 inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth a thread

@@ -22,7 +22,8 @@ class Column:
     """One column of a report.
 
     `key` selects the value in a row, `label` is the printed head (default: the key), `spec` a format
-    specification for numbers (".2f", ".1%", ","), `unit` is appended to every number ("x", " ms").
+    specification for numbers (".2f", ".1%", ","), `unit` is appended to every number ("x", " ms"). An
+    `optional` one is printed only where some row has a value for it.
 
     >>> Column("speedup", spec=".2f", unit="x").text(2.345)
     '2.35x'
@@ -32,6 +33,7 @@ class Column:
     label: str = ""
     spec: str = ""
     unit: str = ""
+    optional: bool = False
 
     def text(self, value: Any) -> str:
         """The printed form of one value; None prints as "-", a shape (3, 4) as "3x4"."""
@@ -117,12 +119,15 @@ class Report:
         table = Table(
             title=escape(self.title) or None, title_justify="left", title_style="bold", header_style="bold"
         )
-        for column in self.columns:
+        columns = [
+            c for c in self.columns if not c.optional or any(r.get(c.key) is not None for r in self.rows)
+        ]
+        for column in columns:
             numeric = any(isinstance(row.get(column.key), (int, float, tuple, list)) for row in self.rows)
             table.add_column(column.label or column.key, justify="right" if numeric else "left")
         for row in self.rows:
             dim = self.dim_when is not None and row.get(self.dim_when[0]) == self.dim_when[1]
-            cells = [Text(column.text(row.get(column.key))) for column in self.columns]
+            cells = [Text(column.text(row.get(column.key))) for column in columns]
             table.add_row(*cells, style="dim" if dim else None)
         line = self.summary_line()
         return Group(table, Text(line)) if line else table

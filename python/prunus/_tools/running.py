@@ -19,6 +19,7 @@ class Batch:
     kwargs: dict[str, Any]
 
     def run(self, model: nn.Module) -> Any:
+        """The output of one call."""
         return model(*self.args, **self.kwargs)
 
 
@@ -51,20 +52,36 @@ def check_model(model: Any, argument: str = "model") -> None:
         raise TypeError(f"{argument}: expected a torch.nn.Module, got {type(model).__name__}")
 
 
+def hooked(module: Any) -> bool:
+    """Whether something hangs on it that another module in its place would not have."""
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(hooks) or "forward" in vars(module)
+
+
 @contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module gets its own training flag back."""
+def evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module gets its own training flag back."""
     flags = [(module, module.training) for model in models for module in model.modules()]
     try:
         for model in models:
             model.eval()
-        with (
-            torch.no_grad()
-        ):  # not inference_mode: models cache tensors (rotary tables) that must stay usable
-            yield
+        yield
     finally:
         for module, flag in flags:
             module.training = flag
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module gets its own training flag back."""
+    # Not inference_mode: models cache tensors (rotary tables) that must stay usable.
+    with evaluation_mode(*models), torch.no_grad():
+        yield
 
 
 def output_tensors(output: Any, name: str = "") -> dict[str, Tensor]:

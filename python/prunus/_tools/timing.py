@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from prunus._tools.progress import progress
 
-__all__ = ["Times", "rounds", "take_turns"]
+__all__ = ["Racer", "Times", "laps", "rounds", "take_laps", "take_turns"]
 
 
 @dataclass
@@ -30,6 +32,11 @@ class Times:
         return median(self.seconds) * 1e3
 
     @property
+    def best_ms(self) -> float:
+        """The fastest run in milliseconds: what others on the machine took cannot make it shorter."""
+        return min(self.seconds) * 1e3
+
+    @property
     def spread_ms(self) -> float:
         """Median distance from the median, in milliseconds."""
         middle = median(self.seconds)
@@ -45,6 +52,17 @@ def rounds(seconds: float, at_least: int = 5, at_most: int = 50) -> Iterator[int
         yield i
 
 
+def laps(contenders: int, rounds: Iterable[int]) -> Iterator[int]:
+    """Who runs next: all in every round, and every second round backwards, so that nobody always finds the
+    caches that the same neighbour left.
+
+    >>> list(laps(2, range(3)))
+    [0, 1, 1, 0, 0, 1]
+    """
+    for i in rounds:
+        yield from range(contenders) if i % 2 == 0 else reversed(range(contenders))
+
+
 def take_turns(
     calls: Sequence[Callable[[], object]],
     seconds: float,
@@ -52,9 +70,7 @@ def take_turns(
     at_most: int = 50,
     label: str = "measuring",
 ) -> list[Times]:
-    """Time each call in turn, round by round, after one round that does not count; `label` is for the bar.
-
-    Every second round runs backwards: nobody always finds the caches that the same neighbour left.
+    """Time each call in turn (`laps`) after one round that does not count; `label` is for the bar.
 
     >>> [len(t.seconds) for t in take_turns([int, str], seconds=0.0, at_least=3)]
     [3, 3]
@@ -62,8 +78,49 @@ def take_turns(
     for call in calls:
         call()
     times = [Times() for _ in calls]
-    for i in progress(rounds(seconds, at_least, at_most), label, at_most):
-        order = range(len(calls)) if i % 2 == 0 else range(len(calls) - 1, -1, -1)
-        for j in order:
-            times[j].add(calls[j])
+    for j in laps(len(calls), progress(rounds(seconds, at_least, at_most), label, at_most)):
+        times[j].add(calls[j])
     return times
+
+
+class Racer:
+    """Contenders for one place in a model, each a list of calls; counts: how often the model makes each call.
+
+    around: what is entered while they run.
+    """
+
+    def __init__(
+        self,
+        contenders: Sequence[Sequence[Callable[[], object]]],
+        counts: Sequence[int],
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.contenders, self.counts, self.around = contenders, counts, around
+        self.times = [[Times() for _ in calls] for calls in contenders]
+
+    def lap(self, which: int) -> None:
+        """Every call of one contender once; nothing where there is no such contender."""
+        if which < len(self.contenders):
+            with self.around():
+                for times, call in zip(self.times[which], self.contenders[which], strict=True):
+                    times.add(call)
+
+    def best_ms(self, which: int) -> float:
+        """Milliseconds of one contender over all that the model calls, each call at its fastest."""
+        return sum(times.best_ms * count for times, count in zip(self.times[which], self.counts, strict=True))
+
+    def ms(self, which: int) -> float:
+        """Milliseconds of one contender over all that the model calls, medians."""
+        return sum(times.ms * count for times, count in zip(self.times[which], self.counts, strict=True))
+
+
+def take_laps(racers: Sequence[Racer], seconds: float, at_least: int, at_most: int, label: str) -> None:
+    """Whole passes over all racers in order, one contender of each after the other, as many as `rounds` says.
+
+    As in the model, a layer finds in the caches what the layers before it left there, not its own weight from
+    a moment ago.
+    """
+    most = max((len(racer.contenders) for racer in racers), default=0)
+    for which in laps(most, progress(rounds(seconds, at_least, at_most), label, at_most)):
+        for racer in racers:
+            racer.lap(which)

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus._tools.progress import progress
-from prunus._tools.timing import Times, rounds
+from prunus._tools.timing import Racer, take_laps
 from prunus.accelerate.survey import Site
 from prunus.nn.fuse import Fusion, fusions
 
@@ -19,37 +18,25 @@ MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 2.0
 SLACK = 1.02
 
 
-class _Racer:
-    def __init__(self, fusion: Fusion, site: Site) -> None:
-        self.fusion = fusion
-        self.calls = [
-            (tuple(argument.to(site.dtype) for argument in fusion.arguments(shape)), count)
-            for shape, count in site.inputs.items()
-        ]
-        self.times = [[Times() for _ in self.calls] for _ in range(2)]
-
-    def lap(self, which: int) -> None:
-        module: nn.Module = (self.fusion.original, self.fusion.fused)[which]
-        for (arguments, _), times in zip(self.calls, self.times[which], strict=True):
-            times.add(partial(module, *arguments))
-
-    def ms(self, which: int) -> float:
-        return sum(t.ms * count for t, (_, count) in zip(self.times[which], self.calls, strict=True))
+def _racer(fusion: Fusion, site: Site) -> Racer:
+    """The modules as they are against the fused one, on what the layer saw."""
+    given = [[argument.to(site.dtype) for argument in fusion.arguments(shape)] for shape in site.inputs]
+    modules: tuple[nn.Module, nn.Module] = (fusion.original, fusion.fused)
+    calls = [[partial(module, *arguments) for arguments in given] for module in modules]
+    return Racer(calls, list(site.inputs.values()))
 
 
 def fuse_faster(model: nn.Module, sites: list[Site]) -> list[tuple[Fusion, dict[str, Any]]]:
     """Put in every fusion that is not measured slower, over all recorded calls of the layer that sees its
     input; each with a row (name, kind, ms_before, ms_after)."""
     seen = {site.name: site for site in sites if site.inputs}
-    racers = [_Racer(fusion, seen[fusion.entry]) for fusion in fusions(model) if fusion.entry in seen]
+    known = [fusion for fusion in fusions(model) if fusion.entry in seen]
+    racers = [_racer(fusion, seen[fusion.entry]) for fusion in known]
     if racers:
-        for i in progress(rounds(SECONDS, MIN_PASSES, MAX_PASSES), "measuring fusions", MAX_PASSES):
-            for which in (0, 1) if i % 2 == 0 else (1, 0):
-                for racer in racers:
-                    racer.lap(which)
+        take_laps(racers, SECONDS, MIN_PASSES, MAX_PASSES, "measuring fusions")
     found = []
-    for racer in racers:
-        fusion, before, after = racer.fusion, racer.ms(0), racer.ms(1)
+    for fusion, racer in zip(known, racers, strict=True):
+        before, after = racer.ms(0), racer.ms(1)
         if after <= SLACK * before:
             row = {"name": fusion.name, "kind": fusion.kind, "ms_before": before, "ms_after": after}
             found.append((fusion, row))

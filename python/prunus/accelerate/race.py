@@ -1,87 +1,120 @@
-"""Dense against sparse, layer by layer, on the shapes the model really feeds them."""
+"""Dense against its candidates, layer by layer, on the shapes the model really feeds them."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus._tools.progress import progress
-from prunus._tools.timing import Times, rounds
+from prunus._tools.timing import Racer, take_laps
+from prunus.accelerate.candidates import CANDIDATES, Layers
 from prunus.accelerate.survey import Site
 from prunus.nn import SparseLinear
 
-__all__ = ["Layers", "Milliseconds", "race"]
+__all__ = ["Milliseconds", "race"]
 
-# A median needs some passes; a bar is shown while they run.
+# The fastest of some passes counts; a bar is shown while they run.
 MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 3.0
 # Of |x| . |w|^T: sums in another order, rounded to the dtype, differ by less, a lost or misplaced weight by
 # more.
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 Shape = tuple[int, ...]
-Call = tuple[Shape, torch.dtype]
-# By id(site).
-Layers = dict[int, SparseLinear]
-Milliseconds = dict[int, tuple[float, float | None]]  # dense; sparse, None without a candidate
-
-
-class _Racer:
-    def __init__(self, site: Site, sparse: SparseLinear | None) -> None:
-        self.site = site
-        self.forwards = [site.module.forward, *([sparse.forward] if sparse is not None else [])]
-        self.times: list[dict[Shape, Times]] = [{s: Times() for s in site.inputs} for _ in self.forwards]
-
-    def lap(self, which: int, x: dict[Call, Tensor]) -> None:
-        if which < len(self.forwards):
-            with self.site.as_called():
-                for shape, times in self.times[which].items():
-                    times.add(partial(self.forwards[which], x[shape, self.site.dtype]))
-
-    def ms(self, which: int) -> float:
-        return sum(times.ms * self.site.inputs[shape] for shape, times in self.times[which].items())
+# By id(site), then "dense" or the word of a candidate.
+Milliseconds = dict[int, dict[str, float]]
 
 
 def race(sites: list[Site], candidates: Layers) -> Milliseconds:
-    """Milliseconds of every plain layer over all its recorded calls: dense and, for candidates, sparse.
+    """Milliseconds of every plain layer over all its recorded calls: dense, and each of its candidates.
 
-    Whole passes in model order, dense and sparse in turn: as in the model, a layer finds in the caches what
-    the layers before it left there, not its own weight from a moment ago. A candidate whose answer is wrong
-    gets a reason and does not race.
+    Of layers and their candidates in turn, in model order (`take_laps`). A candidate whose answer is wrong
+    leaves the race (and `candidates`); a layer that loses all so gets a reason.
     """
     sites = [site for site in sites if site.inputs and site.plain]
     generator = torch.Generator().manual_seed(0)
     calls = dict.fromkeys((shape, site.dtype) for site in sites for shape in site.inputs)
     x = {call: torch.randn(call[0], generator=generator).to(call[1]) for call in calls}
-    racers = []
     for site in sites:
-        layer = candidates.get(id(site))
-        if layer is not None:
-            inputs = (x[shape, site.dtype] for shape in site.inputs)
-            with site.as_called():
-                found = (_check_answer(site.module, layer, given) for given in inputs)
-                site.reason = next((reason for reason in found if reason), "")
-        racers.append(_Racer(site, None if site.reason else layer))
-    if any(len(racer.forwards) > 1 for racer in racers):
-        for i in progress(rounds(SECONDS, MIN_PASSES, MAX_PASSES), "measuring", MAX_PASSES):
-            for which in (0, 1) if i % 2 == 0 else (1, 0):
-                for racer in racers:
-                    racer.lap(which, x)
-        return {id(r.site): (r.ms(0), r.ms(1) if len(r.forwards) > 1 else None) for r in racers}
-    return {}
+        if id(site) in candidates:
+            _drop_wrong(site, candidates[id(site)], [x[shape, site.dtype] for shape in site.inputs])
+    layers = [{"dense": site.module, **candidates.get(id(site), {})} for site in sites]
+    words = [word for word in ("dense", *CANDIDATES) if any(word in of for of in layers)]
+    if len(words) < 2:
+        return {}
+    racers = []
+    for site, of in zip(sites, layers, strict=True):
+        given = [x[shape, site.dtype] for shape in site.inputs]
+        contenders = [[partial(of[word].forward, one) for one in given if word in of] for word in words]
+        racers.append(Racer(contenders, list(site.inputs.values()), site.as_called))
+    take_laps(racers, SECONDS * len(words) / 2, MIN_PASSES, MAX_PASSES, "measuring")
+    return _pooled(
+        [
+            (site, {word: racer.best_ms(i) for i, word in enumerate(words) if word in of})
+            for site, of, racer in zip(sites, layers, racers, strict=True)
+        ]
+    )
 
 
-def _check_answer(dense: nn.Module, sparse: SparseLinear, x: Tensor) -> str:
-    """Why the packed layer's answer cannot be trusted; "" when it agrees with the dense one."""
-    expected, got = dense.forward(x), sparse.forward(x)
-    if got.dtype != expected.dtype or got.shape != expected.shape:
-        return f"answers {tuple(got.shape)} {got.dtype} instead of {tuple(expected.shape)} {expected.dtype}"
-    weight = torch.from_numpy(sparse.packed_weight.to_dense())
-    with torch.autocast("cpu", enabled=False):
-        bias = None if sparse.bias is None else sparse.bias.float().abs()
-        scale = nn.functional.linear(x.float().abs(), weight.abs(), bias)
-    difference = (expected.float() - got.float()).abs()
-    wrong = ~(difference <= TOLERANCES[expected.dtype] * scale + 1e-30)
-    # NaN or infinite weights disagree here too: a skipped zero does not spread them.
-    return f"answers differ at {int(wrong.sum())} of {wrong.numel()} outputs" if bool(wrong.any()) else ""
+def _pooled(measured: list[tuple[Site, dict[str, float]]]) -> Milliseconds:
+    """Per kind of layer the fastest of its layers, for all of them: blocks of a model are chosen alike."""
+    best: dict[Any, dict[str, float]] = {}
+    for site, times in measured:
+        of_kind = best.setdefault(_kind(site), {})
+        for word, ms in times.items():
+            of_kind[word] = min(ms, of_kind.get(word, ms))
+    return {id(site): {word: best[_kind(site)][word] for word in times} for site, times in measured}
+
+
+def _kind(site: Site) -> Any:
+    """Layers of one kind take as long: what differs between their times is the machine's noise."""
+    zeros = round(site.sparsity or 0.0, 2)
+    return site.shape, frozenset(site.inputs.items()), site.dtype, site.autocast, zeros
+
+
+def _drop_wrong(site: Site, layers: dict[str, SparseLinear], inputs: list[Tensor]) -> None:
+    for word in list(layers):
+        with site.as_called():
+            answers = [_Answer(site.module, layers[word], x) for x in inputs]
+        site.errors[word] = max(answer.error for answer in answers)
+        found = (answer.why_wrong(CANDIDATES[word].error) for answer in answers)
+        reason = next((reason for reason in found if reason), "")
+        if reason:
+            del layers[word]
+            site.reason = "" if layers else reason
+
+
+class _Answer:
+    """What a dense layer and its packed form say to x."""
+
+    def __init__(self, dense: nn.Module, packed: SparseLinear, x: Tensor) -> None:
+        self.packed, self.x = packed, x
+        self.expected, self.got = dense.forward(x), packed.forward(x)
+        self.kinds = [(tuple(y.shape), y.dtype) for y in (self.expected, self.got)]
+
+    @property
+    def error(self) -> float:
+        """Relative (L2); infinite where it cannot be told."""
+        if self.kinds[0] != self.kinds[1]:
+            return math.inf
+        norm = float(self.expected.float().norm())
+        error = float((self.expected.float() - self.got.float()).norm())
+        return error / norm if norm and math.isfinite(error / norm) else (math.inf if error else 0.0)
+
+    def why_wrong(self, allowed: float | None) -> str:
+        """Why the packed layer cannot be trusted; "" when it agrees with the dense one. allowed: its relative
+        error; None: every output but for sums in another order."""
+        if self.kinds[0] != self.kinds[1]:
+            (shape, dtype), (got_shape, got_dtype) = self.kinds
+            return f"answers {got_shape} {got_dtype} instead of {shape} {dtype}"
+        if allowed is not None:
+            return "" if self.error <= allowed else f"answers differ by {self.error:.1%}"
+        weight = torch.from_numpy(self.packed.packed_weight.to_dense())
+        bias = None if self.packed.bias is None else self.packed.bias.float().abs()
+        scale = nn.functional.linear(self.x.float().abs(), weight.abs(), bias)
+        difference = (self.expected.float() - self.got.float()).abs()
+        wrong = ~(difference <= TOLERANCES[self.expected.dtype] * scale + 1e-30)
+        # NaN or infinite weights disagree here too: a skipped zero does not spread them.
+        return f"answers differ at {int(wrong.sum())} of {wrong.numel()} outputs" if bool(wrong.any()) else ""

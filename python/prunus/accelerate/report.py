@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from prunus._tools.report import Column, Report
 
 __all__ = ["AccelerateReport"]
@@ -14,12 +16,14 @@ TELLING = 1e-4
 class AccelerateReport(Report):
     """What `accelerate_` did with every Linear; one row per layer, summary for the model.
 
-    Row: name, shape (n, k), sparsity, m (tokens per call), dense_ms and sparse_ms (medians, all calls of the
-    example inputs together), speedup, runs ("sparse" or "dense"), converted, reason (why it stayed dense),
-    bytes_before, bytes_after. Summary: layers, converted, linear_ms_before, linear_ms_after and
-    linear_speedup over all timed layers, converted or not, bytes_before and bytes_after of the model,
-    relative_error of its outputs (L2, sparse against dense with the same zeros), threads, isa, and fused:
-    what is done in one pass with a packed layer (name, kind, ms_before, ms_after).
+    Row: name, shape (n, k), sparsity, m (tokens per call); dense_ms, sparse_ms (in its own pattern, the
+    values in the fastest type allowed), bfloat16_ms and int8_ms (multiplied so), each the fastest of several
+    runs for all calls of the example inputs together; speedup, runs ("dense", "sparse", "sparse bfloat16",
+    "sparse int8", "bfloat16" or "int8"), error (relative, L2, of the layer's answers to random inputs),
+    converted, reason (why it stayed dense), bytes_before, bytes_after. Summary: precision, layers, converted,
+    linear_ms_before, linear_ms_after and linear_speedup over all timed layers, converted or not, bytes_before
+    and bytes_after of the model, relative_error of its outputs (L2, against dense with the same zeros),
+    threads, isa, and fused: what is done in one pass with a packed layer (name, kind, ms_before, ms_after).
     """
 
     title = "Linear layers: dense or sparse, as measured"
@@ -30,15 +34,24 @@ class AccelerateReport(Report):
         Column("m"),
         Column("dense_ms", "dense ms", ".3f"),
         Column("sparse_ms", "sparse ms", ".3f"),
+        Column("bfloat16_ms", "bf16 ms", ".3f", optional=True),
+        Column("int8_ms", "int8 ms", ".3f", optional=True),
         Column("speedup", spec=".2f", unit="x"),
         Column("runs"),
+        Column("error", spec=".2%"),
         Column("reason", "why dense"),
     )
     dim_when = ("runs", "dense")
 
     def summary_line(self) -> str:
         s = self.summary
-        line = f"{s['converted']} of {s['layers']} Linear layers run sparse"
+        words = Counter(row["runs"] for row in self.rows if row["converted"])
+        line = f"{s['converted']} of {s['layers']} Linear layers run "
+        line += (
+            ", ".join(f"{word} ({n})" for word, n in sorted(words.items()))
+            if len(words) > 1
+            else (next(iter(words), "sparse"))
+        )
         if s["linear_speedup"] is not None:
             line += (
                 f"; all timed layers together {s['linear_speedup']:.2f}x ({s['linear_ms_before']:.2f} ms -> "

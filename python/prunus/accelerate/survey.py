@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.families import READERS, weight_matrix
+from prunus._tools.running import hooked
+from prunus.families import READERS, FilterFn, is_linear, is_plain_linear, memory, owners, weight_matrix
 from prunus.nn import SparseLinear
 
 # 8-bit columns cost 5 bytes per kept fp32 weight against 4: below this no regime can win.
@@ -20,6 +21,9 @@ MIN_SPARSITY = 0.2
 
 PACKED = (torch.float32, torch.bfloat16, torch.float16)
 ONLY = "only float32, bfloat16 and float16 on cpu are packed"
+
+
+Holders = dict[int, list[tuple[str, nn.Module]]]
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Site:
     dtype: torch.dtype = torch.float32  # of x
     autocast: torch.dtype | None = None  # of torch.autocast around the call
     sparse: bool = False  # is packed already
+    tied: bool = False  # to an embedding, beside which a packed copy may stand
+    errors: dict[str, float] = field(default_factory=dict)  # relative (L2), of each candidate's answers
 
     @property
     def tokens(self) -> list[int]:
@@ -55,9 +61,12 @@ class Site:
 
 
 def survey(
-    model: nn.Module, filter_fn: Callable[[nn.Module, str], bool] | None, at_least: float = MIN_SPARSITY
+    model: nn.Module, filter_fn: FilterFn | None, at_least: float = MIN_SPARSITY, copies: bool = False
 ) -> list[Site]:
-    """Every Linear-like module of the model, with a reason where it cannot be converted; at_least: zeros."""
+    """Every Linear-like module of the model, with a reason where it cannot be converted.
+
+    at_least: zeros. copies: a weight that an embedding shares may be packed beside it.
+    """
     sites: dict[int, Site] = {}
     readers = [name for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, READERS)]
     for name, module in model.named_modules(remove_duplicate=False):
@@ -72,10 +81,10 @@ def survey(
         inside = [r for r in readers if not r or name.startswith(r + ".")]
         if inside:
             site.reason = f"inside {type(model.get_submodule(inside[0])).__name__}, which reads its weight"
-    owners = _owners(model)
+    holders = owners(model)
     for site in sites.values():
         _describe(site)
-        fixed = _why_fixed(site, owners)
+        fixed = _why_fixed(site, holders, model if copies else None)
         site.reason = site.reason or fixed
         if not site.reason and filter_fn is not None and not filter_fn(site.module, site.name):
             site.reason = "left out by filter_fn"
@@ -122,10 +131,10 @@ def _word(dtype: torch.dtype) -> str:
 
 def _linear_like(module: nn.Module) -> bool:
     """Linear, Conv1D, and what others derive from them or name like them (quantised Linears)."""
-    kind = type(module).__name__
-    if isinstance(module, nn.Linear) or (kind == "Conv1D" and hasattr(module, "nf")):
+    if is_linear(module):
         return True
-    return "Linear" in kind and hasattr(module, "in_features") and hasattr(module, "out_features")
+    named_so = "Linear" in type(module).__name__
+    return named_so and hasattr(module, "in_features") and hasattr(module, "out_features")
 
 
 def _describe(site: Site) -> None:
@@ -145,47 +154,27 @@ def _describe(site: Site) -> None:
         site.sparsity = 1.0 - int(torch.count_nonzero(weight)) / weight.numel()
 
 
-def _why_fixed(site: Site, owners: dict[Any, set[str]]) -> str:
+def _why_fixed(site: Site, holders: Holders, copies_of: nn.Module | None) -> str:
     module = site.module
-    kind = type(module)
     if "parametrizations" in module._modules:
         return "parametrised"
-    # An exact type: a subclass may do more in forward than multiply.
-    if kind is not nn.Linear and not (kind.__name__ == "Conv1D" and hasattr(module, "nf")):
-        return f"is a {kind.__name__}, not a plain Linear"
+    if not is_plain_linear(module):
+        return f"is a {type(module).__name__}, not a plain Linear"
     try:
         weight = weight_matrix(module)
     except TypeError:
         return "has no ordinary weight"
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    if any(hooks) or "forward" in vars(module):
+    if hooked(module):
         return "has hooks that a conversion would lose"
     if weight.device.type != "cpu" or weight.dtype not in PACKED or weight.layout != torch.strided:
         return f"weight is {_word(weight.dtype)} on {weight.device.type}: {ONLY}"
     if weight.numel() == 0:
         return "weight is empty"
     site.plain = True
-    others = owners[_key(weight)] - {site.name}
+    others = {name for name, _ in holders[memory(weight)]} - {site.name}
+    if copies_of is not None:
+        embeddings = {name for name in others if isinstance(copies_of.get_submodule(name), nn.Embedding)}
+        site.tied, others = bool(embeddings), others - embeddings
     if others:
         return f"weight is shared with {min(others)}"
     return ""
-
-
-def _owners(model: nn.Module) -> dict[Any, set[str]]:
-    """Memory of each parameter -> names of the modules that hold it (a module counts once, by its first
-    name)."""
-    owners: dict[Any, set[str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                owners.setdefault(_key(parameter), set()).add(name)
-    return owners
-
-
-def _key(tensor: Tensor) -> Any:
-    return tensor.data_ptr() or id(tensor)

@@ -40,7 +40,15 @@ class Survey:
 
 
 class Allocation:
-    """A rule that gives every layer its own pattern; `prune_` takes it in place of one pattern for all."""
+    """A rule that gives every layer its own pattern; `prune_` takes it in place of one pattern for all.
+
+    A subclass gives `needs` and `survey`.
+
+    >>> from prunus.allocation import OWL
+    >>> from prunus.patterns import Unstructured
+    >>> isinstance(OWL(Unstructured(0.7, scope="row")), Allocation)
+    True
+    """
 
     def needs(self, method: Method) -> frozenset[str]:
         """The statistics the survey looks at (`prunus.Stats`)."""

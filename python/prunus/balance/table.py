@@ -13,10 +13,10 @@ from torch import nn
 
 from prunus._tools.progress import progress
 from prunus._tools.running import Batch
-from prunus._tools.timing import Times, rounds
+from prunus._tools.timing import Times, laps, rounds
 from prunus.accelerate.survey import Site
 from prunus.families import weight_matrix
-from prunus.methods import choose
+from prunus.methods.base import choose
 from prunus.nn import SparseLinear
 from prunus.patterns import Pattern
 
@@ -42,6 +42,7 @@ class Turns:
 
     @property
     def ratio(self) -> float:
+        """Median of the ratios."""
         return median(self.ratios)
 
     @property
@@ -129,14 +130,12 @@ def in_turn(
     with swapped(sites, modules):
         _run(model, batches)
     _run(model, batches)
-    for i in turns.rounds(WHOLE_SECONDS):
-        # Every second round runs backwards: nobody always finds the caches that the same neighbour left.
-        for which in (0, 1) if i % 2 == 0 else (1, 0):
-            if which == 0:
-                turns.first.add(lambda: _run(model, batches))
-            else:
-                with swapped(sites, modules):
-                    turns.second.add(lambda: _run(model, batches))
+    for which in laps(2, turns.rounds(WHOLE_SECONDS)):
+        if which == 0:
+            turns.first.add(lambda: _run(model, batches))
+        else:
+            with swapped(sites, modules):
+                turns.second.add(lambda: _run(model, batches))
     return turns
 
 

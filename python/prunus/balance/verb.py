@@ -17,12 +17,12 @@ from prunus.allocation import Allocation, Key, Survey, choose_levels, trials, we
 from prunus.balance.report import BalanceReport
 from prunus.balance.table import Table, Turns, in_turn, measure, rehearse
 from prunus.calibration import Calibration, Stats, as_calibration
+from prunus.families import FilterFn
 from prunus.methods import Method, Wanda
 from prunus.patterns import Block, Pattern, Unstructured
 from prunus.prune import PruneReport, fold_targets, prune_and
 from prunus.prune.journal import Journal
-from prunus.prune.targets import Target as Weight
-from prunus.prune.targets import find_targets
+from prunus.prune.targets import Prunable, find_targets
 
 __all__ = ["BalanceReport", "Target", "balance_"]
 
@@ -79,7 +79,7 @@ def balance_(
     target: Target,
     method: Method = _WANDA,
     calibration: Any = None,
-    filter_fn: Callable[[nn.Module, str], bool] | None = None,
+    filter_fn: FilterFn | None = None,
 ) -> BalanceReport:
     """Prune and accelerate, in place, so that the whole model meets a time at the least loss.
 
@@ -119,7 +119,7 @@ def balance_(
             accelerated.append(accelerate_(model, example_inputs, min_speedup=1.0))
 
         dense = [site.module for site in sites]
-        pruned = prune_and(model, rule, method, (given, filter_fn), convert)
+        pruned = prune_and(model, rule, method, given, filter_fn, convert)
         folds.commit()
     _tell_folded(pruned, targets)
     with evaluating(model):
@@ -212,7 +212,7 @@ def _tried(model: nn.Module, sites: list[Site], batches: list[Batch], levels: Ma
         return rehearse(model, sites, batches, levels)
 
 
-def _tell_folded(report: PruneReport, targets: list[Weight]) -> None:
+def _tell_folded(report: PruneReport, targets: list[Prunable]) -> None:
     """What was folded before `prune_` looked, in its report."""
     notes = {target.name: target.notes for target in targets}
     for row in report.rows:
@@ -226,7 +226,7 @@ def _calibration(given: Any, batches: list[Batch]) -> Calibration:
     return Calibration([batch.kwargs or batch.args for batch in batches])
 
 
-def _called(model: nn.Module, targets: list[Weight], batches: list[Batch]) -> list[Site]:
+def _called(model: nn.Module, targets: list[Prunable], batches: list[Batch]) -> list[Site]:
     """The layers that will be pruned, can be converted, and are reached by the inputs."""
     modules = {id(module) for target in targets for module in target.modules.values()}
     sites = [site for site in survey(model, None, at_least=0.0) if id(site.module) in modules]

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunus._tools.running import evaluation_mode
+
 __all__ = ["Calibration", "as_calibration", "real_tokens", "run_batch", "untouched"]
 
 
@@ -90,16 +92,13 @@ def real_tokens(model: nn.Module, batch: Any, calibration: Calibration) -> Tenso
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without a key/value cache; modes and config are as before afterwards."""
-    training = {module: module.training for module in model.modules()}
     configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
     caches = [(c, c.use_cache) for c in configs.values() if getattr(c, "use_cache", None)]
-    try:
-        model.eval()
-        for config, _ in caches:
-            config.use_cache = False
-        yield
-    finally:
-        for config, value in caches:
-            config.use_cache = value
-        for module, mode in training.items():
-            module.training = mode
+    with evaluation_mode(model):
+        try:
+            for config, _ in caches:
+                config.use_cache = False
+            yield
+        finally:
+            for config, value in caches:
+                config.use_cache = value

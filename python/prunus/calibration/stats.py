@@ -15,7 +15,8 @@ __all__ = ["Stats"]
 class Stats:
     """What calibration measured at one layer (k inputs, n outputs); what was not asked for is None.
 
-    tokens: rows seen, without padding. sumsq: (k,) float64, sum of x_j^2. gram: (k, k) float32, X^T X.
+    name: of the layer. tokens: rows seen, without padding. sumsq: (k,) float64, sum of x_j^2.
+    gram: (k, k) float32, X^T X.
     grad_sum, grad_sq: (n, k) float32, sum over batches of dloss/dW and of its square.
 
     >>> Stats("fc", tokens=3).gram is None

@@ -18,13 +18,13 @@ from prunus.families import blocks
 __all__ = ["Group", "walk"]
 
 #: Name of a layer -> the modules that hold its weight.
-Layers = Mapping[str, Sequence[nn.Module]]
+NamedLayers = Mapping[str, Sequence[nn.Module]]
 
 
 class Group:
     """Layers that are measured together; `measure` runs the batches with the weights as they are now."""
 
-    def __init__(self, layers: Layers, needs: frozenset[str], run: Callable[[Recorder], None]) -> None:
+    def __init__(self, layers: NamedLayers, needs: frozenset[str], run: Callable[[Recorder], None]) -> None:
         self.names = list(layers)
         self._layers, self._needs, self._run = layers, needs, run
 
@@ -36,7 +36,7 @@ class Group:
 
 
 def walk(
-    model: nn.Module, layers: Layers, calibration: Calibration, needs: frozenset[str]
+    model: nn.Module, layers: NamedLayers, calibration: Calibration, needs: frozenset[str]
 ) -> Iterator[Group]:
     """Yield groups that cover `layers`, in the order they run; call it inside `untouched(model)` and no_grad.
 
@@ -57,7 +57,9 @@ def walk(
 
 
 class _Walk:
-    def __init__(self, model: nn.Module, layers: Layers, calibration: Calibration, needs: frozenset[str]):
+    def __init__(
+        self, model: nn.Module, layers: NamedLayers, calibration: Calibration, needs: frozenset[str]
+    ):
         self.model, self.layers, self.calibration, self.needs = model, layers, calibration, needs
         self.chain = Chain(blocks(model))
 

@@ -41,6 +41,7 @@ DTYPES = {
 }
 # dtypes that a mask saves space of
 MASKED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WEIGHTS = ("float32", "float64", "float16", "bfloat16")
 # kind of an entry -> what is behind its name in the names of the stored tensors
 PARTS = {"dense": ("",), "masked": (":mask", ":values"), "scaled": (":mask", ":values", ":scales")}
 # Below this share of zeros the mask costs as much as it saves, or is not worth the detour.
@@ -53,6 +54,19 @@ class SparseEntry:
 
     activation: str | None
     dtype: str
+    #: "dot" where the layer multiplies in its dtype; "auto": any format that suits the machine.
+    format: str = "auto"
+    #: Of the dense weight that the layer stands for; None: as it is stored.
+    weight_dtype: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the file says; what is as in the first version's files is left out."""
+        said: dict[str, Any] = {"activation": self.activation, "dtype": self.dtype}
+        if self.format != "auto":
+            said["format"] = self.format
+        if self.weight_dtype is not None:
+            said["weight_dtype"] = self.weight_dtype
+        return said
 
 
 @dataclass
@@ -85,7 +99,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "version": VERSION,
             "entries": entries,
             "ties": saved.ties,
-            "sparse": {k: {"activation": v.activation, "dtype": v.dtype} for k, v in saved.sparse.items()},
+            "sparse": {path: entry.to_dict() for path, entry in saved.sparse.items()},
             "geometry": saved.geometry,
             "fused": saved.fused,
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
@@ -213,12 +227,19 @@ class _Reader:
             names = ", ".join(str(name) for name in ACTIVATIONS)
             _expect(good and activation in ACTIVATIONS, f"{where}.activation", f"one of {names}", activation)
             _expect(isinstance(dtype, str) and dtype in DTYPES, f"{where}.dtype", ", ".join(DTYPES), dtype)
+            form = entry.get("format", "auto")  # which the first files lack
+            allowed = ("auto", "dot") if dtype in ("bfloat16", "int8") else ("auto",)
+            _expect(form in allowed, f"{where}.format", " or ".join(allowed), form)
+            stands_for = entry.get("weight_dtype")
+            _expect(
+                stands_for is None or stands_for in WEIGHTS, f"{where}.weight_dtype", str(WEIGHTS), stands_for
+            )
             name = _weight_name(path)
             name = self.about["ties"].get(name, name)
             weight = tensors.get(name)
             good = weight is not None and weight.dim() == 2 and weight.dtype == DTYPES[dtype]
             _expect(good, where, f"a 2-D {dtype} tensor {name!r}", _describe(weight))
-            found[path] = SparseEntry(activation, dtype)
+            found[path] = SparseEntry(activation, dtype, form, stands_for)
         return found
 
     def _table(self, key: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
 from prunus.checkpoint.before import Before
 from prunus.checkpoint.file import DTYPES, Saved, SparseEntry, read, write
-from prunus.families import weight_matrix
+from prunus.families import is_conv1d, weight_matrix
 from prunus.nn import SparseLinear
 from prunus.nn.fuse import fuse_
 from prunus.nn.fused import Fused
@@ -112,7 +112,7 @@ def _gather(model: nn.Module) -> Saved:
         owner = modules.get(owner_path)
         if isinstance(owner, SparseLinear) and leaf == "packed":
             name = f"{owner_path}.weight" if owner_path else "weight"
-            saved.sparse[owner_path] = SparseEntry(owner.activation, owner.packed_weight.dtype)
+            saved.sparse[owner_path] = _entry(owner)
         original = first.setdefault(_memory(tensor, name), name)
         if original != name:
             saved.ties[name] = original
@@ -140,6 +140,7 @@ class _Plan:
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.steps: list[Callable[[], object]] = []
         self.sparse: dict[str, SparseLinear] = {}
+        self.copies: list[tuple[SparseLinear, nn.Embedding]] = []
         self._plan_sparse()
         names = self._match_names()
         self._plan_tensors(names)
@@ -147,6 +148,8 @@ class _Plan:
     def apply(self) -> None:
         for step in self.steps:
             step()
+        for layer, embedding in self.copies:
+            layer.__dict__["copy_of"] = embedding.weight
 
     def _plan_sparse(self) -> None:
         buffers: dict[str, PackedWeight] = {}
@@ -156,14 +159,26 @@ class _Plan:
             name = self.saved.ties.get(name, name)
             old = self._linear_at(path, tuple(self.saved.tensors[name].shape))
             if name not in buffers:
-                buffers[name] = pack(self.saved.tensors[name], dtype=entry.dtype)
+                buffers[name] = pack(self.saved.tensors[name], dtype=entry.dtype, format=entry.format)
             bias = f"{path}.bias" if path else "bias"
             has_bias = bias in self.saved.tensors or bias in self.saved.ties
             if id(old) not in made:
                 made[id(old)] = _sparse_like(old, buffers[name], has_bias, entry.activation)
-                made[id(old)].weight_dtype = self.saved.tensors[name].dtype
+                if (embedding := self._embedding_of(old)) is not None:
+                    self.copies.append((made[id(old)], embedding))
+                made[id(old)].conv1d = is_conv1d(old) or bool(getattr(old, "conv1d", False))
+                stored = self.saved.tensors[name].dtype
+                made[id(old)].weight_dtype = (
+                    getattr(torch, entry.weight_dtype) if entry.weight_dtype else stored
+                )
             self.sparse[path] = made[id(old)]
             self.steps.append(partial(self._put, path))
+
+    def _embedding_of(self, old: nn.Module) -> nn.Embedding | None:
+        """The embedding that `old` is tied to, or holds a copy of."""
+        weight = old._parameters.get("weight", getattr(old, "copy_of", None))
+        embeddings = (m for m in self.modules.values() if isinstance(m, nn.Embedding))
+        return next((m for m in embeddings if m.weight is weight), None)
 
     def _linear_at(self, path: str, shape: tuple[int, ...]) -> nn.Module:
         module: nn.Module | None = self.modules.get(path)
@@ -266,6 +281,18 @@ def _sparse_like(
     layer = SparseLinear.from_packed(packed, bias, activation)
     layer.train(old.training)
     return layer
+
+
+def _entry(layer: SparseLinear) -> SparseEntry:
+    packed = layer.packed_weight
+    stands_for = str(layer.weight_dtype).removeprefix("torch.")
+    as_stored = DTYPES[packed.dtype] == layer.weight_dtype
+    return SparseEntry(
+        layer.activation,
+        packed.dtype,
+        "dot" if packed.format == "dot" else "auto",
+        None if as_stored else stands_for,
+    )
 
 
 def _leaves(layer: SparseLinear) -> tuple[str, ...]:

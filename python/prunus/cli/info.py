@@ -67,6 +67,7 @@ def gather() -> dict[str, Any]:
         "compiler": _compiler(),
         "isa_detected": _core.available_isas(),
         "isa_active": _core.active_isa(),
+        "isa_refused": _core.refused_isa() or None,
         "isa_forced": os.environ.get("PRUNUS_ISA"),
         "kernels": _core.kernels(),
         "threads": _core.num_threads(),

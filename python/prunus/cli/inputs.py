@@ -24,6 +24,8 @@ __all__ = [
     "SampleSize",
     "add_threads",
     "check_least",
+    "check_length",
+    "is_causal",
     "make_inputs",
     "quiet_transformers",
     "random_inputs",
@@ -152,7 +154,7 @@ def make_inputs(model: Any, folder: str, texts: list[str], size: SampleSize, opt
         raise ValueError(f"{option}: expected a tokenizer in {folder!r} to read text with, got none")
     from transformers import AutoTokenizer
 
-    _check_length(model, size)
+    check_length(model, size)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     causal = is_causal(model)
     if causal or tokenizer.pad_token is None:
@@ -172,7 +174,7 @@ def random_inputs(model: Any, size: SampleSize) -> Inputs:
     words = getattr(model.config, "vocab_size", None)
     if not isinstance(words, int):
         return Inputs()
-    _check_length(model, size)
+    check_length(model, size)
     generator = torch.Generator().manual_seed(size.seed)
     ids = torch.randint(0, words, (size.batch, size.length), generator=generator)
     return Inputs([_complete(model, {"input_ids": ids})], is_causal(model))
@@ -213,7 +215,8 @@ def _complete(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch
 
 
-def _check_length(model: Any, size: SampleSize) -> None:
+def check_length(model: Any, size: SampleSize) -> None:
+    """ValueError for texts longer than the model takes."""
     limits = [limit for name in POSITIONS if isinstance(limit := getattr(model.config, name, None), int)]
     if limits and size.length > min(limits) > 0:
         raise ValueError(f"--length: expected at most {min(limits)}, the model's limit, got {size.length}")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shlex
+import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from prunus.cli.demo import parse_patterns
@@ -21,6 +18,9 @@ from prunus.cli.inputs import (
     read_texts,
     threads,
 )
+from prunus.cli.recover import check_minutes, draw, recover_on_text
+from prunus.cli.written import add_out, check_out, print_written, write
+from prunus.methods.known import METHODS
 from prunus.patterns import Pattern, Scope
 
 if TYPE_CHECKING:
@@ -30,17 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-# method -> whether it looks at activations or gradients, and so needs --calibration
-METHODS = {
-    "magnitude": False,
-    "magnitude-row": False,
-    "magnitude-column": False,
-    "random": False,
-    "wanda": True,
-    "sparsegpt": True,
-    "taylor": True,
-    "snip": True,
-}
 ALLOCATIONS = ("uniform", "owl", "sensitivity")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SPARSITY = 0.5
@@ -57,8 +46,9 @@ def add_parser(commands: Any) -> None:
         "prunus.load_pretrained(DIR) reads it back. Everything is offline.",
     )
     parser.add_argument("model", metavar="MODEL_DIR", help="transformers model directory with safetensors")
-    parser.add_argument("--out", required=True, metavar="DIR", help="directory to write; must not exist yet")
+    add_out(parser)
     what = parser.add_argument_group("what to prune")
+    rows = " and ".join(word for word, method in METHODS.items() if method.scope == "row")
     what.add_argument(
         "--method", choices=METHODS, default="magnitude", help="how weights are chosen (magnitude)"
     )
@@ -67,7 +57,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument(
         "--scope",
         choices=get_args(Scope),
-        help="what shares one budget of zeros (row for wanda and sparsegpt, else tensor)",
+        help=f"what shares one budget of zeros (row for {rows}, else tensor)",
     )
     what.add_argument(
         "--allocation", choices=ALLOCATIONS, default="uniform", help="how layers share the budget (uniform)"
@@ -79,11 +69,23 @@ def add_parser(commands: Any) -> None:
         help="choose the sparsity of every layer so that the whole model gets X times as fast here",
     )
     what.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="how far layers may round to be faster (float32: not at all)",
+    )
+    what.add_argument(
         "--steps", type=int, default=1, help="cuts, with statistics measured again before each (1)"
     )
     what.add_argument("--repair", action="store_true", help="refit the kept weights by least squares")
-    data = parser.add_argument_group("calibration")
+    data = parser.add_argument_group("calibration and recovery")
     data.add_argument("--calibration", metavar="FILE", help="UTF-8 text, one passage per line")
+    data.add_argument(
+        "--recover",
+        type=float,
+        metavar="MINUTES",
+        help="then train so long on all of that text, towards the dense model (see `prunus recover`)",
+    )
     SampleSize.add_options(data, 128, "of the choice of samples and of --method random")
     run_ = parser.add_argument_group("run")
     run_.add_argument("--no-accelerate", action="store_true", help="only write zeros: layers stay ordinary")
@@ -102,25 +104,32 @@ def run(options: argparse.Namespace) -> int:
     texts = read_texts(options.calibration, "--calibration") if options.calibration else []
     with quiet_transformers("prune"), threads(options.threads):
         model, inputs = _load(options, size, texts)
-        reports, note = _work(model, inputs, pattern, options)
-        from prunus.checkpoint.pretrained import weight_bytes, write_pretrained
+        teacher = copy.deepcopy(model) if options.recover is not None else None
 
-        write_pretrained(model, options.model, options.out, {f"prunus_{k}": v for k, v in reports.items()})
-        sizes = weight_bytes(options.model), weight_bytes(options.out)
-    _print(options, reports, sizes, note)
+        def between() -> dict[str, Report]:
+            if teacher is None:
+                return {}
+            args = (teacher, options.model, texts, size, options.recover)
+            return {"recover": recover_on_text(model, *args, option="--calibration")}
+
+        reports, note = _work(model, inputs, pattern, options, between)
+        sizes = write(options, model, reports)
+    if "recover" in reports:
+        note = "\n".join(filter(None, [note, draw(reports["recover"], options.out)]))  # type: ignore[arg-type]
+    print_written(options, reports, sizes, note, options.model)
     return 0
 
 
 def _check(options: argparse.Namespace) -> Pattern:
     """What can be refused before anything is read; the pattern."""
-    out = Path(options.out)
-    if os.path.lexists(out):
-        raise ValueError(f"--out: expected a directory that does not exist yet, got {options.out!r}")
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out: expected a directory in an existing one, got {options.out!r}")
-    needs = METHODS[options.method] or options.repair or options.allocation != "uniform"
-    if needs and not options.calibration:
-        why = f"--method {options.method}" if METHODS[options.method] else "--repair and --allocation"
+    check_out(options.out)
+    if options.recover is not None:
+        check_minutes("--recover", options.recover)
+        if not options.calibration:
+            raise ValueError("--calibration: expected a text file for --recover, got none")
+    method = METHODS[options.method]
+    if (method.needs or options.repair or options.allocation != "uniform") and not options.calibration:
+        why = f"--method {options.method}" if method.needs else "--repair and --allocation"
         raise ValueError(f"--calibration: expected a text file for {why}, got none")
     if options.target_speedup is not None:
         wrong = [
@@ -129,12 +138,14 @@ def _check(options: argparse.Namespace) -> Pattern:
                 ("sparsity", options.sparsity is not None),
                 ("allocation", options.allocation != "uniform"),
                 ("no-accelerate", options.no_accelerate),
+                ("recover", options.recover is not None),
+                ("precision", options.precision != "float32"),
             )
             if given
         ]
         if wrong:
             raise ValueError(f"--target-speedup: expected no {wrong[0]} beside it, which it decides itself")
-    scope = options.scope or ("row" if options.method in ("wanda", "sparsegpt") else "tensor")
+    scope = options.scope or method.scope
     given = [options.sparsity] if options.sparsity is not None else None
     is_nm = ":" in options.pattern
     return parse_patterns(options.pattern, given if given or is_nm else [SPARSITY], scope)[0][1]
@@ -157,9 +168,13 @@ def _load(options: argparse.Namespace, size: SampleSize, texts: list[str]) -> tu
 
 
 def _work(
-    model: Any, inputs: Inputs, pattern: Pattern, options: argparse.Namespace
+    model: Any,
+    inputs: Inputs,
+    pattern: Pattern,
+    options: argparse.Namespace,
+    between: Callable[[], dict[str, Report]],
 ) -> tuple[dict[str, Report], str]:
-    """Reports by name, and a sentence on what was not done."""
+    """Reports by name, and a sentence on what was not done. between: work after pruning, its reports."""
     from prunus.accelerate import accelerate_
     from prunus.balance import Target, balance_
     from prunus.prune import prune_
@@ -175,11 +190,12 @@ def _work(
         balance = balance_(model, example, target, method, given)
         return {"prune": balance.pruned, "accelerate": balance.accelerated, "balance": balance}, ""
     reports: dict[str, Report] = {"prune": prune_(model, _shared(pattern, options), method, given)}
+    reports |= between()
     if options.no_accelerate:
         return reports, "All layers are ordinary ones with zeros (--no-accelerate)."
     if example is None:
         return reports, "All layers are ordinary ones with zeros: no tokens to time this kind of model on."
-    return reports | {"accelerate": accelerate_(model, example)}, ""
+    return reports | {"accelerate": accelerate_(model, example, options.precision)}, ""
 
 
 def _shared(pattern: Pattern, options: argparse.Namespace) -> Pattern | Allocation:
@@ -191,48 +207,15 @@ def _shared(pattern: Pattern, options: argparse.Namespace) -> Pattern | Allocati
 
 
 def _method(options: argparse.Namespace, inputs: Inputs) -> Method:
-    from prunus.methods import SNIP, Magnitude, Random, SparseGPT, Taylor, Wanda
-
-    if options.method in ("taylor", "snip") and not inputs.causal:
+    method = METHODS[options.method]
+    if method.takes("loss") and not inputs.causal:
         raise ValueError(
             f"--method: {options.method} needs a loss: expected a model that predicts the next token, "
             "got another kind; prunus.prune_ takes a loss of your own"
         )
-    make: dict[str, Callable[..., Method]] = {
-        "magnitude": Magnitude,
-        "magnitude-row": lambda **common: Magnitude("row", **common),
-        "magnitude-column": lambda **common: Magnitude("column", **common),
-        "random": lambda **common: Random(options.seed, **common),
-        "wanda": Wanda,
-        "sparsegpt": SparseGPT,
-        "taylor": lambda **common: Taylor(_next_token_loss, **common),
-        "snip": lambda **common: SNIP(_next_token_loss, **common),
-    }
-    return make[options.method](steps=options.steps, repair=options.repair)
+    given = {"steps": options.steps, "repair": options.repair, "seed": options.seed}
+    return method.of(options.method, loss=_next_token_loss, **given)
 
 
 def _next_token_loss(model: Any, batch: dict[str, Any]) -> Any:
     return model(**batch, labels=batch["input_ids"]).loss
-
-
-def _print(
-    options: argparse.Namespace, reports: dict[str, Report], sizes: tuple[int, int], note: str
-) -> None:
-    if options.json:
-        facts = {"out": options.out, "bytes_before": sizes[0], "bytes_after": sizes[1]}
-        print(json.dumps(facts | {k: v.to_dict() for k, v in reports.items()}, indent=2, ensure_ascii=False))
-        return
-    from rich.console import Console
-
-    console = Console()
-    # A pipe or a file gets the whole width; a terminal folds what is wider.
-    show: Callable[..., object] = console.print if console.is_terminal else print
-    for report in reports.values():
-        show(report)
-        show()
-    if note:
-        print(note)
-    before, after = (size / 1e6 for size in sizes)
-    print(f"Wrote {options.out}: {after:.2f} MB of weights, {before:.2f} MB before.")
-    print(f"Compare:  prunus report {shlex.quote(options.model)} {shlex.quote(options.out)}")
-    print(f"Load:     prunus.load_pretrained({options.out!r})")

@@ -31,18 +31,35 @@ no entry of their own. An unknown architecture is described in ten lines:
 'mine'
 """
 
-from prunus.families.family import READERS, Family, Stack, weight_matrix
+from prunus.families.family import READERS, Family, Stack
+from prunus.families.linears import (
+    FilterFn,
+    is_conv1d,
+    is_linear,
+    is_plain_linear,
+    memory,
+    owners,
+    stored_weight,
+    weight_matrix,
+)
 from prunus.families.lookup import blocks, find_family, find_stack, fused_parts, register_family, stacks
 
 __all__ = [
     "READERS",
     "Family",
+    "FilterFn",
     "Stack",
     "blocks",
     "find_family",
     "find_stack",
     "fused_parts",
+    "is_conv1d",
+    "is_linear",
+    "is_plain_linear",
+    "memory",
+    "owners",
     "register_family",
     "stacks",
+    "stored_weight",
     "weight_matrix",
 ]

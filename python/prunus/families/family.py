@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["READERS", "Family", "Stack", "resolve", "weight_matrix"]
+__all__ = ["READERS", "Family", "Stack", "resolve"]
 
 # Modules that read the weights of their Linear children instead of calling them.
 READERS: tuple[type[nn.Module], ...] = (nn.MultiheadAttention,)
@@ -142,21 +142,3 @@ def resolve(module: nn.Module, path: str) -> Any:
     for part in path.split(".") if path else ():
         found = getattr(found, part)
     return found
-
-
-def weight_matrix(module: nn.Module) -> Tensor:
-    """The weight of a Linear or Conv1D as a (n, k) matrix: out_features x in_features.
-
-    A detached view: writing into it changes the module's weight. `transformers` stores Conv1D weights as
-    (k, n); this is the one place that knows. Raises TypeError for other modules and parametrized weights.
-
-    >>> from torch import nn
-    >>> weight_matrix(nn.Linear(3, 5)).shape
-    torch.Size([5, 3])
-    """
-    kind = type(module).__name__
-    transposed = kind == "Conv1D" and hasattr(module, "nf")
-    weight = module._parameters.get("weight")
-    if weight is None or not (transposed or isinstance(module, nn.Linear)) or weight.dim() != 2:
-        raise TypeError(f"module: expected a Linear or Conv1D with a dense 2-D weight, got {kind}")
-    return weight.detach().t() if transposed else weight.detach()

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from prunus.families.family import Family, Stack, weight_matrix
+from prunus.families.family import Family, Stack
 from prunus.families.known import FAMILIES
+from prunus.families.linears import weight_matrix
 
 __all__ = ["Rows", "blocks", "find_family", "find_stack", "fused_parts", "register_family", "stacks"]
 

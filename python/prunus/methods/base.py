@@ -1,12 +1,14 @@
-"""What every pruning method has in common: one signature, options, the cuts of a multi-step run."""
+"""What every pruning method has in common: one signature, options, words, the cuts of a multi-step run.
+
+Imports neither numpy nor torch until something is computed: `import prunus` reads every method.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunus.masks import select
-from prunus.patterns import NM, Pattern
+from prunus.patterns import NM, Pattern, Scope
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,10 @@ class Method:
     repair: after each cut, replace the kept weights of a row by the least-squares fit of the row's old
     output on the calibration inputs (`least_squares`).
     needs: the statistics it wants: "sumsq", "gram", "grad_sum", "grad_sq" (see `prunus.Stats`).
+    name: its word on the command line and in the bench. variants: more words, name-variant, and the options
+    that each stands for. scope: what shares a budget there unless the user says so.
+
+    Raises TypeError when steps is no integer, ValueError when it is below 1.
 
     >>> import torch
     >>> from prunus.patterns import NM
@@ -37,6 +43,9 @@ class Method:
     steps: int = field(default=1, kw_only=True)
     repair: bool = field(default=False, kw_only=True)
     needs: ClassVar[frozenset[str]] = frozenset()
+    name: ClassVar[str] = ""
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
+    scope: ClassVar[Scope] = "tensor"
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int):
@@ -48,6 +57,38 @@ class Method:
         """Its name and the options that differ from the defaults."""
         options = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v, usual in options if v != usual)})"
+
+    @classmethod
+    def words(cls) -> dict[str, dict[str, Any]]:
+        """Word -> the options that it stands for: the name, and one for every variant.
+
+        >>> from prunus.methods import Magnitude
+        >>> Magnitude.words()["magnitude-row"]
+        {'normalize': 'row'}
+        """
+        return {cls.name: {}} | {f"{cls.name}-{variant}": of for variant, of in cls.variants.items()}
+
+    @classmethod
+    def takes(cls, option: str) -> bool:
+        """Whether it has a field of that name.
+
+        >>> Method.takes("steps"), Method.takes("loss")
+        (True, False)
+        """
+        return option in {f.name for f in fields(cls)}
+
+    @classmethod
+    def of(cls, word: str, **given: Any) -> Method:
+        """What one of the `words` means. given: values of fields; those that it does not have are left out.
+
+        Raises KeyError for another word.
+
+        >>> from prunus.methods import Random
+        >>> print(Random.of("random", seed=3, loss=None, steps=1))
+        Random(seed=3)
+        """
+        fitting = {name: value for name, value in given.items() if cls.takes(name)}
+        return cls(**(fitting | cls.words()[word]))
 
     def scores(self, weight: Tensor, stats: Stats) -> Tensor:
         """Importance of every entry of `weight` (n, k), larger = keep; a new tensor of the same shape."""
@@ -66,6 +107,8 @@ def choose(scores: Tensor, pattern: Pattern) -> Tensor:
     >>> choose(torch.tensor([[1.0, 2.0]]), Unstructured(0.5)).tolist()
     [[False, True]]
     """
+    from prunus.masks import select
+
     plain = scores.detach().cpu()
     return select(plain if 1 in plain.stride() else plain.contiguous(), pattern).to(scores.device)
 

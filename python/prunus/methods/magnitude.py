@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from prunus.masks import normalize
 from prunus.methods.base import Method
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ class Magnitude(Method):
     """
 
     normalize: Normalize | None = None
+    name: ClassVar[str] = "magnitude"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {w: {"normalize": w} for w in get_args(Normalize)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +44,8 @@ class Magnitude(Method):
         """|w| in the dtype of `weight`; normalised ones in float32 or float64."""
         if self.normalize is None:
             return weight.abs()
+        from prunus.masks import normalize
+
         wide = weight if weight.dtype.itemsize > 4 else weight.float()
         unit = normalize(wide.cpu().contiguous(), axis=1 if self.normalize == "row" else 0)
         return unit.abs_().to(weight.device)

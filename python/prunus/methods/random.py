@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from prunus.methods.base import Method
 
@@ -31,6 +31,7 @@ class Random(Method):
     """
 
     seed: int = 0
+    name: ClassVar[str] = "random"
 
     def scores(self, weight: Tensor, stats: Stats) -> Tensor:
         """Numbers in 0..1, float32; -1 where the weight is zero."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunus.methods.base import Method, choose
-from prunus.patterns import NM, Pattern, Unstructured
+from prunus.patterns import NM, Pattern, Scope, Unstructured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["SparseGPT"]
 
 PANEL = 16
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Columns per lazy update of what lies behind, per update of the rest of those, per decision."""
+
+    block: int
+    panel: int
+    decision: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class SparseGPT(Method):
     damping: float = 0.01
     block: int = 128
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
+    name: ClassVar[str] = "sparsegpt"
+    scope: ClassVar[Scope] = "row"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,13 +94,12 @@ class SparseGPT(Method):
         _sweep(new, keep, factor, decide, self._sizes(pattern))
         return keep.t().contiguous(), new.t().contiguous()
 
-    def _sizes(self, pattern: Pattern) -> tuple[int, int, int]:
-        """Columns per lazy update of what lies behind, per update of the rest of those, per decision."""
+    def _sizes(self, pattern: Pattern) -> _Sizes:
         if isinstance(pattern, Unstructured):
-            return self.block, PANEL, 1 if pattern.scope == "column" else self.block
+            return _Sizes(self.block, PANEL, 1 if pattern.scope == "column" else self.block)
         unit = pattern.m if isinstance(pattern, NM) else pattern.shape[1]
         block, panel = (-(-size // unit) * unit for size in (self.block, PANEL))
-        return block, panel, unit if isinstance(pattern, NM) else block
+        return _Sizes(block, panel, unit if isinstance(pattern, NM) else block)
 
     @staticmethod
     def _scores(weight: Tensor, diagonal: Tensor, live: Tensor) -> Tensor:
@@ -107,7 +117,7 @@ def _sweep(
     keep: Tensor,
     factor: Tensor,
     decide: Callable[[int, int], None],
-    sizes: tuple[int, int, int],
+    sizes: _Sizes,
 ) -> None:
     """Zero the pruned columns (rows of `new` (k, n)) from left to right; later ones take over what they can.
 
@@ -116,7 +126,7 @@ def _sweep(
     """
     import torch
 
-    k, (block, panel, step) = len(new), sizes
+    k, block, panel = len(new), sizes.block, sizes.panel
     nothing = new.new_zeros(())
     for start in range(0, k, block):
         stop = min(start + block, k)
@@ -124,8 +134,8 @@ def _sweep(
         for left in range(start, stop, panel):
             right = min(left + panel, stop)
             for j in range(left, right):
-                if (j - start) % step == 0:
-                    decide(j, min(j + step, stop))
+                if (j - start) % sizes.decision == 0:
+                    decide(j, min(j + sizes.decision, stop))
                 error = torch.where(keep[j], nothing, new[j], out=errors[j - start])
                 new[j].sub_(error)
                 error.div_(factor[j, j])

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prunus.methods.base import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from prunus.calibration import Stats
 
 __all__ = ["SNIP", "Taylor"]
 
-#: (model, batch) -> scalar; called with gradients on, the model in evaluation mode.
-Loss = Callable[["nn.Module", Any], "Tensor"]
+#: (model, batch) -> scalar tensor; called with gradients on, the model in evaluation mode.
+Loss = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class _Gradient(Method):
 class Taylor(_Gradient):
     """score = sum over batches of (w * dloss/dw)^2: the loss change of every batch, to first order.
 
+    loss: (model, batch) -> scalar tensor. Raises TypeError when it is no function.
     Many small batches tell more than one large one: within a batch gradients of samples cancel.
     Source: Molchanov et al., arXiv:1906.10771.
 
@@ -46,6 +47,7 @@ class Taylor(_Gradient):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad_sq"})
+    name: ClassVar[str] = "taylor"
 
     def scores(self, weight: Tensor, stats: Stats) -> Tensor:
         """w^2 times the summed squared gradient; float32."""
@@ -57,6 +59,7 @@ class Taylor(_Gradient):
 class SNIP(_Gradient):
     """score = |w * sum over batches of dloss/dw|: connection sensitivity.
 
+    loss: (model, batch) -> scalar tensor. Raises TypeError when it is no function.
     Source: Lee et al., arXiv:1810.02340; with `steps`, iterative SNIP (arXiv:2006.00896).
 
     >>> SNIP(lambda model, batch: model(batch).sum()).steps
@@ -64,6 +67,7 @@ class SNIP(_Gradient):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad_sum"})
+    name: ClassVar[str] = "snip"
 
     def scores(self, weight: Tensor, stats: Stats) -> Tensor:
         """|w times the summed gradient|; float32."""

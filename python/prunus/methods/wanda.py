@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunus.methods.base import Method
+from prunus.patterns import Scope
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,8 @@ class Wanda(Method):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"sumsq"})
+    name: ClassVar[str] = "wanda"
+    scope: ClassVar[Scope] = "row"
 
     def scores(self, weight: Tensor, stats: Stats) -> Tensor:
         """|w| times the norm of its input over the calibration tokens; float32."""

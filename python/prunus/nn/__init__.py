@@ -1,5 +1,9 @@
 """Modules that hold packed weights, and what fuses them."""
 
+import torch  # noqa: F401
+from torch import Tensor, nn  # noqa: F401
+
+from prunus.nn.dense import to_dense_
 from prunus.nn.fuse import Fusion, fuse_, fusions
 from prunus.nn.fused import Fused, FusedMLP, FusedResidual
 from prunus.nn.shared import SharedLinear, SideBySide
@@ -15,8 +19,10 @@ __all__ = [
     "SparseLinear",
     "fuse_",
     "fusions",
+    "to_dense_",
 ]
 
-# What is pickled names this package, not the file a class happens to live in.
+# What is pickled names this package, not the file a class happens to live in; so annotations are resolved
+# here too, by the names of torch above.
 for _module in (FusedMLP, FusedResidual, SharedLinear, SideBySide, SparseLinear):
     _module.__module__ = __name__

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._tools.running import check_model, evaluating
+from prunus._tools.running import check_model, evaluating, hooked
 from prunus.families import stacks
 from prunus.families.family import Family, resolve
 from prunus.nn.fused import Fused, FusedMLP, FusedResidual
@@ -138,7 +138,7 @@ def _shared_input(family: Family, block: nn.Module, prefix: str) -> Fusion | Non
         return None
     parent = block.get_submodule(path)
     layers: list[Any] = [parent._modules.get(leaf) for leaf in leaves]
-    plain = all(_packed(parent, leaf) and not _hooked(parent._modules[leaf]) for leaf in leaves)
+    plain = all(_packed(parent, leaf) and not hooked(parent._modules[leaf]) for leaf in leaves)
     if (
         not plain
         or len({id(layer) for layer in layers}) != 3
@@ -185,27 +185,17 @@ def _fusion(
 def _known(module: nn.Module, roles: dict[str, str], others: set[str]) -> dict[str, str] | None:
     """The roles, with the dropout; None where the module has hooks, own tensors, or a child nobody knows."""
     known = dict(roles)
-    if isinstance(module, Fused) or _hooked(module) or module._parameters or module._buffers:
+    if isinstance(module, Fused) or hooked(module) or module._parameters or module._buffers:
         return None
     for name, child in module.named_children():
         if name in roles.values() or name in others:
-            if _hooked(child):
+            if hooked(child):
                 return None
-        elif isinstance(child, nn.Dropout) and "dropout" not in known and not _hooked(child):
+        elif isinstance(child, nn.Dropout) and "dropout" not in known and not hooked(child):
             known["dropout"] = name
         else:
             return None
     return known
-
-
-def _hooked(module: Any) -> bool:
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return any(hooks) or "forward" in vars(module)
 
 
 def _packed(module: nn.Module, name: str) -> bool:
@@ -227,7 +217,7 @@ def _name_of(act: Any) -> str | None:
         "gelu_tanh": partial(nn.functional.gelu, approximate="tanh"),
         "silu": nn.functional.silu,
     }
-    if isinstance(act, nn.Module) and _hooked(act):
+    if isinstance(act, nn.Module) and hooked(act):
         return None
     z = torch.linspace(-6.0, 6.0, 97)
     try:

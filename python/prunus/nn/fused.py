@@ -23,9 +23,13 @@ __all__ = ["Fused", "FusedMLP", "FusedResidual"]
 class Fused(nn.Module):
     """What fused modules share: the children of `original` under their names; roles: what each is -> name."""
 
+    #: What this stands for; None in pickles of the first version.
+    original: nn.Module | None = None
+
     def __init__(self, original: nn.Module, roles: Mapping[str, str]) -> None:
         super().__init__()
         self.roles = dict(roles)
+        self.__dict__["original"] = original  # not a child: its children are here
         # The same dictionary, not a copy: who holds the original as the parent of a layer (a Site) still
         # reaches the layer that runs.
         self.__dict__["_modules"] = original._modules

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, is_grad_enabled, nn
 
 from prunus._core import FormatError
-from prunus.families import weight_matrix
+from prunus.families import is_conv1d, weight_matrix
 from prunus.ops import activation_number
 from prunus.ops.autograd import linear_with_gradient
 from prunus.ops.torch_ops import buffer_tensor, linear_op
@@ -45,6 +45,10 @@ class SparseLinear(nn.Module):
     bias: nn.Parameter | None
     #: Of the dense weight that this layer stands for.
     weight_dtype: torch.dtype = torch.float32
+    #: Whether it stands for a `transformers` Conv1D, whose weight is (in_features, out_features).
+    conv1d: bool = False
+    #: The parameter, an embedding's, that this layer holds a packed copy of; None: no other module has it.
+    copy_of: nn.Parameter | None = None
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, activation: str | None = None
@@ -108,6 +112,7 @@ class SparseLinear(nn.Module):
         # An attribute, not only a parameter: a bias under a mask or a parametrization is computed.
         layer = cls.from_packed(packed, getattr(linear, "bias", None), activation)
         layer.weight_dtype = weight.dtype
+        layer.conv1d = is_conv1d(linear)
         layer.train(linear.training)
         return layer
 
@@ -118,7 +123,8 @@ class SparseLinear(nn.Module):
 
     def to_linear(self) -> nn.Linear:
         """A dense nn.Linear with the same weights, zeros where the mask pruned, and the same bias; its
-        weight has the dtype of the one this layer was made of, and follows casts of the model.
+        weight has the dtype of the one this layer was made of, and follows casts of the model. A copy of an
+        embedding's weight (`copy_of`) becomes that weight again.
 
         Raises ValueError when the layer has an activation: a Linear cannot hold one.
 
@@ -131,8 +137,11 @@ class SparseLinear(nn.Module):
                 f"activation: expected None (a Linear holds no activation), got {self.activation!r}"
             )
         linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        weight = torch.from_numpy(self.packed_weight.to_dense())
-        linear.weight = nn.Parameter(weight.to(self.packed.device, self.weight_dtype))
+        if self.copy_of is not None:
+            linear.weight = self.copy_of
+        else:
+            weight = torch.from_numpy(self.packed_weight.to_dense())
+            linear.weight = nn.Parameter(weight.to(self.packed.device, self.weight_dtype))
         if self.bias is not None:
             linear.bias = self.bias
         return linear.train(self.training)

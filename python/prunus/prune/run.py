@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from prunus.allocation import Allocation, Global, Key
-from prunus.calibration import Calibration, Stats, gradients, untouched, walk
-from prunus.calibration import Group as MeasuredGroup
+from prunus.calibration import Calibration, Group, Stats, gradients, untouched, walk
 from prunus.families.lookup import Rows
-from prunus.methods import Method, cuts, least_squares
+from prunus.methods import Method, least_squares
+from prunus.methods.base import cuts
 from prunus.patterns import Pattern, Unstructured
 from prunus.prune.influence import Influence
 from prunus.prune.journal import Journal
-from prunus.prune.targets import Target
+from prunus.prune.targets import Prunable
 
 __all__ = ["GRADIENTS", "Run", "needed"]
 
 GRADIENTS = frozenset({"grad_sum", "grad_sq"})
 Plan = Mapping[Key, Pattern]
-Group = tuple[list[Target], Callable[[], Mapping[str, Stats]]]
+Measured = tuple[list[Prunable], Callable[[], Mapping[str, Stats]]]
 
 
 def needed(method: Method, pattern: object = None) -> frozenset[str]:
@@ -36,7 +36,7 @@ class Run:
     """The targets of one `prune_` call: how they are measured and cut."""
 
     def __init__(
-        self, model: nn.Module, targets: list[Target], method: Method, calibration: Calibration | None
+        self, model: nn.Module, targets: list[Prunable], method: Method, calibration: Calibration | None
     ) -> None:
         self.model, self.method, self.calibration = model, method, calibration
         self.targets = {target.name: target for target in targets}
@@ -61,7 +61,7 @@ class Run:
         # Where nothing looks at the half-pruned model, masks wait as bits and no old weight is kept.
         live = bool(needs) or count > 1
 
-        def cut(target: Target, stats: Stats, turn: int) -> None:
+        def cut(target: Prunable, stats: Stats, turn: int) -> None:
             every = {part: schedule[target.name, part] for part in target.parts}
             mask, new = self._cut(
                 target, stats, {part: p[min(turn, len(p) - 1)] for part, p in every.items()}
@@ -87,7 +87,7 @@ class Run:
                             cut(target, stats[target.name], max(outer, inner))
 
     def _cut(
-        self, target: Target, stats: Stats, patterns: Mapping[str, Pattern]
+        self, target: Prunable, stats: Stats, patterns: Mapping[str, Pattern]
     ) -> tuple[Tensor, Tensor | None]:
         """Mask and maybe new values of a whole weight, from those of its parts."""
         weight = self._values(target.weight)
@@ -139,7 +139,7 @@ class Run:
         with untouched(self.model), torch.no_grad():
             yield
 
-    def _groups(self, needs: frozenset[str], who: object) -> Iterator[Group]:
+    def _groups(self, needs: frozenset[str], who: object) -> Iterator[Measured]:
         """Targets that are measured together, and what measures them."""
         if not needs:
             yield list(self.targets.values()), lambda: {name: Stats(name) for name in self.targets}
@@ -168,7 +168,7 @@ class Run:
         return found
 
 
-def _both(group: MeasuredGroup, slopes: Mapping[str, Stats]) -> dict[str, Stats]:
+def _both(group: Group, slopes: Mapping[str, Stats]) -> dict[str, Stats]:
     """Statistics of the inputs of a group with the gradients added."""
     stats = group.measure()
     for name, found in stats.items():
@@ -182,5 +182,5 @@ def _place(rows: Rows) -> slice | list[int]:
     return slice(rows.start, rows.stop) if isinstance(rows, range) else list(rows)
 
 
-def _of_part(target: Target, stats: Stats, place: slice | list[int]) -> Stats:
+def _of_part(target: Prunable, stats: Stats, place: slice | list[int]) -> Stats:
     return stats.part(place) if len(target.parts) > 1 else stats

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from prunus._tools.arrays import FLOATS
-from prunus.families import READERS, blocks, stacks, weight_matrix
+from prunus.families import (
+    READERS,
+    FilterFn,
+    blocks,
+    is_linear,
+    memory,
+    owners,
+    stacks,
+    stored_weight,
+    weight_matrix,
+)
 from prunus.families.lookup import Rows, block_parts
 from prunus.prune.experts import experts
 
-__all__ = ["FilterFn", "Target", "find_targets", "is_linear", "read_weights"]
+__all__ = ["FilterFn", "Prunable", "find_targets", "is_linear", "read_weights"]
 
-FilterFn = Callable[[nn.Module, str], bool]
 
 UNSEEN = "one of several experts in a parameter: only methods that look at the weight alone reach it"
 
@@ -26,7 +34,7 @@ FUSED = frozenset({"query_key_value", "qkv", "qkv_proj", "Wqkv", "c_attn", "gate
 
 
 @dataclass
-class Target:
+class Prunable:
     """One weight to prune.
 
     name: qualified name of the first module that holds it. modules: every selected module that holds it.
@@ -71,26 +79,18 @@ class Target:
         return values.t() if stored.stride() != self.weight.stride() else values
 
 
-def is_linear(module: Any) -> bool:
-    """nn.Linear and its subclasses, and the transposed Conv1D of `transformers`."""
-    if isinstance(module, nn.Linear):
-        return True
-    # By name along the bases: a parametrized Conv1D is of a class made for it.
-    return hasattr(module, "nf") and any(base.__name__ == "Conv1D" for base in type(module).__mro__)
-
-
-def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Target], list[dict[str, Any]]]:
+def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Prunable], list[dict[str, Any]]]:
     """Targets in model order, and a report row {name, kind, shape, weights, note} per weight left alone.
 
     Without `filter_fn`: every Linear, Conv1D and expert inside the blocks of the model (everywhere when it
     has none), unless its weight is shared with another kind of module. With it: exactly what it selects.
     """
-    owners = _owners(model)
+    holders = owners(model)
     parts = _fused_parts(model)
     inside = _blocks_that_matter(model)
-    targets: dict[object, Target] = {}
+    targets: dict[object, Prunable] = {}
     skipped: list[dict[str, Any]] = []
-    covered = {_identity(_weight_of(module)) for module in model.modules() if is_linear(module)}
+    covered = {_identity(stored_weight(module)) for module in model.modules() if is_linear(module)}
     for name, module in model.named_modules():
         for key, parameter, matrices, rows in experts(module):
             covered.add(_identity(parameter))
@@ -104,25 +104,25 @@ def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Tar
                 if reason is not None:
                     skipped.append(_row(path, expert, expert.weight, reason))
                 else:
-                    targets[path] = Target(path, {path: expert}, dict(rows), unseen=UNSEEN)
+                    targets[path] = Prunable(path, {path: expert}, dict(rows), unseen=UNSEEN)
         if not is_linear(module):
             continue
-        weight = _weight_of(module)
+        weight = stored_weight(module)
         reason = _unfit(module, weight)
         if reason is None and filter_fn is not None:
             reason = None if filter_fn(module, name) else "left out by filter_fn"
         elif reason is None:
-            reason = _left_out_by_default(name, inside, owners[_identity(weight)])
+            reason = _left_out_by_default(name, inside, holders[memory(weight)])
         if reason is not None:
             skipped.append(_row(name, module, weight, reason))
             continue
-        target = targets.setdefault(_identity(weight), Target(name, {name: module}))
+        target = targets.setdefault(_identity(weight), Prunable(name, {name: module}))
         target.modules[name] = module
         if not target.parts:
             target.parts = parts.get(name) or {"": range(target.shape[0])}
             if "" in target.parts and name.rpartition(".")[2] in FUSED:
                 target.notes.append("fused, and of no known family: its parts share one budget")
-            others = [owner for owner, _ in owners[_identity(weight)] if owner != name]
+            others = [owner for owner, _ in holders[memory(weight)] if owner != name]
             if others:
                 target.notes.append(f"shared with {', '.join(others)}")
     skipped += _other_weights(model, covered)
@@ -140,36 +140,10 @@ def read_weights(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _weight_of(module: Any) -> Tensor | None:
-    """The parameter behind `module.weight`: itself, or the original under a mask or a parametrization."""
-    found: Tensor | None = module._parameters.get("weight")
-    if found is None:
-        found = module._parameters.get("weight_orig")
-    if found is None and nn.utils.parametrize.is_parametrized(module, "weight"):
-        found = module.parametrizations.weight._parameters.get("original")
-    return found
-
-
-def _identity(weight: Tensor | None) -> object:
-    """Equal for parameters that are the same memory, be they one object or two."""
-    if weight is None or nn.parameter.is_lazy(weight) or type(weight.data) is not Tensor or weight.is_meta:
-        return id(weight)
-    if weight.layout != torch.strided or weight.numel() == 0:
-        return id(weight)
-    return weight.data_ptr(), tuple(weight.shape)
-
-
-def _owners(model: nn.Module) -> dict[object, list[tuple[str, nn.Module]]]:
-    """Identity of a parameter -> (qualified name, module) of every module that holds it."""
-    owners: dict[object, list[tuple[str, nn.Module]]] = defaultdict(list)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.utils.parametrize.ParametrizationList):
-            continue  # the module it belongs to is the owner
-        held = [_weight_of(module)] if is_linear(module) else list(module._parameters.values())
-        for parameter in held:
-            if parameter is not None:
-                owners[_identity(parameter)].append((name, module))
-    return owners
+def _identity(weight: Tensor | None) -> tuple[int, tuple[int, ...]]:
+    """Equal for parameters that are the same matrix, be they one object or two."""
+    known = weight is not None and not nn.parameter.is_lazy(weight)
+    return memory(weight), tuple(weight.shape) if weight is not None and known else ()
 
 
 def _blocks_that_matter(model: nn.Module) -> tuple[str, ...]:
@@ -179,7 +153,7 @@ def _blocks_that_matter(model: nn.Module) -> tuple[str, ...]:
     for name, module in model.named_modules():
         inside = _is_inside(name, names)
         # Experts are no Linear, but they are the body of the model.
-        held = [_weight_of(module)] if is_linear(module) else module._parameters.values() if inside else []
+        held = [stored_weight(module)] if is_linear(module) else module._parameters.values() if inside else []
         size = sum(w.numel() for w in held if w is not None and not nn.parameter.is_lazy(w))
         within, outside = (within + size, outside) if inside else (within, outside + size)
     return names if within >= outside else ()
@@ -229,7 +203,7 @@ def _left_out_by_default(
     return None
 
 
-def _other_weights(model: nn.Module, covered: set[object]) -> Iterator[dict[str, Any]]:
+def _other_weights(model: nn.Module, covered: set[Any]) -> Iterator[dict[str, Any]]:
     """Every other parameter with two or more axes."""
     seen = set(covered)
     for name, module in model.named_modules():

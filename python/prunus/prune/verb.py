@@ -11,13 +11,15 @@ from torch import nn
 
 from prunus.allocation import Allocation
 from prunus.calibration import as_calibration
+from prunus.families import FilterFn
 from prunus.methods import Magnitude, Method
+from prunus.nn import SparseLinear
 from prunus.patterns import NM, Block, Pattern, Unstructured
 from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
 from prunus.prune.report import PruneReport
 from prunus.prune.run import GRADIENTS, Run, needed
-from prunus.prune.targets import FilterFn, Target, find_targets, read_weights
+from prunus.prune.targets import Prunable, find_targets, read_weights
 
 __all__ = ["fold_targets", "prune_", "prune_and"]
 
@@ -53,19 +55,21 @@ def prune_(
     >>> report.summary["zeros"], report.pruned
     (30, ['0', '2'])
     """
-    return prune_and(model, pattern, method, (calibration, filter_fn))
+    return prune_and(model, pattern, method, calibration, filter_fn)
 
 
 def prune_and(
     model: nn.Module,
     pattern: Pattern | Mapping[str, Pattern] | Allocation,
     method: Method,
-    inputs: tuple[Any, FilterFn | None],
+    calibration: Any = None,
+    filter_fn: FilterFn | None = None,
     then: Callable[[], object] | None = None,
 ) -> PruneReport:
-    """`prune_` that calls `then` while everything can still be undone; inputs: calibration, filter_fn."""
+    """`prune_` that calls `then` while everything can still be undone."""
     _check(model, pattern, method)
-    calibration, filter_fn = inputs
+    if filter_fn is None:
+        _check_dense(model)
     started = time.perf_counter()
     targets, rows = find_targets(model, filter_fn)
     targets = _seen(model, targets, needed(method, pattern), rows)
@@ -84,7 +88,7 @@ def prune_and(
         run = Run(model, targets, method, given)
         run.prune(run.plan(pattern), journal)
         journal.commit(then)
-    return _report(targets, before, rows, (method, pattern, time.perf_counter() - started))
+    return _report(targets, before, rows, method, pattern, time.perf_counter() - started)
 
 
 def _check(model: object, pattern: object, method: object) -> None:
@@ -103,6 +107,16 @@ def _check(model: object, pattern: object, method: object) -> None:
         raise TypeError(f"method: expected a Method such as Magnitude(), got {got}")
 
 
+def _check_dense(model: nn.Module) -> None:
+    """Packed layers are no Linears: what is left (a pooler, a classifier) is not what is meant."""
+    packed = [name for name, module in model.named_modules() if isinstance(module, SparseLinear)]
+    if packed:
+        raise ValueError(
+            f"model: expected ordinary layers, got {len(packed)} packed ones (the first is {packed[0]}): "
+            "prunus.to_dense_(model) makes them ordinary again; a filter_fn prunes others"
+        )
+
+
 def _check_pattern(pattern: object) -> None:
     if not isinstance(pattern, (Unstructured, NM, Block)):
         kind = type(pattern).__name__
@@ -110,8 +124,8 @@ def _check_pattern(pattern: object) -> None:
 
 
 def _seen(
-    model: nn.Module, targets: list[Target], needs: frozenset[str], rows: list[dict[str, Any]]
-) -> list[Target]:
+    model: nn.Module, targets: list[Prunable], needs: frozenset[str], rows: list[dict[str, Any]]
+) -> list[Prunable]:
     """The targets whose statistics can be taken; a row with the reason for every other one."""
     readers = read_weights(model) if needs - GRADIENTS else {}
     seen = []
@@ -126,7 +140,7 @@ def _seen(
     return seen
 
 
-def _fitting(targets: list[Target], pattern: object, rows: list[dict[str, Any]]) -> list[Target]:
+def _fitting(targets: list[Prunable], pattern: object, rows: list[dict[str, Any]]) -> list[Prunable]:
     """The targets that `pattern` can be applied to; a row with the reason for every other one."""
     fitting = []
     for target in targets:
@@ -143,7 +157,7 @@ def _fitting(targets: list[Target], pattern: object, rows: list[dict[str, Any]])
     return fitting
 
 
-def fold_targets(targets: Iterable[Target], journal: Journal) -> None:
+def fold_targets(targets: Iterable[Prunable], journal: Journal) -> None:
     """Masks and parametrizations of the targets become zeros in ordinary weights, noted at each target."""
     for target in targets:
         for module in target.modules.values():
@@ -154,16 +168,18 @@ def fold_targets(targets: Iterable[Target], journal: Journal) -> None:
                 target.notes.append(note)
 
 
-def _zeros(target: Target) -> int:
+def _zeros(target: Prunable) -> int:
     weight = target.weight
     return weight.numel() - int(torch.count_nonzero(weight))
 
 
 def _report(
-    targets: list[Target],
+    targets: list[Prunable],
     before: dict[str, int],
     skipped: list[dict[str, Any]],
-    how: tuple[Method, object, float],
+    method: Method,
+    pattern: object,
+    seconds: float,
 ) -> PruneReport:
     rows = []
     for target in targets:
@@ -176,7 +192,6 @@ def _report(
         }
         rows.append({**row, **counts})
     weights, zeros = sum(row["weights"] for row in rows), sum(row["zeros"] for row in rows)
-    method, pattern, seconds = how
     summary = {
         "method": str(method),
         "pattern": f"{len(pattern)} patterns by layer" if isinstance(pattern, Mapping) else str(pattern),

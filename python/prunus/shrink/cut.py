@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunus.families import Stack, weight_matrix
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import KINDS, Site, sites
+from prunus.shrink.groups import KINDS, BlockGroups, sites
 
 __all__ = [
     "check_untied",
@@ -28,7 +28,7 @@ _KEPT = "prunus_kept"
 
 
 def cut_groups(
-    edits: Edits, site: Site, keep: Tensor, means: Tensor | None = None, weight: Tensor | None = None
+    edits: Edits, site: BlockGroups, keep: Tensor, means: Tensor | None = None, weight: Tensor | None = None
 ) -> str:
     """Plan to keep these groups of a site, with the values of `weight` (n, kept columns) if given.
 
@@ -54,7 +54,7 @@ def cut_groups(
     return note
 
 
-def set_group_numbers(edits: Edits, found: Sequence[Site], counts: Sequence[int]) -> str:
+def set_group_numbers(edits: Edits, found: Sequence[BlockGroups], counts: Sequence[int]) -> str:
     """Plan the head counts of the attention modules and the config; `counts` groups stay at each site.
 
     Returns the config's name of a number that cannot describe the model any more ("" if all is well): widths
@@ -121,7 +121,7 @@ def note_kept(edits: Edits, stack: Stack, total: int, kept: Sequence[int]) -> No
     edits.set(stack.layers, _KEPT, (total, tuple(kept)))
 
 
-def check_untied(model: nn.Module, found: Sequence[Site]) -> None:
+def check_untied(model: nn.Module, found: Sequence[BlockGroups]) -> None:
     """ValueError when a weight that would be cut is also used somewhere else."""
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     for site in found:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.families import weight_matrix
+from prunus.families import is_conv1d, weight_matrix
 
 __all__ = ["Edits"]
 
@@ -45,7 +45,7 @@ class Edits:
         bias = self.get(module, "bias")
         if bias is not None:
             self._parameter(module, "bias", bias.detach().index_select(0, rows.to(bias.device)))
-        self._count(module, "nf" if _transposed(module) else "out_features", rows.numel())
+        self._count(module, "nf" if is_conv1d(module) else "out_features", rows.numel())
 
     def keep_columns(self, module: nn.Module, columns: Tensor, values: Tensor | None = None) -> None:
         """Keep these input columns of a Linear or Conv1D, with these values (n, columns) if given."""
@@ -53,7 +53,7 @@ class Edits:
         self._weight(
             module, weight.index_select(1, columns.to(weight.device)) if values is None else values.to(weight)
         )
-        self._count(module, "nx" if _transposed(module) else "in_features", columns.numel())
+        self._count(module, "nx" if is_conv1d(module) else "in_features", columns.numel())
 
     def add_to_bias(self, module: nn.Module, delta: Tensor) -> None:
         """Add an fp64 vector to the bias; a module without one gets it, in the dtype of its weight."""
@@ -89,13 +89,9 @@ class Edits:
             self.set(module, name, value)
 
     def _weight(self, module: nn.Module, matrix: Tensor) -> None:
-        self._parameter(module, "weight", matrix.t() if _transposed(module) else matrix)
+        self._parameter(module, "weight", matrix.t() if is_conv1d(module) else matrix)
 
     def _parameter(self, module: nn.Module, name: str, value: Tensor) -> None:
         old = getattr(module, name)
         requires_grad = old.requires_grad if old is not None else module.weight.requires_grad
         self.set(module, name, nn.Parameter(value.contiguous(), requires_grad=bool(requires_grad)))
-
-
-def _transposed(module: nn.Module) -> bool:
-    return hasattr(module, "nf")

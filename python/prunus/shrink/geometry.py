@@ -12,7 +12,7 @@ from prunus._core import FormatError
 from prunus.families import Stack, stacks, weight_matrix
 from prunus.shrink.cut import check_untied, cut_groups, cut_layers, kept_layers, note_kept, set_group_numbers
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import Kind, Site, sites
+from prunus.shrink.groups import BlockGroups, Kind, sites
 
 __all__ = ["apply_geometry_", "geometry"]
 
@@ -107,7 +107,7 @@ def _plan(edits: Edits, model: nn.Module, stack: Stack, entry: Mapping[str, Any]
         note_kept(edits, stack, total, kept)
 
 
-def _groups(site: Site, columns: int) -> int:
+def _groups(site: BlockGroups, columns: int) -> int:
     groups, rest = divmod(columns, site.per)
     if rest or not 1 <= groups <= site.count:
         raise FormatError(

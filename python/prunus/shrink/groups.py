@@ -12,7 +12,7 @@ from prunus.families import Stack, weight_matrix
 from prunus.families.family import resolve
 from prunus.families.lookup import block_parts, head_size
 
-__all__ = ["KINDS", "VALUE_PARTS", "Kind", "Site", "Slot", "sites"]
+__all__ = ["KINDS", "VALUE_PARTS", "BlockGroups", "Kind", "Slot", "sites"]
 
 Kind = Literal["neurons", "heads"]
 KINDS: tuple[Kind, ...] = ("neurons", "heads")
@@ -37,7 +37,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Site:
+class BlockGroups:
     """All groups of one kind in one block: `count` groups, each `per` columns of the projection `out`."""
 
     stack: Stack
@@ -50,6 +50,7 @@ class Site:
 
     @property
     def block(self) -> nn.Module:
+        """The transformer block that holds it."""
         return self.stack.layers[self.index]
 
     @property
@@ -71,7 +72,7 @@ class Site:
         return resolve(self.block, self.stack.family.act)
 
 
-def sites(stack: Stack, kind: Kind) -> list[Site]:
+def sites(stack: Stack, kind: Kind) -> list[BlockGroups]:
     """One site per block. TypeError or ValueError when a block's weights do not fit its family."""
     repeated = len({id(block) for block in stack.layers}) < len(stack.layers)
     if repeated:
@@ -95,7 +96,7 @@ def _slot(stack: Stack, block: nn.Module, part: str, groups: int) -> Slot:
     return Slot(module, part, rows[0], per, rows[per] - rows[0] if groups > 1 else per)
 
 
-def _neurons(stack: Stack, index: int) -> Site:
+def _neurons(stack: Stack, index: int) -> BlockGroups:
     family, block = stack.family, stack.layers[index]
     down = block.get_submodule(family.down)
     width = weight_matrix(down).shape[1]
@@ -103,10 +104,10 @@ def _neurons(stack: Stack, index: int) -> Site:
     slots = tuple(_slot(stack, block, part, width) for part in parts)
     if any(slot.per != 1 for slot in slots):
         raise ValueError(f"{stack.name}.{index}: expected as many rows in up as columns in down ({width})")
-    return Site(stack, index, "neurons", down, slots, width, 1)
+    return BlockGroups(stack, index, "neurons", down, slots, width, 1)
 
 
-def _heads(stack: Stack, index: int) -> Site:
+def _heads(stack: Stack, index: int) -> BlockGroups:
     family, block = stack.family, stack.layers[index]
     if family.fixed_heads:
         raise ValueError(f"{stack.name}: heads of {family.name} models stay: {family.fixed_heads}")
@@ -124,10 +125,10 @@ def _heads(stack: Stack, index: int) -> Site:
     per = slots[0].per
     if per * count != columns or per % size or slots[2].per != size:
         raise ValueError(f"{stack.name}.{index}: expected q, k, v and o of {count} groups of heads of {size}")
-    return Site(stack, index, "heads", out, slots, count, per)
+    return BlockGroups(stack, index, "heads", out, slots, count, per)
 
 
-def _check_unknown(site: Site) -> None:
+def _check_unknown(site: BlockGroups) -> None:
     """Refuses parameters to be cut too that the family does not name, such as a norm over all heads."""
     family, block = site.stack.family, site.block
     known = {id(p) for path in family.weights() for p in block.get_submodule(path).parameters()}

@@ -15,8 +15,8 @@ from prunus.calibration.batches import Calibration, real_tokens, run_batch, unto
 from prunus.calibration.recorder import token_rows
 from prunus.calibration.walk import walk
 from prunus.families import Stack, weight_matrix
-from prunus.shrink.groups import Site
-from prunus.shrink.targets import Loss
+from prunus.methods.taylor import Loss
+from prunus.shrink.groups import BlockGroups
 
 __all__ = ["Moments", "block_influence", "input_moments", "taylor_scores"]
 
@@ -57,7 +57,7 @@ class Moments:
         return self._squares / max(self.tokens, 1)
 
 
-def input_moments(model: nn.Module, found: Sequence[Site], calibration: Calibration) -> list[Moments]:
+def input_moments(model: nn.Module, found: Sequence[BlockGroups], calibration: Calibration) -> list[Moments]:
     """Moments of the input of every site's output projection over the tokens that are no padding.
 
     Raises ValueError naming a projection that saw no token or a number that is not finite.
@@ -75,7 +75,7 @@ def input_moments(model: nn.Module, found: Sequence[Site], calibration: Calibrat
 
 def repaired_weights(
     model: nn.Module,
-    found: Sequence[Site],
+    found: Sequence[BlockGroups],
     keeps: Sequence[Tensor],
     moments: Sequence[Moments],
     calibration: Calibration,
@@ -100,7 +100,7 @@ def repaired_weights(
     return new
 
 
-def _least_squares(site: Site, kept: Tensor, covariance: Tensor, damping: float = 0.01) -> Tensor:
+def _least_squares(site: BlockGroups, kept: Tensor, covariance: Tensor, damping: float = 0.01) -> Tensor:
     weight = weight_matrix(site.out).double().cpu()
     gone = torch.ones(weight.shape[1], dtype=torch.bool)
     gone[kept] = False
@@ -113,7 +113,7 @@ def _least_squares(site: Site, kept: Tensor, covariance: Tensor, damping: float 
 
 
 def taylor_scores(
-    model: nn.Module, found: Sequence[Site], calibration: Calibration, loss: Loss | None
+    model: nn.Module, found: Sequence[BlockGroups], calibration: Calibration, loss: Loss | None
 ) -> list[Tensor]:
     """Per site (groups,) fp64: mean over tokens of |sum over the columns of activation * gradient|."""
     totals = [torch.zeros(site.count, dtype=torch.float64) for site in found]
@@ -196,6 +196,7 @@ class _Run:
 
     def loss(self, batch: Any, loss: Loss | None) -> Tensor:
         """The scalar that is differentiated."""
+        value: Any
         if loss is not None:
             value = loss(self.model, batch)
         else:

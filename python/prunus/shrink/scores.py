@@ -11,13 +11,13 @@ from torch import Tensor
 from prunus.families import weight_matrix
 from prunus.masks import select, select_global
 from prunus.patterns import Unstructured
-from prunus.shrink.groups import VALUE_PARTS, Site, Slot
+from prunus.shrink.groups import VALUE_PARTS, BlockGroups, Slot
 from prunus.shrink.measure import Moments
 
 __all__ = ["choose", "constants", "lowest", "reconstruction", "weight_norms"]
 
 
-def weight_norms(site: Site) -> Tensor:
+def weight_norms(site: BlockGroups) -> Tensor:
     """(groups,) fp64: product of the Frobenius norms of the output columns and the rows carrying values."""
     score = _columns(site).square().sum((0, 2)).sqrt()
     for slot in site.slots:
@@ -26,13 +26,13 @@ def weight_norms(site: Site) -> Tensor:
     return score
 
 
-def reconstruction(site: Site, moments: Moments) -> Tensor:
+def reconstruction(site: BlockGroups, moments: Moments) -> Tensor:
     """(groups,) fp64: sum over the group's columns of variance * |w|^2, its part in the output's variance."""
     energy = _columns(site).square().sum(0)
     return (energy * moments.variance.reshape(site.count, site.per)).sum(1)
 
 
-def constants(site: Site) -> Tensor:
+def constants(site: BlockGroups) -> Tensor:
     """(columns,) fp64: what groups without input weights emit whatever the input; zero for all others.
 
     act(bias) for neurons, times the up bias when gated; the value bias for heads, because attention averages.
@@ -46,7 +46,7 @@ def constants(site: Site) -> Tensor:
     return torch.where(dead.repeat_interleave(site.per), _emitted(site), 0.0)
 
 
-def _emitted(site: Site) -> Tensor:
+def _emitted(site: BlockGroups) -> Tensor:
     """(columns,) fp64: the input of `out` if all weights before it were zero."""
 
     biases = {slot.part: _bias(site, slot) for slot in site.slots}
@@ -61,13 +61,13 @@ def _emitted(site: Site) -> Tensor:
         return act(biases["up"])
 
 
-def _rows(site: Site, slot: Slot) -> Tensor:
+def _rows(site: BlockGroups, slot: Slot) -> Tensor:
     """(groups, numbers) input weights of every group in one slot."""
     rows = weight_matrix(slot.module)[slot.rows(torch.arange(site.count))]
     return rows.cpu().reshape(site.count, -1)
 
 
-def _bias(site: Site, slot: Slot) -> Tensor:
+def _bias(site: BlockGroups, slot: Slot) -> Tensor:
     rows = slot.rows(torch.arange(site.count))
     bias = slot.module.bias
     if not isinstance(bias, Tensor):
@@ -76,7 +76,7 @@ def _bias(site: Site, slot: Slot) -> Tensor:
 
 
 def choose(
-    found: Sequence[Site], scores: Sequence[Tensor], sparsity: float, scope: str, round_to: int
+    found: Sequence[BlockGroups], scores: Sequence[Tensor], sparsity: float, scope: str, round_to: int
 ) -> list[Tensor]:
     """Indices of the groups that stay, per site, ascending.
 
@@ -100,11 +100,11 @@ def lowest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return torch.nonzero(~keep).flatten(), torch.nonzero(keep).flatten()
 
 
-def _round_up(site: Site, stay: int, round_to: int) -> int:
+def _round_up(site: BlockGroups, stay: int, round_to: int) -> int:
     unit = round_to // math.gcd(round_to, site.per)
     return min(site.count, max(1, -(-stay // unit)) * unit)
 
 
-def _columns(site: Site) -> Tensor:
+def _columns(site: BlockGroups) -> Tensor:
     """(n, groups, per) fp64 view of the output projection."""
     return weight_matrix(site.out).double().cpu().reshape(-1, site.count, site.per)

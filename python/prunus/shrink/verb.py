@@ -13,16 +13,16 @@ from prunus.families import Stack, find_stack
 from prunus.shrink.cut import check_untied, cut_groups, set_group_numbers
 from prunus.shrink.drop import drop_layers
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import Site, sites
+from prunus.shrink.groups import BlockGroups, sites
 from prunus.shrink.measure import Moments, input_moments, repaired_weights, taylor_scores
 from prunus.shrink.report import ShrinkReport, size
 from prunus.shrink.scores import choose, constants, reconstruction, weight_norms
-from prunus.shrink.targets import Heads, Layers, Neurons, Target
+from prunus.shrink.targets import Heads, Layers, Neurons, Removal
 
 __all__ = ["shrink_"]
 
 
-def shrink_(model: nn.Module, what: Target, calibration: Any = None, round_to: int = 1) -> ShrinkReport:
+def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: int = 1) -> ShrinkReport:
     """Remove neurons, heads or whole blocks of a transformer in place: it really gets smaller.
 
     Parameters
@@ -120,7 +120,7 @@ def _remove_groups(
 
 def _scores(
     model: nn.Module,
-    found: Sequence[Site],
+    found: Sequence[BlockGroups],
     what: Neurons | Heads,
     importance: str,
     batches: Calibration | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus._tools.running import check_model
-from prunus.families import weight_matrix
+from prunus.families import FilterFn, is_linear, weight_matrix
 from prunus.masks import apply_mask_
-from prunus.prune.targets import is_linear
 from prunus.shrink.optimizer import check_optimizer
 
 if TYPE_CHECKING:
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ZeroKeeper", "keep_zeros"]
 
 
-def keep_zeros(
-    model: nn.Module, optimizer: Optimizer, filter_fn: Callable[[nn.Module, str], bool] | None = None
-) -> ZeroKeeper:
+def keep_zeros(model: nn.Module, optimizer: Optimizer, filter_fn: FilterFn | None = None) -> ZeroKeeper:
     """From now on every zero in the Linear and Conv1D weights of `model` survives `optimizer.step()`.
 
     Masking gradients is not enough: momentum from before the pruning moves zeros, and so may weight decay and
@@ -70,6 +66,14 @@ class ZeroKeeper:
     """What `keep_zeros` set up; `remove()`, or the end of a `with` block, takes it off again.
 
     masks: layer name -> bool (n, k), True = keep.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(2, 1))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[0.0, 1.0]]))
+    >>> keeper = keep_zeros(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> keeper.masks["0"].tolist()
+    [[False, True]]
+    >>> keeper.remove()
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor]) -> None:

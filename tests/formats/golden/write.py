@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel
 
 import prunus
 from prunus import SparseLinear
-from prunus.packed import DTYPES, FORMATS
+from prunus.packed import DTYPES, FLOAT_FORMATS
 
 FOLDER = Path(__file__).parent
 SHAPES = {"wide": (13, 270), "tall": (261, 13)}  # more columns, and more rows, than a tile
@@ -41,7 +41,7 @@ def weight(rng: np.random.Generator, n: int, k: int, format: str, sparsity: floa
 
 def packed_weights(format: str, dtype: str) -> dict[str, np.ndarray]:
     """The arrays of one file: per shape packed, dense, x, bias and y = x dense^T + bias."""
-    rng = np.random.default_rng(FORMATS.index(format))
+    rng = np.random.default_rng(FLOAT_FORMATS.index(format))
     arrays = {}
     for name, (n, k) in SHAPES.items():
         w = weight(rng, n, k, format, {"wide": 0.8, "tall": 0.9}[name])
@@ -61,7 +61,7 @@ class Layers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in FORMATS:
+        for name in FLOAT_FORMATS:
             setattr(self, name, nn.Linear(40, 24))
         self.dense = nn.Linear(40, 24)
         self.tied = nn.Linear(40, 24, bias=False)
@@ -70,7 +70,7 @@ class Layers(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., 40) -> (..., 144): the layers' outputs side by side."""
-        return torch.cat([getattr(self, name)(x) for name in (*FORMATS, "dense", "tied")], dim=-1)
+        return torch.cat([getattr(self, name)(x) for name in (*FLOAT_FORMATS, "dense", "tied")], dim=-1)
 
 
 def layers(dtype: str) -> Layers:
@@ -81,7 +81,7 @@ def layers(dtype: str) -> Layers:
         module.requires_grad_(False)
         if module.bias is not None:
             module.bias.copy_(torch.from_numpy(rng.integers(-9, 10, 24).astype(np.float32)))
-    for name in (*FORMATS, "dense"):
+    for name in (*FLOAT_FORMATS, "dense"):
         linear = getattr(model, name)
         linear.weight.copy_(torch.from_numpy(weight(rng, 24, 40, name, 0.5 if name == "bitmap" else 0.8)))
         if name != "dense":
@@ -147,7 +147,7 @@ def checkpoints() -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Writes what is missing."""
-    for format in FORMATS:
+    for format in FLOAT_FORMATS:
         for dtype in DTYPES:
             path = FOLDER / f"{format}-{dtype}.npz"
             if not path.exists():

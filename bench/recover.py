@@ -1,0 +1,106 @@
+"""`python -m bench recover`: what `recover_` brings back of a pruned encoder, and in how many minutes."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from functools import partial
+from statistics import mean
+from typing import Any
+
+from bench.quality.corpus import docstrings
+from bench.quality.grid import Cell
+from bench.quality.run import Job, Results, run_jobs
+from bench.quality.subjects import MiniLM
+from bench.records import Record
+from bench.tables import Table, machine_text, percent
+
+CELLS = {
+    "neurons": Cell("bias", "neurons", 0.5),
+    "unstructured": Cell("sparsegpt", "row", 0.8),
+    "blocks": Cell("sparsegpt", "16x1", 0.5),
+}
+RECIPES = ("refit", "distill", "refit+distill")
+CHARACTERS = 4_000_000  # about a million tokens
+LONGEST = 500  # characters of one text: about 128 tokens
+
+
+def run(args: argparse.Namespace, unset: list[str]) -> int:
+    """Measure what the result file does not have, print the table."""
+    import torch
+
+    torch.set_num_threads(args.threads)
+    out = Results(args.out, unset)
+    subject = MiniLM()
+    run_jobs(out, jobs(subject, args), "recover")
+    out.writer.close()
+    print(machine_text(out.writer.records))
+    print()
+    recover_table(out.writer.records).print()
+    return 0
+
+
+def jobs(subject: MiniLM, args: argparse.Namespace) -> Iterator[Job]:
+    for name in args.cells or CELLS:
+        for recipe in args.recipes:
+            steps = args.steps if "distill" in recipe else 0
+            key = ("recover", subject.name, name, recipe, steps, args.threads, args.seed)
+            yield key, partial(record, subject, name, recipe, steps, args.seed)
+
+
+def record(subject: MiniLM, name: str, recipe: str, steps: int, seed: int) -> Record:
+    """Prune, recover, look: figures on paragraphs that neither pruning nor training saw."""
+    import torch
+
+    from bench.quality.work import pruned
+    from prunus import Distill, Refit, Texts, recover_
+
+    model = pruned(subject, CELLS[name])
+    before = subject.quality(model)
+    parts = {"refit": Refit(seed=seed), "distill": Distill(steps=max(1, steps), seed=seed)}
+    methods = [parts[word] for word in recipe.split("+")]
+    data = Texts(training_texts(subject), subject.encoder.tokenizer)
+    wall, processor = time.perf_counter(), time.process_time()
+    report = recover_(model, subject.model, data, methods)
+    return {
+        "cell": name,
+        "recipe": recipe,
+        "steps": steps,
+        "threads": torch.get_num_threads(),
+        "tokens": report.summary["tokens"],
+        "minutes": (time.perf_counter() - wall) / 60,
+        "processor_minutes": (time.process_time() - processor) / 60,
+        "precision": report.rows[-1].get("precision", "float32"),
+        "before": before,
+        "after": subject.quality(model),
+        "curve": report.to_dict()["curve"],
+    }
+
+
+def training_texts(subject: MiniLM) -> list[str]:
+    """Pieces of docstrings, without those that hold a paragraph that quality is measured on."""
+    held_out = set(subject.held_out_texts)
+    found = []
+    for text in docstrings(CHARACTERS):
+        paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+        whole = " ".join(text.split())
+        if held_out.isdisjoint(paragraphs) and not any(paragraph in whole for paragraph in held_out):
+            found += [whole[at : at + LONGEST] for at in range(0, len(whole), LONGEST)]
+    return [text for text in found if len(text) >= 40]
+
+
+def recover_table(records: list[Record]) -> Table:
+    """A row per pruned model and recipe; mean over the seeds."""
+    table = Table(
+        "all-MiniLM-L6-v2 recovered: cosine to the dense embeddings",
+        ["pruned", "sparsity", "recipe", "steps", "tokens", "minutes", "of processor", "before", "after"],
+    )
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for r in (r for r in records if r["record"] == "recover"):
+        groups.setdefault((r["cell"], r["recipe"], r["steps"], r["threads"]), []).append(r)
+    for (name, recipe, steps, _), found in groups.items():
+        cell = CELLS[name]
+        figures = [f"{mean(r[when]['cosine'] for r in found):.3f}" for when in ("before", "after")]
+        times = [f"{mean(r[what] for r in found):.1f}" for what in ("minutes", "processor_minutes")]
+        told = [f"{cell.pattern} ({cell.method})", percent(cell.sparsity), recipe, str(steps)]
+        table.rows.append([*told, f"{mean(r['tokens'] for r in found):,.0f}", *times, *figures])
+    return table

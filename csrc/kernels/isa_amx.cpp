@@ -1,0 +1,31 @@
+// What AMX adds: tile products. Compiled with -mamx-tile,int8,bf16 (CMakeLists.txt), sealed, one exported
+// table.
+#include <immintrin.h>
+
+#include "kernels/row.h"
+#include "kernels/score_kernels.h"  // simd/keys.h
+
+namespace prunus {
+namespace {
+// What stands in for std,
+#include "kernels/sealed.inl.h"
+// the vectors,
+#include "kernels/simd/avx512icl.h"
+// their dot products,
+#include "kernels/simd/dot_avx512.h"
+// and tiles,
+#include "kernels/simd/amx.h"
+// the kernels over them,
+#include "kernels/linear/dot_strip.inl.h"
+// whose tile these use,
+#include "kernels/linear/dot_amx.inl.h"
+// and how their rows are written.
+#include "kernels/rows.inl.h"
+
+constexpr Row kRows[] = {PRUNUS_DOT_AMX(i8) PRUNUS_DOT_AMX(bf16)};
+}  // namespace
+
+extern const IsaRows kAmxRows;
+const IsaRows kAmxRows = isa_rows(Isa::amx, kRows, nullptr);
+
+}  // namespace prunus

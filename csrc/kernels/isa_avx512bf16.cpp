@@ -1,0 +1,31 @@
+// What AVX512-BF16 adds to avx512icl: compiled with -mavx512bf16 (CMakeLists.txt), sealed, one exported
+// table.
+#include <immintrin.h>
+
+#include "kernels/row.h"
+#include "kernels/score_kernels.h"  // simd/keys.h
+
+namespace prunus {
+namespace {
+// What stands in for std,
+#include "kernels/sealed.inl.h"
+// the vectors,
+#include "kernels/simd/avx512icl.h"
+// and their dot products,
+#include "kernels/simd/dot_avx512.h"
+// the kernels over them,
+#include "kernels/linear/fetch.inl.h"
+// which these use,
+#include "kernels/linear/dot_strip.inl.h"
+// with few tokens too,
+#include "kernels/linear/dot_few.inl.h"
+// and how their rows are written.
+#include "kernels/rows.inl.h"
+
+constexpr Row kRows[] = {PRUNUS_STRIP_DOTS(bf16) PRUNUS_DOT_FEW(bf16) PRUNUS_MORE_DOT_FEW(bf16)};
+}  // namespace
+
+extern const IsaRows kAvx512Bf16Rows;
+const IsaRows kAvx512Bf16Rows = isa_rows(Isa::avx512bf16, kRows, nullptr);
+
+}  // namespace prunus

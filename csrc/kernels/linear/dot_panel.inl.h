@@ -1,0 +1,233 @@
+// What surrounds the dot kernels: activations into lanes of 32 bits, sums of int32 into floats.
+//
+// quads: x as 8-bit integers, four columns a lane: x = (q - zero) * scale of its token.
+//   [lanes up to 16][width][4] | float scale[width] | i32 zero[width]
+// pairs: x as bf16, two columns a lane: [lanes up to 16][width][2]
+// flat: a token after the other (row.h, panel lane_rows); quads have scale and zero [kLaneRowTokens] behind.
+// Missing tokens and columns are zero.
+
+// How a token becomes integers. Its range holds 0, so that 0 stays 0. Where it holds NaN or infinity the
+// scale is NaN, and so is all that its sums become.
+struct Quantized {
+  float scale, inverse;
+  std::int32_t zero;
+};
+
+inline Quantized quantized(float low, float high, float nan) {
+  const float scale = high / 255.0f - low / 255.0f;
+  if (nan != nan) return {nan, 0.0f, 0};
+  if (!(scale >= 1e-37f)) return {0.0f, 0.0f, 0};
+  const float inverse = 1.0f / scale;
+  return {scale, inverse, nearest_int(0.0f - low * inverse)};
+}
+
+// The smallest and largest of a token and 0, and NaN if it holds NaN or infinity.
+template <typename X>
+inline Quantized range_of(const std::uint8_t* x, int cols) {
+  Vec8 low = Vec8::set(0.0f), high = low, nan = low;
+  const auto add = [&](Vec8 v) {
+    low = at_most(low, v);
+    high = at_least(high, v);
+    nan = nan + v * Vec8::set(0.0f);
+  };
+  int c = 0;
+  for (; c + 8 <= cols; c += 8) add(load8(X{}, x + c * X::size));
+  if (c < cols) add(load_some<X>(x + c * X::size, cols - c));
+  float l[8], h[8], n[8];
+  low.store(l);
+  high.store(h);
+  nan.store(n);
+  for (int i = 1; i < 8; ++i) {
+    l[0] = l[i] < l[0] ? l[i] : l[0];
+    h[0] = h[i] > h[0] ? h[i] : h[0];
+    n[0] += n[i];
+  }
+  return quantized(l[0], h[0], n[0]);
+}
+
+// How a lane is made: four columns as integers, or two as bf16.
+struct Quads {
+  static constexpr int cols = 4;
+  Quantized how;
+  template <typename X>
+  Square lanes(X x, const std::uint8_t* p) const {
+    return quads_of(x, p, how.inverse, how.zero);
+  }
+};
+struct Pairs {
+  static constexpr int cols = 2;
+  template <typename X>
+  Square lanes(X x, const std::uint8_t* p) const {
+    return pairs_of(x, p);
+  }
+};
+
+// fn(first lane, Square::lanes lanes of the token) for all of its columns.
+template <typename X, typename Lane, typename Fn>
+inline void for_each_lanes(const Lane& lane, const std::uint8_t* x, int from, int cols, Fn fn) {
+  constexpr int step = Square::lanes * Lane::cols;
+  if (from + step <= cols) return fn(lane.lanes(X{}, x + from * X::size));
+  std::uint8_t rest[step * X::size] = {};
+  if (from < cols)
+    __builtin_memcpy(rest, x + from * X::size, static_cast<std::size_t>(cols - from) * X::size);
+  fn(lane.lanes(X{}, rest));
+}
+
+// Squares of tokens and lanes are turned. `token(i)` says how token i becomes lanes.
+template <typename X, typename Lane, typename Token>
+inline void pack_lanes(const void* x, std::int64_t stride, int tokens, int cols, int width,
+                       std::uint8_t* panel, Token token) {
+  constexpr int step = Square::lanes * Lane::cols;
+  const int padded = (cols + 16 * Lane::cols - 1) / (16 * Lane::cols) * (16 * Lane::cols);
+  for (int t = 0; t < width; t += Square::lanes) {
+    const auto* first = element<X>(x, t * stride);
+    for (int c = 0; c < padded; c += step) {
+      Square r[Square::lanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < Square::lanes; ++i)
+        if (t + i < tokens)
+          for_each_lanes<X>(token(t + i), first + i * stride * X::size, c, cols, [&](Square v) { r[i] = v; });
+        else
+          r[i] = Square::set(0.0f);
+      transpose(r);
+      auto* to = reinterpret_cast<float*>(panel) + c / Lane::cols * width + t;
+#pragma GCC unroll 16
+      for (int i = 0; i < Square::lanes; ++i) r[i].store(to + i * width);
+    }
+  }
+}
+
+inline std::int64_t lane_panel_bytes(int cols, int of_lane, int width) {
+  return static_cast<std::int64_t>((cols + 16 * of_lane - 1) / (16 * of_lane) * 16) * width * 4;
+}
+
+template <typename X>
+void pack_quads(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
+  Quads how[kMaxStrip];
+  auto* scale = reinterpret_cast<float*>(panel + lane_panel_bytes(cols, 4, width));
+  auto* zero = reinterpret_cast<std::int32_t*>(scale + width);
+  for (int i = 0; i < width; ++i) {
+    how[i].how = i < tokens ? range_of<X>(element<X>(x, i * stride), cols) : Quantized{0.0f, 0.0f, 0};
+    scale[i] = how[i].how.scale;
+    zero[i] = how[i].how.zero;
+  }
+  pack_lanes<X, Quads>(x, stride, tokens, cols, width, panel, [&](int i) { return how[i]; });
+}
+
+template <typename X>
+void pack_pairs(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
+  pack_lanes<X, Pairs>(x, stride, tokens, cols, width, panel, [](int) { return Pairs{}; });
+}
+
+// A token after the other.
+template <typename X, typename Lane>
+inline void flat_lanes(const std::uint8_t* x, int cols, const Lane& lane, std::uint8_t* to) {
+  constexpr int step = Square::lanes * Lane::cols;
+  const auto padded = static_cast<int>(lane_panel_bytes(cols, Lane::cols, 1)) / 4 * Lane::cols;
+  for (int c = 0; c < padded; c += step, to += Square::lanes * 4)
+    for_each_lanes<X>(lane, x, c, cols, [&](Square v) { v.store(reinterpret_cast<float*>(to)); });
+}
+
+template <typename X>
+void flat_quads(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
+  const std::int64_t row = lane_panel_bytes(cols, 4, 1);
+  auto* scale = reinterpret_cast<float*>(panel + row * width);
+  auto* zero = reinterpret_cast<std::int32_t*>(scale + kLaneRowTokens);
+  __builtin_memset(panel + row * tokens, 0,
+                   static_cast<std::size_t>(row * (width - tokens)) + 8 * kLaneRowTokens);
+  for (int i = 0; i < tokens; ++i) {
+    const auto* from = element<X>(x, i * stride);
+    const Quads how{range_of<X>(from, cols)};
+    scale[i] = how.how.scale;
+    zero[i] = how.how.zero;
+    flat_lanes<X>(from, cols, how, panel + row * i);
+  }
+}
+
+template <typename X>
+void flat_pairs(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
+  const std::int64_t row = lane_panel_bytes(cols, 2, 1);
+  __builtin_memset(panel + row * tokens, 0, static_cast<std::size_t>(row * (width - tokens)));
+  for (int i = 0; i < tokens; ++i) flat_lanes<X>(element<X>(x, i * stride), cols, Pairs{}, panel + row * i);
+}
+
+// Sums of Square::lanes tokens from `t` on as floats, with bias. sums [rows][width].
+struct IntSums {
+  const std::int32_t* sums;
+  int width;
+  RowMeaning rows;
+  TokenMeaning tokens;
+  struct At {
+    Square scale;
+    Ints zero;
+  };
+  At at(int t) const { return {Square::load(tokens.scale + t), Ints::load(tokens.zero + t)}; }
+  Square operator()(const At& a, int r, int t) const {
+    std::int32_t weights;
+    __builtin_memcpy(&weights, rows.weights + 4 * r, sizeof weights);
+    const Ints sum = Ints::load(sums + rows.place[r] * width + t);
+    return fma(to_floats(minus_product(sum, a.zero, weights)) * a.scale,
+               Square::set(load1(F32{}, rows.scales + 4 * r)), Square::set(rows.bias ? rows.bias[r] : 0.0f));
+  }
+};
+struct FloatSums {
+  const float* sums;
+  int width;
+  RowMeaning rows;
+  struct At {};
+  At at(int) const { return {}; }
+  Square operator()(At, int r, int t) const {
+    return Square::load(sums + rows.place[r] * width + t) + Square::set(rows.bias ? rows.bias[r] : 0.0f);
+  }
+};
+
+template <typename X, Activation A>
+inline void finish_lanes(Square v, Combine combine, int count, int row, Target to) {
+  if (A == Activation::none && combine == Combine::none && count >= Square::lanes)
+    return store_lanes(X{}, v, to.y + row * X::size);
+  finish<X, A>(v, combine, count, row, to);
+}
+
+// Into y, by squares: Square::lanes rows of as many tokens.
+template <typename X, Activation A, typename Sums>
+void store_sums(const Sums& sums, int rows, int tokens, const Finish& how, Target to, std::int64_t y_stride) {
+  for (int t = 0; t < tokens; t += Square::lanes) {
+    const auto at = sums.at(t);
+    const int live = tokens - t < Square::lanes ? tokens - t : Square::lanes;
+    for (int r = 0; r < rows; r += Square::lanes) {
+      Square v[Square::lanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < Square::lanes; ++i) v[i] = sums(at, r + i < rows ? r + i : rows - 1, t);
+      transpose(v);
+      Target token{to.y + t * y_stride * X::size, to.other + t * how.other_stride * X::size};
+      const auto next = [&] {
+        token.y += y_stride * X::size;
+        token.other += how.other_stride * X::size;
+      };
+      if (live == Square::lanes && rows - r >= Square::lanes)
+#pragma GCC unroll 16
+        for (int i = 0; i < Square::lanes; ++i, next())
+          finish_lanes<X, A>(v[i], how.combine, Square::lanes, r, token);
+      else
+        for (int i = 0; i < live; ++i, next()) finish_lanes<X, A>(v[i], how.combine, rows - r, r, token);
+    }
+  }
+}
+template <typename X>
+void store_ints(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
+                const TokenMeaning& token, const Finish& how, void* y, std::int64_t y_stride) {
+  const IntSums from{static_cast<const std::int32_t*>(sums), width, row, token};
+  const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
+  with_activation(how.activation, [&](auto act) {
+    store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride);
+  });
+}
+template <typename X>
+void store_floats(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
+                  const TokenMeaning&, const Finish& how, void* y, std::int64_t y_stride) {
+  const FloatSums from{static_cast<const float*>(sums), width, row};
+  const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
+  with_activation(how.activation, [&](auto act) {
+    store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride);
+  });
+}

@@ -1,0 +1,126 @@
+// Dot lanes of 512 bits: vpdpbusd, and vdpbf16ps where there is one.
+
+struct DotZmm {
+  static constexpr int lanes = 16;
+  __m512i v;
+  static DotZmm load(const void* p) { return {_mm512_loadu_si512(p)}; }
+  static DotZmm spread(const void* p) {
+    std::int32_t u;
+    __builtin_memcpy(&u, p, sizeof u);
+    return {_mm512_set1_epi32(u)};
+  }
+  static constexpr std::uint32_t all = 0xffff;
+  static DotZmm load_some(const std::uint8_t* p, int count) {
+    return {_mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << count) - 1), p)};
+  }
+  // The next blocks into the lanes of the bits that are set, zero elsewhere. Reads only what it keeps.
+  static DotZmm spread_out(std::uint32_t bits, const std::uint8_t* p) {
+    return {_mm512_maskz_expandloadu_epi32(static_cast<__mmask16>(bits), p)};
+  }
+  static DotZmm zero() { return {_mm512_setzero_si512()}; }
+  void store(void* p) const { _mm512_storeu_si512(p, v); }
+};
+inline DotZmm dot(I8, DotZmm sum, DotZmm x, DotZmm w) { return {_mm512_dpbusd_epi32(sum.v, x.v, w.v)}; }
+inline DotZmm add_sums(I8, DotZmm a, DotZmm b) { return {_mm512_add_epi32(a.v, b.v)}; }
+#if defined(__AVX512BF16__)
+inline DotZmm dot(Bf16, DotZmm sum, DotZmm x, DotZmm w) {
+  return {_mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum.v), reinterpret_cast<__m512bh>(x.v),
+                                               reinterpret_cast<__m512bh>(w.v)))};
+}
+#endif
+inline DotZmm add_sums(Bf16, DotZmm a, DotZmm b) {
+  return {_mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a.v), _mm512_castsi512_ps(b.v)))};
+}
+inline std::int32_t total(I8, DotZmm v) { return _mm512_reduce_add_epi32(v.v); }
+inline std::int32_t total(Bf16, DotZmm v) {
+  const float sum = _mm512_reduce_add_ps(_mm512_castsi512_ps(v.v));
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  return bits;
+}
+
+// Those of 64 lanes whose bits are set, side by side; returns how many. Writes up to 64 bytes more.
+inline int join_lanes(std::uint64_t bits, const std::uint8_t* from, std::uint8_t* to) {
+  int n = 0;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i, bits >>= 16) {
+    const auto kept = static_cast<__mmask16>(bits);
+    _mm512_storeu_si512(to + n * 4,
+                        _mm512_maskz_compress_epi32(kept, _mm512_maskz_loadu_epi32(kept, from + i * 64)));
+    n += __builtin_popcount(kept);
+  }
+  return n;
+}
+
+// Which of the 64 lanes from `base` on have a block, as ids; returns how many. Writes 64 ids.
+inline int lane_ids(std::uint64_t bits, int base, std::uint16_t* ids) {
+  alignas(64) static constexpr std::uint16_t count[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                          11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                                          22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+  const __m512i low = _mm512_add_epi16(_mm512_load_si512(count), _mm512_set1_epi16(static_cast<short>(base)));
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(32));
+  const auto first = static_cast<std::uint32_t>(bits), second = static_cast<std::uint32_t>(bits >> 32);
+  const int n = __builtin_popcount(first);
+  _mm512_storeu_si512(ids, _mm512_maskz_compress_epi16(first, low));
+  _mm512_storeu_si512(ids + n, _mm512_maskz_compress_epi16(second, high));
+  return n + __builtin_popcount(second);
+}
+
+// The next blocks of a row into the lanes of the bits that are set, zero elsewhere. Reads only what it keeps.
+inline void spread_lanes(std::uint16_t bits, const std::uint8_t* from, std::uint8_t* to) {
+  _mm512_storeu_si512(to, _mm512_maskz_expandloadu_epi32(bits, from));
+}
+
+// Sixteen int32.
+struct Ints {
+  __m512i v;
+  static Ints load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+};
+inline Ints minus_product(Ints sum, Ints a, std::int32_t b) {
+  return {_mm512_sub_epi32(sum.v, _mm512_mullo_epi32(a.v, _mm512_set1_epi32(b)))};
+}
+inline Zmm to_floats(Ints i) { return {_mm512_cvtepi32_ps(i.v)}; }
+inline Zmm operator*(Zmm a, Zmm b) { return {_mm512_mul_ps(a.v, b.v)}; }
+
+inline std::int32_t nearest_int(float f) { return _mm_cvtss_si32(_mm_set_ss(f)); }
+
+// 64 columns of a token as 8-bit integers, four a lane: saturated twice, so that all isas agree.
+template <typename X>
+inline Zmm quads_of(X x, const std::uint8_t* p, float inverse, std::int32_t zero) {
+  const __m512 by = _mm512_set1_ps(inverse);
+  const __m512i at = _mm512_set1_epi32(zero);
+  const auto four = [&](int i) {
+    return _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(load16(x, p + 16 * i * X::size), by)), at);
+  };
+  const __m512i words = _mm512_packs_epi32(four(0), four(1)), more = _mm512_packs_epi32(four(2), four(3));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi32(order, _mm512_packus_epi16(words, more)))};
+}
+
+// 32 columns as bf16, two a lane.
+inline Zmm pairs_of(Bf16, const std::uint8_t* p) { return {_mm512_loadu_ps(p)}; }
+inline __m512i bf16_bits(__m512 f) {  // in the low half of every lane
+  const __m512i u = _mm512_castps_si512(f), top = _mm512_srli_epi32(u, 16);
+  const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
+  const __m512i rounded =
+      _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40));
+}
+template <typename X>
+inline Zmm pairs_of(X x, const std::uint8_t* p) {
+  const __m512i low = bf16_bits(load16(x, p)), high = bf16_bits(load16(x, p + 16 * X::size));
+  const __m512i halves = _mm512_packus_epi32(low, high);
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), halves))};
+}
+
+inline void store_lanes(F32, Zmm v, std::uint8_t* out) { _mm512_storeu_ps(out, v.v); }
+inline void store_lanes(Bf16, Zmm v, std::uint8_t* out) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(bf16_bits(v.v)));
+}
+inline void store_lanes(F16, Zmm v, std::uint8_t* out) {
+  store8(F16{}, eight(v, 0), out);
+  store8(F16{}, eight(v, 1), out + 16);
+}
+
+using DotVec = DotZmm;
+constexpr int kDotSums = 24;

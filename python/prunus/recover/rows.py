@@ -1,0 +1,47 @@
+"""Rows of token numbers into padded batches, and orders that a seed fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Rows", "row_batches", "shuffled"]
+
+Rows = list[list[int]]
+T = TypeVar("T")
+
+
+def shuffled(items: Sequence[T], seed: int, number: int) -> list[T]:
+    """The items in an order that depends on (seed, number) alone.
+
+    >>> shuffled([1, 2, 3], 0, 0) == shuffled([1, 2, 3], 0, 0)
+    True
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
+    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+
+
+def row_batches(rows: Rows, batch: int, pad: int | None, padded: bool) -> Iterator[dict[str, Tensor]]:
+    """Batches of `batch` rows, the shortest first; padded: with an attention_mask, filled up with `pad`.
+
+    >>> made = next(row_batches([[1, 2], [3]], 2, None, padded=True))
+    >>> made["input_ids"].tolist(), made["attention_mask"].tolist()
+    ([[3, 0], [1, 2]], [[1, 0], [1, 1]])
+    """
+    if padded:
+        rows = sorted(rows, key=len)
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        if not padded:
+            yield {"input_ids": torch.tensor(part)}
+            continue
+        width = max(map(len, part))
+        ids = torch.full((len(part), width), pad or 0)
+        mask = torch.zeros((len(part), width), dtype=torch.long)
+        for i, row in enumerate(part):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        yield {"input_ids": ids, "attention_mask": mask}

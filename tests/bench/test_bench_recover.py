@@ -1,0 +1,83 @@
+"""bench recover on an encoder of a few thousand weights: records, going on, the table."""
+
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from bench import recover
+from bench.quality.grid import Cell
+from bench.quality.run import Results, run_jobs
+
+
+class Letters:
+    pad_token_id = 0
+
+    def __call__(self, texts: list[str], max_length: int = 16, **options: Any) -> dict[str, Any]:
+        return {"input_ids": [[1 + ord(c) % 39 for c in text][:max_length] for text in texts]}
+
+
+class Tiny:
+    name = "tiny"
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        config = BertConfig(vocab_size=40, initializer_range=0.2, max_position_embeddings=128, **sizes)
+        self.model = BertModel(config, add_pooling_layer=False).eval()
+        self.encoder = SimpleNamespace(tokenizer=Letters())
+        self.held_out_texts = ["a paragraph that is held out"]
+
+    def calibration(self, seed: int) -> list[dict[str, torch.Tensor]]:
+        return [{"input_ids": torch.randint(40, (4, 12), generator=torch.Generator().manual_seed(seed))}]
+
+    def quality(self, model: Any) -> dict[str, float]:
+        batch = self.calibration(9)[0]
+        with torch.no_grad():
+            a, b = (m(**batch).last_hidden_state.mean(1) for m in (self.model, model))
+        return {"cosine": float(torch.cosine_similarity(a, b).mean())}
+
+    def loss(self, model: Any, batch: Any) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    texts = [f"text number {i} of those that training gets, with words enough" for i in range(60)]
+    monkeypatch.setattr(recover, "docstrings", lambda limit: texts)
+    monkeypatch.setitem(recover.CELLS, "unstructured", Cell("magnitude", "row", 0.6))
+    return argparse.Namespace(
+        cells=["unstructured"],
+        recipes=["refit+distill"],
+        steps=30,
+        threads=1,
+        seed=0,
+        out=tmp_path / "r.jsonl",
+    )
+
+
+def test_records_and_table(options: argparse.Namespace) -> None:
+    subject: Any = Tiny()
+    out = Results(options.out, [])
+    run_jobs(out, recover.jobs(subject, options), "recover")
+    (found,) = [r for r in out.writer.records if r["record"] == "recover"]
+    assert found["after"]["cosine"] > found["before"]["cosine"]
+    assert [row["method"] for row in found["curve"]][:2] == ["before", "Refit"]
+    (row,) = recover.recover_table(out.writer.records).rows
+    assert row[:4] == ["row (magnitude)", "60 %", "refit+distill", "30"]
+    assert row[-2:] == [f"{found[when]['cosine']:.3f}" for when in ("before", "after")]
+    # What is there is not made again.
+    again = Results(options.out, [])
+    run_jobs(again, recover.jobs(subject, options), "recover")
+    assert len(again.writer.records) == len(out.writer.records)
+
+
+def test_texts_leave_out_what_quality_is_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = "a paragraph that is\nheld out"
+    monkeypatch.setattr(recover, "docstrings", lambda limit: [f"Before.\n\n{held_out}\n\nAfter.", "x" * 1200])
+    subject: Any = Tiny()
+    assert recover.training_texts(subject) == ["x" * 500, "x" * 500, "x" * 200]
