@@ -7,6 +7,7 @@
 
 #include "bindings/bindings.h"
 #include "core/check.h"
+#include "formats/fingerprint.h"
 #include "formats/pack.h"
 #include "ops/execute.h"
 #include "ops/policy/policy.h"
@@ -101,6 +102,13 @@ void validate(const Bytes& buffer) {
   validate_packed(bytes, size);
 }
 
+std::uint64_t fingerprint(const Bytes& buffer) {
+  const std::uint8_t* bytes = buffer.data();
+  const auto size = static_cast<std::size_t>(buffer.nbytes());
+  py::gil_scoped_release release;
+  return prunus::fingerprint(bytes, size);
+}
+
 }  // namespace
 
 void register_packed(py::module_& m) {
@@ -109,6 +117,7 @@ void register_packed(py::module_& m) {
   m.def("packed_info", &info, py::arg("buffer").noconvert());
   m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"), py::arg("finite") = true);
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
+  m.def("fingerprint", &fingerprint, py::arg("buffer").noconvert());
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());
 }
 

@@ -157,7 +157,7 @@ bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape,
 }
 
 // Whatever is in a tile, kernels must find bits and counts that agree: all tiles are looked at.
-std::uint64_t most(const TileShape&, Dtype) { return std::uint64_t{1} << 62; }
+std::uint64_t most(const TileShape&, Dtype) { return kEveryTile; }
 
 Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
              const std::uint8_t* scales, const Target* to) {

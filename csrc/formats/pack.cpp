@@ -80,6 +80,39 @@ std::vector<float> find_scales(const Dense& w, const KeptBits& kept) {
   return scales;
 }
 
+// From here on a finite number is stored as infinity: half a step above the largest that the type has.
+double overflow_at(Dtype stored) {
+  return stored == Dtype::f16 ? 65520.0 : stored == Dtype::bf16 ? 0x1.FFp127 : 0x1.FFFFFFp127;
+}
+
+double widest(double v) { return v; }
+template <typename T>
+double widest(T v) {
+  return static_cast<double>(to_float(v));
+}
+
+// Refuses finite weights that would become infinite, where the stored type has a smaller range.
+void check_range(const Dense& w, const KeptBits& kept, Dtype stored) {
+  const bool wide = w.dtype == Dtype::f64 || (w.dtype == Dtype::f32 && stored != Dtype::f32);
+  if (!wide && !(w.dtype == Dtype::bf16 && stored == Dtype::f16)) return;
+  if (w.dtype == Dtype::f32 && stored == Dtype::i8) return;  // which has a scale
+  const double most = overflow_at(stored);
+  parallel_for(w.n, [&](std::int64_t r) {
+    if (w.dtype == Dtype::f32 && !w.mask &&
+        largest_of_row(static_cast<const float*>(w.data) + r * w.stride, w.k) < static_cast<float>(most))
+      return;
+    with_row(w, r, [&](const auto* row) {
+      for_each_kept(kept.row(r), 0, w.k, [&](std::int64_t c) {
+        const double v = widest(row[c]);
+        if (!(std::fabs(v) >= most) || std::isinf(v)) return;
+        const char* const name = dtype_name(stored == Dtype::i8 ? Dtype::f32 : stored);
+        throw ValueError(
+            expected_got("w", "values that " + std::string(name) + " can hold", std::to_string(v)));
+      });
+    });
+  });
+}
+
 // What of a tile is needed: how many a row has, where they are, or what they are too.
 enum class Read { counts, columns, values };
 
@@ -160,6 +193,7 @@ double density(const Dense& w, const Kept& kept) {
 Layout plan_layout(const Dense& w, Dtype dtype, Kept kept, const Choice& choice) {
   Layout layout{};
   layout.kept = std::move(kept.bits);
+  check_range(w, layout.kept, dtype);
   if (dtype == Dtype::i8) layout.scales = find_scales(w, layout.kept);
   PackedHeader& h = layout.header;
   h.nnz = kept.count;

@@ -175,13 +175,9 @@ PackedView open_packed(const std::uint8_t* bytes, std::size_t size) {
   const PackedHeader& h = view.header;
   const Geometry geo = geometry(h);
   check_offsets(view, geo);
-  const std::uint64_t payload = h.bytes - sizeof(PackedHeader);
   const TileCodec& format = codec(h.format);
-  const TileShape whole{h.tile_rows, h.tile_cols, h.unit};
-  const std::uint64_t most = format.most(whole, h.dtype);
-  // A tile that far from the end keeps kernels in the buffer whatever is in it.
-  for (std::int64_t i = geo.row_tiles() * geo.col_tiles() - 1;
-       i >= 0 && tile_offset(view, i) + most > payload; --i)
+  if (format.most({h.tile_rows, h.tile_cols, h.unit}, h.dtype) != kEveryTile) return view;
+  for (std::int64_t i = 0; i < geo.row_tiles() * geo.col_tiles(); ++i)
     require(format.fits(tile_bytes(view, i), tile_offset(view, i + 1) - tile_offset(view, i),
                         geo.shape_of(i / geo.col_tiles(), i % geo.col_tiles()), h.dtype),
             "tiles", "tiles that hold what they count");

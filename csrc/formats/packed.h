@@ -67,10 +67,10 @@ void write_header(PackedHeader header, std::uint8_t* bytes);
 // The 64 bytes: magic, version, checksum, size, and that every field is one that kernels and loops take.
 PackedView read_header(const std::uint8_t* bytes, std::size_t size);
 
-// For every product: whatever else the bytes say, no kernel leaves the buffer, its panel or its sums. The
-// offsets are looked at, and the tiles near the buffer's end; indices of the others need no look, because
-// panels and sums have room for every value that an index can have (ops/panels/panel.h). Damaged indices so
-// give a wrong answer, never a crash.
+// For every product: the offsets ascend. Whatever else the bytes say, no kernel leaves the buffer, its panel
+// or its sums: SafeTiles (tiles.h) looks at each tile near the buffer's end before a kernel does, and indices
+// need no look, because panels and sums have room for every value that an index can have
+// (ops/panels/panel.h). Damaged indices so give a wrong answer, never a crash.
 PackedView open_packed(const std::uint8_t* bytes, std::size_t size);
 
 // Complete, once per buffer that came from outside: every offset, index and count is what pack would write.

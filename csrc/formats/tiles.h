@@ -119,12 +119,50 @@ struct TileCodec {
                   const std::uint8_t* scales, const Target* to);
   // The bytes of a tile that kernels may read at most, whatever is in it.
   std::uint64_t (*most)(const TileShape& shape, Dtype dtype);
-  // Those that they read of this tile are within `bytes`. Cheap: it is asked in every call.
+  // Those that they read of this tile are within `bytes`. Cheap: it is asked of many tiles in every call.
   bool (*fits)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype);
 };
 
 extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec, kDotCodec;
 const TileCodec& codec(Format format);
+
+// `most` of a format whose tiles are looked at whatever lies behind them: open_packed does, once a call.
+inline constexpr std::uint64_t kEveryTile = std::uint64_t{1} << 62;
+
+// The tiles of a packed weight as kernels get them, each proved to keep them in the buffer. Not beforehand:
+// asked for all tiles at the start of a call, this cost one token 5 % of a small layer.
+class SafeTiles {
+ public:
+  explicit SafeTiles(const PackedView& w)
+      : w_(w),
+        codec_(codec(w.header.format)),
+        payload_(w.header.bytes - sizeof(PackedHeader)),
+        most_(codec_.most({w.header.tile_rows, w.header.tile_cols, w.header.unit}, w.header.dtype)) {
+    if (most_ == kEveryTile) most_ = 0;
+  }
+
+  const std::uint8_t* tile(std::int64_t index, const TileShape& shape) const {
+    const std::uint64_t begin = tile_offset(w_, index);  // once: somebody may be writing
+    const std::uint8_t* const bytes = w_.payload() + begin;
+    // One that far from the end keeps kernels in the buffer whatever is in it.
+    if (__builtin_expect(payload_ - begin < most_ || begin > payload_, 0))
+      check_last(index, begin, bytes, shape);
+    return bytes;
+  }
+
+ private:
+  void check_last(std::int64_t index, std::uint64_t begin, const std::uint8_t* bytes,
+                  const TileShape& shape) const {
+    const std::uint64_t end = tile_offset(w_, index + 1);
+    require(begin <= end && end <= payload_, "offsets", "ascending offsets");
+    require(codec_.fits(bytes, end - begin, shape, w_.header.dtype), "tiles",
+            "tiles that hold what they count");
+  }
+
+  const PackedView& w_;
+  const TileCodec& codec_;
+  std::uint64_t payload_, most_;
+};
 
 // The smallest number of equal tiles of at most `target`: no narrow last one.
 inline std::int32_t even_tiles(std::int64_t extent, std::int32_t target) {

@@ -37,13 +37,14 @@ struct Panels {
 float* multiply(const Work& work, const Panels& panels, const Factor& f, std::int64_t t, std::int64_t s,
                 const std::uint8_t* strip, void* room) {
   const Geometry& geo = work.geo;
+  const SafeTiles tiles(f.w);
   const TileFn kernel = work.row_of(f.plan, s).fn.tile;
   TileArgs args{nullptr, row_scales(f.w, t * geo.tile_rows), geo.rows_of(t), 0, geo.unit, nullptr, room};
   panels.kind.start(work, f, t, s, room);
   for (std::int64_t b = 0; b < geo.col_tiles(); ++b) {
     prefetch_output(work, t, s, b);
-    args.tile = tile_bytes(f.w, t * geo.col_tiles() + b);
     args.cols = geo.cols_of(b);
+    args.tile = tiles.tile(t * geo.col_tiles() + b, {args.rows, args.cols, geo.unit});
     args.panel = strip + b * panels.piece;
     kernel(args);
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -14,26 +15,64 @@ __all__ = ["creating", "replacing", "write_atomic"]
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary file in the folder of `path`; when the block ends well it becomes `path` in one step.
+    """Yield a path to write to; when the block ends well, what is there becomes `path` in one step.
 
     The old file stays until the new one is completely on disk, and after an error. A link is followed: its
-    target is replaced. Raises OSError.
+    target is replaced. Where the file system has files without a name, a process that is killed leaves
+    nothing behind. Raises OSError, also where `path` is something else than a file: a device, a folder.
     """
     target = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        # mkstemp makes private files; a saved model is as readable as any other new file.
-        os.chmod(temporary, _mode_for(target))
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "expected a regular file or nothing", os.fspath(path))
+    with _nameless(target.parent) as handle:
+        if handle is None:
+            with _named(target) as temporary:
+                yield temporary
+                _finish(temporary, target)
+                os.replace(temporary, target)
+        else:
+            memory = Path(f"/proc/self/fd/{handle}")
+            yield memory
+            _finish(memory, target)
+            with _named(target) as temporary:  # for a moment
+                temporary.unlink()
+                # A folder's handle makes Python call linkat, which follows /proc's link; link does not.
+                os.link(memory, temporary, src_dir_fd=handle, follow_symlinks=True)
+                os.replace(temporary, target)
     with suppress(OSError):  # some network file systems cannot sync a folder; the file itself is complete
         _sync(target.parent)
+
+
+@contextmanager
+def _nameless(folder: Path) -> Iterator[int | None]:
+    """An open file in `folder` that ends with its handle, or None where there is no such thing."""
+    try:
+        handle = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    except (AttributeError, OSError):
+        yield None
+        return
+    try:
+        yield handle if os.path.exists(f"/proc/self/fd/{handle}") else None
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target`, gone after an error."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _finish(temporary: Path, target: Path) -> None:
+    _sync(temporary)
+    # Temporary files are private; a saved model is as readable as any other new file.
+    os.chmod(temporary, _mode_for(target))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from prunus._core import FormatError
 from prunus._tools.files import replacing
+from prunus.checkpoint.writer import write_tensors
 from prunus.ops import ACTIVATIONS
 
 __all__ = ["Saved", "SparseEntry", "read", "write"]
@@ -38,6 +39,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "int8": torch.float32,
 }
+# dtypes that a mask saves space of
+MASKED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 WEIGHTS = ("float32", "float64", "float16", "bfloat16")
 # kind of an entry -> what is behind its name in the names of the stored tensors
 PARTS = {"dense": ("",), "masked": (":mask", ":values"), "scaled": (":mask", ":values", ":scales")}
@@ -80,8 +83,6 @@ class Saved:
 
 def write(saved: Saved, path: str | os.PathLike[str]) -> None:
     """Write a file in one step; raises OSError, and ValueError when two tensors would get the same name."""
-    from safetensors.torch import save_file
-
     stored: dict[str, Tensor] = {}
     entries: dict[str, Any] = {}
     packed = {_weight_name(path): entry.dtype for path, entry in saved.sparse.items()}
@@ -104,12 +105,17 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
         }
     )
+    metadata = {"prunus": text, "prunus_crc32": f"{zlib.crc32(text.encode()):08x}"}
     with replacing(path) as temporary:
-        save_file(stored, temporary, {"prunus": text, "prunus_crc32": f"{zlib.crc32(text.encode()):08x}"})
+        write_tensors(stored, metadata, temporary)
 
 
-def read(path: str | os.PathLike[str]) -> Saved:
-    """Read and check a whole file; raises FormatError naming the field, and OSError."""
+def read(path: str | os.PathLike[str], most: int) -> Saved:
+    """Read and check a whole file, whose tensors have at most `most` elements together.
+
+    A mask needs a bit for what becomes a number, so a small file could take all memory. Raises FormatError
+    naming the field, and OSError.
+    """
     from safetensors import SafetensorError, safe_open
 
     os.stat(path)  # a missing file is an OSError, whatever the reader below makes of it
@@ -121,12 +127,12 @@ def read(path: str | os.PathLike[str]) -> Saved:
         raise FormatError(
             f"file: expected a complete safetensors file, got {os.fspath(path)!r} ({error})"
         ) from None
-    return _Reader(metadata, stored).saved()
+    return _Reader(metadata, stored, most).saved()
 
 
 class _Reader:
-    def __init__(self, metadata: dict[str, str], stored: dict[str, Tensor]) -> None:
-        self.stored = stored
+    def __init__(self, metadata: dict[str, str], stored: dict[str, Tensor], most: int) -> None:
+        self.stored, self.left = stored, most
         self.about = _parse(metadata)
 
     def saved(self) -> Saved:
@@ -134,7 +140,8 @@ class _Reader:
         used: set[str] = set()
         tensors = {}
         for name, entry in self._table("entries").items():
-            given = entry.get("kind") if isinstance(entry, dict) else entry
+            _expect(isinstance(entry, dict), f"entries[{name!r}]", "an object", entry)
+            given = entry.get("kind")
             kind = given if isinstance(given, str) else ""
             _expect(kind in PARTS, f"entries[{name!r}].kind", f"one of {', '.join(PARTS)}", given)
             keys = [name + suffix for suffix in PARTS[kind]]
@@ -162,8 +169,10 @@ class _Reader:
 
     def _sizes(self, name: str, entry: dict[str, Any]) -> list[int]:
         shape = entry.get("shape")
-        good = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+        good = isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**31 for size in shape)
         _expect(good, f"entries[{name!r}].shape", "a list of sizes", shape)
+        self.left -= math.prod(shape) if isinstance(shape, list) else 0
+        _expect(self.left >= 0, f"entries[{name!r}].shape", "no more elements than the model has", shape)
         return shape if isinstance(shape, list) else []
 
     def _dense(self, name: str, sizes: list[int]) -> Tensor:
@@ -178,7 +187,7 @@ class _Reader:
         _expect(
             good, f"tensor {name + ':mask'!r}", f"{-(-count // 8)} bytes for shape {sizes}", _describe(bits)
         )
-        right = values.dtype == torch.int8 if kind == "scaled" else values.is_floating_point()
+        right = values.dtype in ((torch.int8,) if kind == "scaled" else MASKED)
         what = "1-D int8" if kind == "scaled" else "1-D floating-point"
         good = right and values.dim() == 1
         _expect(good, f"tensor {name + ':values'!r}", f"a {what} tensor", _describe(values))

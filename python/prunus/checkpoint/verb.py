@@ -71,7 +71,7 @@ def load(model: ModelT, path: Path) -> ModelT:
     )
     """
     check_model(model)
-    saved = read(path)
+    saved = read(path, _most_elements(model))
     with OneInterrupt() as interrupt:
         before = Before(model)
         undo = apply_geometry_(model, saved.geometry)
@@ -84,6 +84,16 @@ def load(model: ModelT, path: Path) -> ModelT:
             undo()
             raise
     return model
+
+
+def _most_elements(model: nn.Module) -> int:
+    """What a file for this model may hold: a bound for files that were made to fill the memory."""
+    sizes = [
+        tensor.numel() for tensor in model.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor)
+    ]
+    packed = [m.in_features * m.out_features for m in model.modules() if isinstance(m, SparseLinear)]
+    # Twice, and a little: biases that shrink_ added, tensors that were shared and are not any more.
+    return 2 * (sum(sizes) + sum(packed)) + 2**20
 
 
 def _gather(model: nn.Module) -> Saved:

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu, relu, silu
 from torch.utils.weak import WeakTensorKeyDictionary
 
+import prunus._core as _core
 from prunus.packed import PackedWeight, array_view, pack, tensor_view
 
 __all__ = ["gated_with_gradient", "linear_with_gradient"]
@@ -24,7 +25,7 @@ FUNCTIONS: tuple[Any, ...] = (None, relu, gelu, lambda z: gelu(z, approximate="t
 # Lives as long as the process: dropping it would take the op away.
 _library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
-# Buffer of a packed weight -> its version and the packed transposed weight.
+# Buffer of a packed weight -> the fingerprint of its bytes and the packed transposed weight.
 _transposed: Any = WeakTensorKeyDictionary()
 
 
@@ -102,14 +103,16 @@ def _input_gradient(grad: torch.Tensor, packed: torch.Tensor, in_features: int) 
 
 
 def _transpose(packed: torch.Tensor) -> torch.Tensor:
-    version = 0 if packed.is_inference() else packed._version
+    buffer = array_view(packed)
+    # Not torch's version counter: a write through `.data`, numpy or inference mode does not count there.
+    now = _core.fingerprint(buffer)
     known, transposed = _transposed.get(packed, (None, None))
-    if known != version or transposed is None:
-        weight = PackedWeight.from_buffer(array_view(packed))
+    if known != now or transposed is None:
+        weight = PackedWeight.from_buffer(buffer)
         # int8 values share a scale per row; the columns do not.
         dtype = "float32" if weight.dtype == "int8" else weight.dtype
         transposed = tensor_view(pack(weight.to_dense().T, dtype=dtype).buffer)
-        _transposed[packed] = version, transposed
+        _transposed[packed] = now, transposed
     found: torch.Tensor = transposed
     return found
 
