@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
 # Compiled, not run: this CPU need not have them.
 ON_ARM = platform.machine() in ("aarch64", "arm64")
-ISAS = ["scalar", "neon"] if ON_ARM else ["scalar", "avx2", "avx512", "avx512icl"]
+X86 = ["scalar", "avx2", "avxvnni", "avx512", "avx512icl", "avx512bf16", "amx"]
+ISAS = ["scalar", "neon"] if ON_ARM else X86
 # -O1: sealed must not depend on what the optimiser happens to inline.
 BASE_FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
 

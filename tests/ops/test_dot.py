@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import prunus
 from prunus import FormatError, _core
 
-TOKENS = [0, 1, 2, 3, 4, 5, 8, 16, 17, 33, 64, 65, 130]
+TOKENS = [0, 1, 2, 3, 5, 8, 17, 33, 64, 65, 130]
 SHAPES = [(0, 5), (5, 0), (1, 1), (3, 2), (31, 63), (32, 64), (33, 65), (257, 130), (300, 515)]
 BLOCKS = [(1, 4), (4, 4), (16, 4), (32, 4)]
 
@@ -53,7 +53,7 @@ def close(y, expected):
 
 @pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_is_the_product_of_what_it_stores(rng, dot_isa, threads, n, k, dtype):
+def test_is_the_product_of_what_it_stores(rng, dot_isa, n, k, dtype):
     for shape, sparsity in [((1, 1), 0.0), *[(s, 0.6) for s in BLOCKS], ((1, 1), 0.9), ((1, 1), 1.0)]:
         p = packed_dot(rng, n, k, shape, sparsity, dtype)
         assert (p.format, p.dtype) == ("dot", dtype)

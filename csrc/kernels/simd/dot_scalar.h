@@ -59,7 +59,7 @@ struct DotSum<Bf16> {
 };
 
 template <typename Value>
-inline DotLanes dot(Value value, DotLanes sum, DotLanes x, DotLanes w) {
+[[gnu::noinline]] DotLanes dot(Value value, DotLanes sum, DotLanes x, DotLanes w) {
   for (int i = 0; i < 8; ++i) {
     typename DotSum<Value>::type s;
     __builtin_memcpy(&s, &sum.v[i], sizeof s);
