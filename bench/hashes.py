@@ -82,7 +82,7 @@ def product_cases(shape: tuple[int, int], variants: tuple[str, ...]) -> Iterator
     for format in (*FORMATS, "auto"):
         for sparsity in SPARSITIES:
             first, second = (weight(shape, format, sparsity, seed) for seed in (0, 2))
-            for dtype in DTYPES:
+            for dtype in ("bfloat16", "int8") if format == "dot" else DTYPES:
                 packed, other = (prunus.pack(w, dtype=dtype, format=format) for w in (first, second))
                 case = f"{_core.active_isa()} {n}x{k} {format} {sparsity} {dtype}"
                 yield f"{case} packed", digest(packed.buffer)

@@ -1,5 +1,6 @@
 """Fixtures that every layer's tests share."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
@@ -8,6 +9,9 @@ import pytest
 from hypothesis import settings
 
 from prunus import _core
+
+# A shell that starts pytest in the background lets it ignore Ctrl-C, which some tests send themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Fixed examples: a red run can be repeated. No deadline: the machines that run this are shared.
 settings.register_profile("prunus", deadline=None, derandomize=True, print_blob=True)

@@ -97,6 +97,8 @@ def chunks(texts: list[str], size: int) -> Iterator[list[str]]:
 
 
 def pool(hidden: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Hidden states (texts, tokens, features) as embeddings (texts, features) of length one: the mean over
+    the tokens that are no padding."""
     import torch
 
     mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
