@@ -4,7 +4,7 @@
 // other without a gap from one pass (32 rows) to the next, and the sums of a pass are stored while the next
 // begins.
 //
-// Blocks of 16 or 32 rows (dot_spread makes such of others). panel [lanes of w, up to 16][Width][4 bytes];
+// Blocks of 16 or 32 rows. panel [lanes of w, up to 16][Width][4 bytes];
 // sums [rows, up to 32][Width], by place.
 
 // Lanes that all passes read before the next ones: they should stay in L1. Whole words of bits.
