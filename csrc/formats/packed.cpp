@@ -54,8 +54,8 @@ bool unit_fits(const PackedHeader& h) {
       return pow2_upto(rows, kMaxBlockRows) && pow2_upto(cols, kMaxBlockCols) && h.tile_rows % rows == 0 &&
              h.tile_cols % cols == 0;
     case Format::dot:  // one tile of all columns, and rows that whole groups of 32 fit
-      return pow2_upto(rows, kMaxBlockRows) && h.tile_rows % kDotGroupRows == 0 && h.tile_cols >= h.k &&
-             cols * static_cast<int>(dtype_size(h.dtype)) == kDotLaneBytes;
+      return (rows == 1 || rows == 4 || rows == 16 || rows == 32) && h.tile_rows % kDotGroupRows == 0 &&
+             h.tile_cols >= h.k && cols * static_cast<int>(dtype_size(h.dtype)) == kDotLaneBytes;
     case Format::col8:
     case Format::bitmap:
       return rows == 0 && cols == 0;

@@ -82,6 +82,15 @@ def test_every_field_is_proved_where_the_header_is_read(fit, format, field, valu
             _core.packed_info(resealed(buffer, **{field: value}))
 
 
+@pytest.mark.parametrize("rows", [2, 8])
+def test_a_dot_block_of_a_height_that_no_kernel_has_is_refused_by_every_door(fit, rows):
+    """Kernels take four rows at a time: two more would be read and summed behind the last group."""
+    buffer = resealed(small(fit, "dot"), unit_rows=rows)
+    for door in (_core.packed_info, _core.unpack, prunus.PackedWeight.from_buffer, multiply):
+        with pytest.raises(prunus.FormatError, match=r"packed\.unit"):
+            door(buffer)
+
+
 @pytest.mark.parametrize("cols", [65, 128, 255])
 def test_a_bitmap_wider_than_a_word_is_refused_by_every_door(fit, cols):
     buffer = resealed(small(fit, "bitmap", k=64), tile_cols=cols)
