@@ -212,10 +212,10 @@ std::uint64_t dot_blocks(const Dense& w, const KeptBits& kept, Unit unit) {
 }
 
 void dot_write(const Dense& w, const KeptBits& kept, const Geometry& geo, std::int64_t t, Dtype dtype,
-               const float* scales, std::uint8_t* out) {
+               const float* scales, std::uint64_t bytes, std::uint8_t* out) {
   const int rows = geo.rows_of(t), cols = geo.cols_of(0);
   const DotLayout l(rows, cols, geo.unit);
-  std::memset(out, 0, static_cast<std::size_t>(dot_size(kept, geo, t).bytes));
+  std::memset(out, 0, static_cast<std::size_t>(bytes));
   const Writer writer{w, l, dtype, scales, t * geo.tile_rows, rows, cols, geo.unit.cols};
   std::int64_t before = 0;
   for (int i = 0; i < l.groups * l.r; ++i) out[l.place_at + i] = static_cast<std::uint8_t>(i);

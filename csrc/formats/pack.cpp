@@ -229,8 +229,8 @@ void pack(const Dense& w, const Layout& layout, std::uint8_t* out) {
   };
   if (h.format == Format::dot)
     return parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t t) {
-      dot_write(w, layout.kept, geo, t, h.dtype, scales_of(t),
-                payload + layout.offsets[static_cast<std::size_t>(t)]);
+      const std::uint64_t* const offset = layout.offsets.data() + t;
+      dot_write(w, layout.kept, geo, t, h.dtype, scales_of(t), offset[1] - offset[0], payload + offset[0]);
     });
   for_each_tile(w, layout.kept, geo, Read::values, [&](std::int64_t i, const TileRows& tile) {
     const float* scales = scales_of(i);
