@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bench.environment import commit, describe
 from bench.load import LoadMeter
+from bench.peers.engines import onnx_session
 from bench.quality.metrics import embedding_quality
 from bench.quality.subjects import Batch, MiniLM
 from bench.records import Record, Writer
@@ -138,13 +139,7 @@ def quantised(path: Path) -> Path:
 
 
 def of_onnx(path: Path, threads: int) -> Run:
-    import onnxruntime as ort
-
-    ort.set_default_logger_severity(3)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(str(path), threads)
     return lambda batch: torch.from_numpy(session.run(None, {k: v.numpy() for k, v in batch.items()})[0])
 
 
