@@ -24,7 +24,7 @@ from prunus.families import (
 from prunus.families.lookup import Rows, block_parts
 from prunus.prune.experts import experts
 
-__all__ = ["FilterFn", "Prunable", "find_targets", "is_linear", "read_weights"]
+__all__ = ["Prunable", "find_targets", "read_weights"]
 
 
 UNSEEN = "one of several experts in a parameter: only methods that look at the weight alone reach it"
