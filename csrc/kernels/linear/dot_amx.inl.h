@@ -164,7 +164,9 @@ struct AmxSums {
   template <int Half>
   void add(const std::uint8_t* a, const std::uint8_t* b, bool first) {
     constexpr int weights = 4 + Half, sum = Half * token_tiles;
-    Tiles::load_once<weights>(a, 64);
+    Tiles::load<weights>(a, 64);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) __builtin_prefetch(a + 8192 + i * 64, 0, 2);
     if (b) Tiles::load<6>(b, lane);
     if (first) change<sum>();
     Tiles::dot<sum, weights, 6>(Value{});

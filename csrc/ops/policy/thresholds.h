@@ -69,6 +69,10 @@ inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth
 inline constexpr double kStoreCost =
     40.0;  // storing a row of a strip costs what so many bytes of weight cost
 inline constexpr double kStripCost = 12.0;  // walking a tile for a strip costs what so many more tokens cost
+// Panels that wait for the next tile of weights may take this part of L2, which other threads of the core and
+// the weights share; and so many strips.
+inline constexpr std::int64_t kBandShare = 4, kBandMost = 64;
+inline constexpr double kWeightsOfL2 = 0.75;  // weights smaller than this stay there anyway
 inline constexpr std::int64_t kPackAlone = 64 * 1024;  // floats packed in the time of a parallel region
 
 }  // namespace threshold
