@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import prunus._core as _core
 from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
-from prunus.accelerate.answers import culprits, relative_error
 from prunus.accelerate.candidates import PRECISIONS, Layers, pack_candidates
-from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
+from prunus.accelerate.together import NEAR, Chosen, Joined, faster_together
+from prunus.accelerate.trial import Trial, commit, fuse
 from prunus.families import FilterFn
 from prunus.nn import SparseLinear
-from prunus.nn.fuse import Fusion
 from prunus.prune.fold import folded
 
 __all__ = ["AccelerateReport", "accelerate_"]
 
-# Its fast path hands the weights of the layer to one fused kernel; without it linear1 and linear2 are called.
-FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
-
 # By precision: the relative error of the model's outputs that rounding alone does not explain.
 MOST_ERROR = {"float32": 0.05, "bfloat16": 0.1, "int8": 0.3}
-
-# By id(site): the layer that takes its place, and the word for it.
-Chosen = dict[int, tuple[str, SparseLinear]]
 
 
 def accelerate_(
@@ -59,7 +51,7 @@ def accelerate_(
     Models may be float32, bfloat16 or float16, and may run under `torch.autocast("cpu")`: accelerate them
     under it too.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
-    where that is not slower.
+    where that is not slower; a layer that alone is a little slower is taken where it wins with them.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
     hooks, are unused by the inputs, or whose weight the model reads directly stay dense, and the report says
     so. An error leaves the model as it was.
@@ -101,27 +93,6 @@ def _limits(precision: str, min_speedup: float, max_error: float | None) -> Limi
     return Limits(precision, float(min_speedup), float(error))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A model, its layers, and what it answered with all of them dense."""
-
-    model: nn.Module
-    sites: list[Site]
-    batches: list[Batch]
-    expected: list[dict[str, Tensor]]
-
-    def put(self, chosen: Chosen) -> None:
-        """The packed layers of `chosen`, every other as it came."""
-        for site in self.sites:
-            site.put(chosen[id(site)][1] if id(site) in chosen else site.module)
-
-    def error(self) -> float:
-        """Of the model's outputs as it is now."""
-        return relative_error(
-            self.expected, [output_tensors(batch.run(self.model)) for batch in self.batches]
-        )
-
-
 def _accelerate(
     model: nn.Module, batches: list[Batch], limits: Limits, filter_fn: FilterFn | None
 ) -> AccelerateReport:
@@ -138,9 +109,13 @@ def _accelerate(
                 site.reason = site.reason or "not called by example_inputs"
         candidates = pack_candidates([site for site in sites if not site.reason], limits.precision)
         times = race(sites, candidates)
+        trial = Trial(model, sites, batches, expected)
         chosen = _choose(sites, candidates, times, limits.min_speedup)
-        error = _commit(Trial(model, sites, batches, expected), chosen, limits.max_error)
-        fused, error = _fuse(Trial(model, sites, batches, expected), error, limits.max_error)
+        joined = _join(trial, candidates, times, chosen, limits.min_speedup)
+        for fusion in joined:
+            chosen |= fusion.layers
+        error = commit(trial, chosen, limits.max_error)
+        fused, error = fuse(trial, error, limits.max_error, joined, chosen)
     for site in sites:
         if id(site) in chosen:
             chosen[id(site)][1].train(site.module.training)
@@ -164,76 +139,24 @@ def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_spee
     return chosen
 
 
-def _commit(trial: Trial, chosen: Chosen, max_error: float) -> float:
-    """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
+def _join(
+    trial: Trial, candidates: Layers, times: Milliseconds, chosen: Chosen, min_speedup: float
+) -> list[Joined]:
+    """The layers that win by what is fused into them; leaves the model dense, and undoes all on errors."""
+    near: Chosen = {}
+    for site in trial.sites:
+        ms = dict(times.get(id(site), {}))
+        dense = ms.pop("dense", 0.0)
+        if id(site) in chosen or not ms:
+            continue
+        word = min(ms, key=lambda word: ms[word])
+        if dense >= NEAR * ms[word]:
+            near[id(site)] = word, candidates[id(site)][word]
     try:
-        trial.put(chosen)
-        while True:
-            try:
-                error = trial.error()
-                break
-            except AttributeError as raised:
-                if not _take_back(trial.sites, chosen, raised):
-                    raise
-        if error > max_error:
-            error = _blame(trial, chosen, max_error)
-        return error
-    except BaseException:
+        trial.put(chosen | near)
+        return faster_together(trial.model, trial.sites, near, min_speedup)
+    finally:
         trial.put({})
-        raise
-
-
-def _blame(trial: Trial, chosen: Chosen, max_error: float) -> float:
-    """Take back the layers with which the model answers otherwise; all of them where that does not help."""
-
-    def error_of(some: Sequence[Site]) -> float:
-        trial.put({id(site): chosen[id(site)] for site in some})
-        return trial.error()
-
-    converted = [site for site in trial.sites if id(site) in chosen]
-    guilty = culprits(converted, error_of, max_error)
-    left = [site for site in converted if all(site is not other for other in guilty)]
-    error = error_of(left)
-    if error > max_error:
-        guilty, error = converted, error_of([])
-    for site in guilty:
-        site.reason = f"the model's outputs change by more than {max_error:g} with it"
-        del chosen[id(site)]
-    return error
-
-
-def _fuse(trial: Trial, error: float, max_error: float) -> tuple[list[dict[str, Any]], float]:
-    """What was fused, and the error of the outputs after it. Errors undo everything."""
-    found: list[tuple[Fusion, dict[str, Any]]] = []
-    try:
-        found = fuse_faster(trial.model, trial.sites)
-        after = trial.error() if found else error
-        if after > max(max_error, error):
-            for fusion, _ in found:
-                fusion.put(fusion.original)
-            return [], error
-    except BaseException:
-        for fusion, _ in found:
-            fusion.put(fusion.original)
-        trial.put({})
-        raise
-    return [row for _, row in found], after
-
-
-def _take_back(sites: list[Site], chosen: Chosen, error: AttributeError) -> bool:
-    """Some models read `layer.weight` (T5's wo, torch's encoder fast path): such layers, and all with the
-    same attribute name in the same kind of parent, become dense again. False: the error is another."""
-    reads = error.obj
-    culprits = [site for site in sites if id(site) in chosen and reads is chosen[id(site)][1]]
-    kinds = {(type(parent), leaf) for site in culprits for parent, leaf in site.places}
-    for site in sites:
-        if id(site) in chosen and kinds & {(type(parent), leaf) for parent, leaf in site.places}:
-            site.reason = f"the model reads its .{error.name}"
-            if any(isinstance(parent, nn.TransformerEncoderLayer) for parent, _ in site.places):
-                site.reason += f" ({FAST_PATH})"
-            site.put(site.module)
-            del chosen[id(site)]
-    return bool(culprits)
 
 
 def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | None) -> dict[str, Any]:
