@@ -41,7 +41,8 @@ def accelerate_(
     production, because what is faster depends on the number of tokens. precision: how far layers may round.
     "float32" keeps the arithmetic: pruned layers race in their own pattern. "bfloat16" and "int8" add their
     values stored so, and products in that precision, for which a layer need not be pruned (format "dot" of
-    `prunus.pack`; int8 quantises the activations of each token); what "int8" allows includes "bfloat16".
+    `prunus.pack`; int8 quantises the activations of each token); what "int8" allows includes "bfloat16",
+    and the products of pruned layers are tried with their zeros stored too.
     min_speedup: the fastest candidate is taken when dense ms / its ms, the fastest of alternating runs with
     torch's current threads and of all layers of one shape and sparsity, reaches it.
     filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear,
@@ -172,7 +173,7 @@ def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | No
         "dense_ms": dense,
         "sparse_ms": min((value for key, value in ms.items() if key.startswith("sparse")), default=None),
         "bfloat16_ms": ms.get("bfloat16"),
-        "int8_ms": ms.get("int8"),
+        "int8_ms": min((value for key, value in ms.items() if key.startswith("int8")), default=None),
         "speedup": dense / best if dense is not None and best else None,
         "runs": word,
         "error": site.errors.get(word) if layer is not None else None,
