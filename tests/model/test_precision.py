@@ -156,7 +156,7 @@ def test_zeros_stored_come_back_as_zeros(monkeypatch: pytest.MonkeyPatch) -> Non
     zeros = net[0].weight == 0
     accelerate_(net, X, "int8", min_speedup=0.0)
     assert net[0].packed_weight.nnz == zeros.numel()
-    assert torch.equal(net[0].to_linear().weight == 0, zeros)
+    assert bool((net[0].to_linear().weight[zeros] == 0).all())  # and small weights round to zero
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.95])

@@ -20,10 +20,11 @@ class AccelerateReport(Report):
     values in the fastest type allowed), bfloat16_ms and int8_ms (multiplied so), each the fastest of several
     runs for all calls of the example inputs together; speedup, runs ("dense", "sparse", "sparse bfloat16",
     "sparse int8", "bfloat16", "int8" or "int8, zeros stored"), error (relative, L2, of the layer's answers to
-    random inputs), converted, reason (why it stayed dense), bytes_before, bytes_after. Summary: precision, layers, converted,
-    linear_ms_before, linear_ms_after and linear_speedup over all timed layers, converted or not, bytes_before
-    and bytes_after of the model, relative_error of its outputs (L2, against dense with the same zeros),
-    threads, isa, and fused: what is done in one pass with a packed layer (name, kind, ms_before, ms_after).
+    random inputs), converted, reason (why it stayed dense), bytes_before, bytes_after. Summary: precision,
+    layers, converted, linear_ms_before, linear_ms_after and linear_speedup over all timed layers, converted
+    or not, bytes_before and bytes_after of the model, relative_error of its outputs (L2, against dense with
+    the same zeros), threads, isa, and fused: what is done in one pass with a packed layer (name, kind,
+    ms_before, ms_after).
     """
 
     title = "Linear layers: dense or sparse, as measured"
