@@ -25,8 +25,9 @@ bool rows_contiguous(const py::array& a) {
 
 // w: 2-D array with a contiguous last dimension, 16-bit floats as uint16; dtype says what the bits are.
 Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py::array_t<bool>>& mask,
-           const std::string& stored_dtype, const std::string& format) {
-  const Format chosen = format == "auto" ? Format::col8 : format_from_name(format);
+           const std::string& stored_dtype, const std::string& format, std::optional<int> rows) {
+  Asked asked{std::nullopt, rows};
+  if (format != "auto") asked.format = format_from_name(format);
   const Dtype stored = dtype_from_name(stored_dtype);
   check_value(stored != Dtype::f64,
               expected_got("dtype", "float32, bfloat16, float16 or int8", stored_dtype));
@@ -47,7 +48,7 @@ Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py:
   Layout layout;
   {
     py::gil_scoped_release release;  // seconds for a large layer
-    layout = plan_pack(dense, stored, format == "auto" ? nullptr : &chosen);
+    layout = plan_pack(dense, stored, asked);
   }
   Bytes out(static_cast<py::ssize_t>(layout.header.bytes));
   std::uint8_t* bytes = out.mutable_data();
@@ -113,7 +114,7 @@ std::uint64_t fingerprint(const Bytes& buffer) {
 
 void register_packed(py::module_& m) {
   m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
-        py::arg("stored_dtype") = "float32", py::arg("format") = "auto");
+        py::arg("stored_dtype") = "float32", py::arg("format") = "auto", py::arg("rows") = py::none());
   m.def("packed_info", &info, py::arg("buffer").noconvert());
   m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"), py::arg("finite") = true);
   m.def("unpack", &unpack, py::arg("buffer").noconvert());

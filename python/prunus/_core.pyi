@@ -29,7 +29,12 @@ def compiler() -> str: ...
 
 # packed
 def pack(
-    w: Array, dtype: str, mask: Mask | None = None, stored_dtype: str = "float32", format: str = "auto"
+    w: Array,
+    dtype: str,
+    mask: Mask | None = None,
+    stored_dtype: str = "float32",
+    format: str = "auto",
+    rows: int | None = None,
 ) -> Bytes: ...
 def packed_info(buffer: Bytes) -> dict[str, Any]: ...
 def explain(buffer: Bytes, m: int, finite: bool = True) -> dict[str, Any]: ...

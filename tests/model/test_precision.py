@@ -155,7 +155,8 @@ def test_zeros_stored_come_back_as_zeros(monkeypatch: pytest.MonkeyPatch) -> Non
     net = model(0.5)
     zeros = net[0].weight == 0
     accelerate_(net, X, "int8", min_speedup=0.0)
-    assert net[0].packed_weight.nnz == zeros.numel()
+    shorter = prunus.pack(net[0].packed_weight.to_dense(), dtype="int8", format="dot")
+    assert net[0].packed_weight.nbytes > shorter.nbytes
     assert bool((net[0].to_linear().weight[zeros] == 0).all())  # and small weights round to zero
 
 

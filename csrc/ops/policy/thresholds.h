@@ -72,7 +72,7 @@ inline constexpr double kStripCost = 12.0;  // walking a tile for a strip costs 
 // Panels that wait for the next tile of weights may take this part of L2, which other threads of the core and
 // the weights share; and so many strips.
 inline constexpr std::int64_t kBandShare = 4, kBandMost = 64;
-inline constexpr double kWeightsOfL2 = 0.75;  // weights smaller than this stay there anyway
+inline constexpr double kWeightsOfL2 = 0.75;           // weights smaller than this stay there anyway
 inline constexpr std::int64_t kPackAlone = 64 * 1024;  // floats packed in the time of a parallel region
 
 }  // namespace threshold

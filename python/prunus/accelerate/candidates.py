@@ -27,8 +27,8 @@ class Candidate:
     format: str
     # The relative error (L2) of an answer that is no fault; None: only sums in another order.
     error: float | None
-    # Zeros of the layer too: where only whole rows or tall blocks have tile products, short ones lose.
-    whole: bool = False
+    # Of a block, and with them most zeros stored: only tall blocks have tile products.
+    rows: int | None = None
 
 
 #: By the word that a report's "runs" has for it. The errors are several times what rounding costs a weight
@@ -39,7 +39,7 @@ CANDIDATES = {
     "bfloat16": Candidate("bfloat16", "dot", 0.02),
     "sparse int8": Candidate("int8", "auto", 0.1),
     "int8": Candidate("int8", "dot", 0.1),
-    "int8, zeros stored": Candidate("int8", "dot", 0.1, whole=True),
+    "int8, zeros stored": Candidate("int8", "dot", 0.1, rows=32),
 }
 #: What each precision allows.
 PRECISIONS: dict[str, tuple[str, ...]] = {
@@ -62,8 +62,7 @@ def pack_candidates(sites: list[Site], precision: str) -> Layers:
 
 
 def _packed(site: Site, how: Candidate) -> SparseLinear:
-    mask = torch.ones(weight_matrix(site.module).shape, dtype=torch.bool) if how.whole else None
-    layer = SparseLinear.from_linear(site.module, mask, how.dtype, how.format)
+    layer = SparseLinear.from_linear(site.module, dtype=how.dtype, format=how.format, rows=how.rows)
     if site.tied:
         layer.__dict__["copy_of"] = site.module.weight  # not a parameter of this layer too
     return layer
@@ -71,7 +70,7 @@ def _packed(site: Site, how: Candidate) -> SparseLinear:
 
 def _worth_a_try(site: Site, how: Candidate) -> bool:
     weight = weight_matrix(site.module)
-    if how.whole and not MIN_SPARSITY <= (site.sparsity or 0.0) <= MOST_ZEROS_STORED:
+    if how.rows and not MIN_SPARSITY <= (site.sparsity or 0.0) <= MOST_ZEROS_STORED:
         return False
     if how.format == "dot":
         return weight.shape[1] <= MOST_DOT_COLUMNS and bool(weight.isfinite().all())

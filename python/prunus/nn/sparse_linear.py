@@ -92,11 +92,12 @@ class SparseLinear(nn.Module):
         dtype: DtypeLike | None = None,
         format: str = "auto",
         activation: str | None = None,
+        rows: int | None = None,
     ) -> Self:
         """Pack a Linear (or a `transformers` Conv1D); the bias parameter is shared, not copied.
 
-        mask: bool (n, k), True = keep; None keeps every nonzero weight. dtype, format: as for `prunus.pack`,
-        but that a bfloat16 or float16 weight is stored as it is unless dtype says otherwise.
+        mask: bool (n, k), True = keep; None keeps every nonzero weight. dtype, format, rows: as for
+        `prunus.pack`, but that a bfloat16 or float16 weight is stored as it is unless dtype says otherwise.
         Raises TypeError for other modules, ValueError for shapes, dtypes and devices that cannot be packed.
 
         >>> import torch, prunus
@@ -108,7 +109,7 @@ class SparseLinear(nn.Module):
         weight = weight_matrix(linear)
         if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
             dtype = weight.dtype
-        packed = pack(weight, mask, dtype, format)
+        packed = pack(weight, mask, dtype, format, rows)
         # An attribute, not only a parameter: a bias under a mask or a parametrization is computed.
         layer = cls.from_packed(packed, getattr(linear, "bias", None), activation)
         layer.weight_dtype = weight.dtype
