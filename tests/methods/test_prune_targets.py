@@ -353,3 +353,35 @@ def test_what_attention_reads_without_calling_it_is_skipped_where_inputs_are_wan
     alone = nn.MultiheadAttention(16, 2)
     with pytest.raises(ValueError, match=r"at least one Linear .*out_proj: MultiheadAttention reads"):
         prune_(alone, Unstructured(0.5), method, [(torch.randn(7, 3, 16),) * 3])
+
+
+class Lora(nn.Module):
+    """As peft wraps a Linear."""
+
+    def __init__(self, base, rank=4):
+        super().__init__()
+        self.base_layer = base
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(base.in_features, rank, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, base.out_features, bias=False)})
+        self.lora_embedding_A = nn.ParameterDict({"default": torch.ones(4, 4)})
+
+    def forward(self, x):
+        return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x))
+
+
+@pytest.mark.parametrize("method", [Magnitude(), Wanda()])
+def test_adapters_stay_as_they_are(build, batches, method):
+    model = build("llama")
+    for block in model.model.layers:
+        block.self_attn.q_proj = Lora(block.self_attn.q_proj)
+    before = {name: p.clone() for name, p in model.named_parameters() if "lora" in name}
+    report = prune_(model, Unstructured(0.5), method, batches)
+    assert "model.layers.0.self_attn.q_proj.base_layer" in report.pruned
+    assert not [name for name in report.pruned if "lora" in name]
+    reason = "part of a low-rank adapter (LoRA), which stays as it is"
+    prefix = "model.layers.1.self_attn.q_proj"
+    for part in ("lora_A.default", "lora_B.default", "lora_embedding_A.default"):
+        assert report.skipped[f"{prefix}.{part}"] == reason
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in before.items())
+    chosen = prune_(model, Unstructured(0.5), filter_fn=lambda m, name: name.endswith("lora_A.default"))
+    assert len(chosen.pruned) == 2

@@ -34,6 +34,7 @@ no entry of their own. An unknown architecture is described in ten lines:
 from prunus.families.family import READERS, Family, Stack
 from prunus.families.linears import (
     FilterFn,
+    in_adapter,
     is_conv1d,
     is_linear,
     is_plain_linear,
@@ -53,6 +54,7 @@ __all__ = [
     "find_family",
     "find_stack",
     "fused_parts",
+    "in_adapter",
     "is_conv1d",
     "is_linear",
     "is_plain_linear",

@@ -14,6 +14,7 @@ from prunus.families import (
     READERS,
     FilterFn,
     blocks,
+    in_adapter,
     is_linear,
     memory,
     owners,
@@ -27,6 +28,7 @@ from prunus.prune.experts import experts
 __all__ = ["FilterFn", "Prunable", "find_targets", "is_linear", "read_weights"]
 
 
+ADAPTER = "part of a low-rank adapter (LoRA), which stays as it is"
 UNSEEN = "one of several experts in a parameter: only methods that look at the weight alone reach it"
 
 # What projections that are several in one are called. Those of a known family get a budget per part.
@@ -195,6 +197,8 @@ def _unfit(module: Any, weight: Tensor | None) -> str | None:
 def _left_out_by_default(
     name: str, inside: tuple[str, ...], owners: list[tuple[str, nn.Module]]
 ) -> str | None:
+    if in_adapter(name):
+        return ADAPTER
     strangers = [owner for owner, module in owners if not is_linear(module)]
     if strangers:
         return f"shared with {', '.join(strangers)}"
@@ -218,6 +222,7 @@ def _other_weights(model: nn.Module, covered: set[Any]) -> Iterator[dict[str, An
                 if parameter.dim() == 3 and not hasattr(module, "kernel_size"):
                     kind = f"{len(parameter)} matrices in one parameter, of no known layout"
                 path = name if key == "weight" else f"{name}.{key}".lstrip(".")
+                kind = ADAPTER if in_adapter(path) else kind
                 yield _row(path, module, parameter, kind)
 
 

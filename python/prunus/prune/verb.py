@@ -40,12 +40,15 @@ def prune_(
     method: how weights are chosen. calibration: sample batches or a `Calibration`, for methods that need it.
     filter_fn(module, name) -> bool: which Linear (n, k) and Conv1D to prune. By default those inside the
     transformer blocks (all, where the model has none) whose weight is not shared with an embedding; so not
-    the embeddings, poolers and output heads. A shared weight is pruned and counted once. Fused projections
-    (q, k, v or gate, up in one weight) get one budget per part. Masks left by `torch.nn.utils.prune` or a
-    parametrization of the weight are folded in first. Weights: float32, float64, float16, bfloat16. Methods
-    that look at inputs leave out what `nn.MultiheadAttention` holds (its weights are read, not called), and
-    experts that `transformers` keeps in one 3-D parameter: those are for methods that look at weights alone,
-    each with a budget of its own, named like "mlp.experts.down_proj.3", also for filter_fn (as a Linear).
+    the embeddings, poolers, output heads and low-rank adapters. A shared weight is pruned and counted once.
+    Fused projections (q, k, v or gate, up in one weight) get one budget per part. Masks left by
+    `torch.nn.utils.prune`, its norms and parametrizations of the weight are folded in first. Weights:
+    float32, float64, float16, bfloat16. With several processes (`torch.distributed`) each gives samples of
+    its own: statistics are added up, and all get the same mask.
+    Methods that look at inputs leave out what `nn.MultiheadAttention` holds (its weights are read, not
+    called), and experts that `transformers` keeps in one 3-D parameter: those are for methods that look at
+    weights alone, each with a budget of its own, named like "mlp.experts.down_proj.3", also for filter_fn (as
+    a Linear).
 
     Raises TypeError for arguments of another kind, ValueError when nothing is left to prune, when `method`
     needs a calibration that is missing, when a layer saw no token, when a weight is NaN.
