@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,14 @@ from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
 from prunus.families import FilterFn
 from prunus.nn import SparseLinear
 from prunus.nn.fuse import Fusion
+from prunus.nn.weight import weight_reads
 from prunus.prune.fold import folded
+from prunus.shrink import save_ordinarily
 
 __all__ = ["AccelerateReport", "accelerate_"]
 
-# Its fast path hands the weights of the layer to one fused kernel; without it linear1 and linear2 are called.
+# Its fast path hands the weights of the layer to one fused kernel, which packed layers would keep it from;
+# without it linear1 and linear2 are called.
 FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
 
 # By precision: the relative error of the model's outputs that rounding alone does not explain.
@@ -61,8 +64,9 @@ def accelerate_(
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
     where that is not slower.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
-    hooks, are unused by the inputs, or whose weight the model reads directly stay dense, and the report says
-    so. An error leaves the model as it was.
+    hooks, belong to a low-rank adapter, are unused by the inputs, or whose weight the model reads directly
+    stay dense, and the report says so. `save_pretrained` of a `transformers` model then writes the packed
+    layers as dense ones. An error leaves the model as it was.
 
     Raises TypeError (model, inputs of another kind) and ValueError (precision, min_speedup, max_error, no
     Linear in the model).
@@ -144,6 +148,8 @@ def _accelerate(
     for site in sites:
         if id(site) in chosen:
             chosen[id(site)][1].train(site.module.training)
+    if chosen:
+        save_ordinarily(model)
     rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
     summary = _summary(model, rows, bytes_before, error)
     return AccelerateReport(rows, summary | {"fused": fused, "precision": limits.precision})
@@ -168,13 +174,7 @@ def _commit(trial: Trial, chosen: Chosen, max_error: float) -> float:
     """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
     try:
         trial.put(chosen)
-        while True:
-            try:
-                error = trial.error()
-                break
-            except AttributeError as raised:
-                if not _take_back(trial.sites, chosen, raised):
-                    raise
+        error = _without_readers(trial, chosen)
         if error > max_error:
             error = _blame(trial, chosen, max_error)
         return error
@@ -220,16 +220,40 @@ def _fuse(trial: Trial, error: float, max_error: float) -> tuple[list[dict[str, 
     return [row for _, row in found], after
 
 
-def _take_back(sites: list[Site], chosen: Chosen, error: AttributeError) -> bool:
-    """Some models read `layer.weight` (T5's wo, torch's encoder fast path): such layers, and all with the
-    same attribute name in the same kind of parent, become dense again. False: the error is another."""
-    reads = error.obj
-    culprits = [site for site in sites if id(site) in chosen and reads is chosen[id(site)][1]]
+def _without_readers(trial: Trial, chosen: Chosen) -> float:
+    """The error of the outputs, once the layers whose attributes the model reads are dense again."""
+    while True:
+        with weight_reads() as reads:
+            try:
+                error = trial.error()
+            except AttributeError as raised:
+                if not _take_back(trial.sites, chosen, {id(raised.obj)}, raised.name):
+                    raise
+                continue
+        if not _take_back(trial.sites, chosen, _slowed(trial.sites, chosen, reads), "weight"):
+            return error
+
+
+def _slowed(sites: list[Site], chosen: Chosen, reads: dict[int, bool]) -> set[int]:
+    """Ids of the layers whose weight was unpacked, or is wanted for torch's fast path. Reads of its dtype
+    (T5's wo) cost nothing."""
+    layers = {id(chosen[id(site)][1]): site for site in sites if id(site) in chosen}
+    return {key for key, values in reads.items() if key in layers and (values or _in_encoder(layers[key]))}
+
+
+def _in_encoder(site: Site) -> bool:
+    return any(isinstance(parent, nn.TransformerEncoderLayer) for parent, _ in site.places)
+
+
+def _take_back(sites: list[Site], chosen: Chosen, layers: Collection[int], attribute: Any) -> bool:
+    """The layers with these ids, and all with the same attribute name in the same kind of parent, become
+    dense again. False: there were none."""
+    culprits = [site for site in sites if id(site) in chosen and id(chosen[id(site)][1]) in layers]
     kinds = {(type(parent), leaf) for site in culprits for parent, leaf in site.places}
     for site in sites:
         if id(site) in chosen and kinds & {(type(parent), leaf) for parent, leaf in site.places}:
-            site.reason = f"the model reads its .{error.name}"
-            if any(isinstance(parent, nn.TransformerEncoderLayer) for parent, _ in site.places):
+            site.reason = f"the model reads its .{attribute}"
+            if _in_encoder(site):
                 site.reason += f" ({FAST_PATH})"
             site.put(site.module)
             del chosen[id(site)]

@@ -16,6 +16,7 @@ from prunus.shrink.edits import Edits
 from prunus.shrink.groups import BlockGroups, sites
 from prunus.shrink.measure import Moments, input_moments, repaired_weights, taylor_scores
 from prunus.shrink.report import ShrinkReport, size
+from prunus.shrink.saving import save_ordinarily
 from prunus.shrink.scores import choose, constants, reconstruction, weight_norms
 from prunus.shrink.targets import Heads, Layers, Neurons, Removal
 
@@ -73,6 +74,8 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
         "mb_before": before[1],
         "mb_after": after[1],
     }
+    if summary["config"] or summary["biases_added"]:
+        save_ordinarily(model)
     return ShrinkReport(rows, summary)
 
 
