@@ -14,6 +14,7 @@ from prunus.families import is_conv1d, weight_matrix
 from prunus.nn.weight import weight_of
 from prunus.ops import activation_number
 from prunus.ops.autograd import linear_with_gradient
+from prunus.ops.differentiable import differentiable_linear, is_traced
 from prunus.ops.torch_ops import buffer_tensor, linear_op
 from prunus.packed import PackedWeight, array_view, pack
 
@@ -183,10 +184,18 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         number = activation_number(self.activation)
         packed, bias = self.packed, self.bias
+        if is_traced(x):
+            return differentiable_linear(x, packed, bias, self.out_features, number)
         if is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
             return linear_with_gradient(x, packed, bias, self.out_features, number)
         y: Tensor = linear_op(x, packed, bias, self.out_features, number)
         return y
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise RuntimeError(
+            "model: expected layers that torch.jit.script can read, got a packed one: torch.export and "
+            "torch.jit.trace take it, and prunus.to_dense_(model) makes it an ordinary one"
+        )
 
     def extra_repr(self) -> str:
         text = (
