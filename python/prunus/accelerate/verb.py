@@ -18,7 +18,7 @@ from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
-from prunus.families import FilterFn
+from prunus.families import FilterFn, weight_count
 from prunus.nn import SparseLinear
 from prunus.nn.fuse import Fusion
 from prunus.nn.weight import weight_reads
@@ -286,6 +286,7 @@ def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | No
 
 def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, error: float) -> dict[str, Any]:
     timed = [row for row in rows if row["dense_ms"] is not None]
+    converted = sum(math.prod(row["shape"]) for row in rows if row["converted"])
     before = sum(row["dense_ms"] for row in timed)
     after = sum(
         row["dense_ms"] / row["speedup"] if row["converted"] and row["speedup"] else row["dense_ms"]
@@ -294,6 +295,7 @@ def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, er
     return {
         "layers": len(rows),
         "converted": sum(row["converted"] for row in rows),
+        "reached": converted / max(weight_count(model), 1),
         "linear_ms_before": before if timed else None,
         "linear_ms_after": after if timed else None,
         "linear_speedup": before / after if timed and after > 0 else None,

@@ -41,9 +41,18 @@ from prunus.families.linears import (
     memory,
     owners,
     stored_weight,
+    weight_count,
     weight_matrix,
 )
-from prunus.families.lookup import blocks, find_family, find_stack, fused_parts, register_family, stacks
+from prunus.families.lookup import (
+    blocks,
+    find_family,
+    find_stack,
+    fused_parts,
+    outer_lists,
+    register_family,
+    stacks,
+)
 
 __all__ = [
     "READERS",
@@ -59,9 +68,11 @@ __all__ = [
     "is_linear",
     "is_plain_linear",
     "memory",
+    "outer_lists",
     "owners",
     "register_family",
     "stacks",
     "stored_weight",
+    "weight_count",
     "weight_matrix",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "memory",
     "owners",
     "stored_weight",
+    "weight_count",
     "weight_matrix",
 ]
 
@@ -84,6 +85,17 @@ def weight_matrix(module: nn.Module) -> Tensor:
         kind = type(module).__name__
         raise TypeError(f"module: expected a Linear or Conv1D with a dense 2-D weight, got {kind}")
     return weight.detach().t() if is_conv1d(module) else weight.detach()
+
+
+def weight_count(model: nn.Module) -> int:
+    """Numbers in all parameters of a model, shared ones once; a packed layer counts as the dense one.
+
+    >>> weight_count(nn.Linear(3, 4))
+    16
+    """
+    unique = {memory(p): p.numel() for p in model.parameters() if not nn.parameter.is_lazy(p)}
+    packed: list[Any] = [module for module in model.modules() if "packed" in module._buffers]
+    return sum([*unique.values(), *(int(layer.in_features) * int(layer.out_features) for layer in packed)])
 
 
 def stored_weight(module: Any) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from prunus.allocation import Allocation
 from prunus.calibration import as_calibration
-from prunus.families import FilterFn
+from prunus.families import FilterFn, weight_count
 from prunus.methods import Magnitude, Method
 from prunus.nn import SparseLinear
 from prunus.patterns import NM, Block, Pattern, Unstructured
@@ -19,7 +20,7 @@ from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
 from prunus.prune.report import PruneReport
 from prunus.prune.run import GRADIENTS, Run, needed
-from prunus.prune.targets import Prunable, find_targets, read_weights
+from prunus.prune.targets import Prunable, find_targets, lists_left_out, read_weights
 
 __all__ = ["fold_targets", "prune_", "prune_and"]
 
@@ -51,7 +52,8 @@ def prune_(
     a Linear).
 
     Raises TypeError for arguments of another kind, ValueError when nothing is left to prune, when `method`
-    needs a calibration that is missing, when a layer saw no token, when a weight is NaN.
+    needs a calibration that is missing, when a layer saw no token, when a weight is NaN. Warns (UserWarning)
+    when a list of modules with a tenth of the Linear weights or more is left out.
 
     >>> from torch import nn
     >>> report = prune_(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)), Unstructured(0.75))
@@ -75,6 +77,7 @@ def prune_and(
         _check_dense(model)
     started = time.perf_counter()
     targets, rows = find_targets(model, filter_fn)
+    left_out = lists_left_out(model, rows) if filter_fn is None else []
     targets = _seen(model, targets, needed(method, pattern), rows)
     targets = _fitting(targets, pattern, rows)
     if not targets:
@@ -91,7 +94,15 @@ def prune_and(
         run = Run(model, targets, method, given)
         run.prune(run.plan(pattern), journal)
         journal.commit(then)
-    return _report(targets, before, rows, method, pattern, time.perf_counter() - started)
+    if left_out:
+        warnings.warn(
+            f"prune_ left {', '.join(left_out)} as it is: no list of blocks that it knows. "
+            "prunus.families.register_family describes one, filter_fn chooses its layers",
+            UserWarning,
+            stacklevel=3,
+        )
+    seconds = time.perf_counter() - started
+    return _report(targets, before, rows, method, pattern, seconds, weight_count(model))
 
 
 def _check(model: object, pattern: object, method: object) -> None:
@@ -183,6 +194,7 @@ def _report(
     method: Method,
     pattern: object,
     seconds: float,
+    every: int,
 ) -> PruneReport:
     rows = []
     for target in targets:
@@ -202,6 +214,7 @@ def _report(
         "weights": weights,
         "zeros": zeros,
         "sparsity": zeros / weights,
+        "reached": weights / every,
         "skipped": len(skipped),
         "seconds": seconds,
     }

@@ -68,6 +68,7 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
         rows, summary = _remove_groups(model, stack, what, batches, int(round_to))
     after = size([model])
     summary |= {
+        "reached": sum(row["parameters_before"] for row in rows) / max(before[0], 1),
         "biases_added": sum(row["bias"] == "added" for row in rows),
         "parameters_before": before[0],
         "parameters_after": after[0],
