@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import prunus._core as _core
+from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
 from prunus.accelerate.answers import culprits, relative_error
 from prunus.accelerate.candidates import PRECISIONS, Layers, pack_candidates
@@ -82,7 +83,7 @@ def accelerate_(
     batches = as_batches(example_inputs, "example_inputs")
     limits = _limits(precision, min_speedup, max_error)
     # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
-    with folded(model):
+    with OneInterrupt(), folded(model):
         return _accelerate(model, batches, limits, filter_fn)
 
 
