@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -114,11 +114,18 @@ class Trial:
     sites: list[Site]
     batches: list[Batch]
     expected: list[dict[str, Tensor]]
+    fused: list[Fusion] = field(default_factory=list)
 
     def put(self, chosen: Chosen) -> None:
         """The packed layers of `chosen`, every other as it came."""
         for site in self.sites:
             site.put(chosen[id(site)][1] if id(site) in chosen else site.module)
+
+    def undo(self) -> None:
+        """The model as it came."""
+        for fusion in self.fused:
+            fusion.put(fusion.original)
+        self.put({})
 
     def error(self) -> float:
         """Of the model's outputs as it is now."""
@@ -144,15 +151,21 @@ def _accelerate(
         candidates = pack_candidates([site for site in sites if not site.reason], limits.precision)
         times = race(sites, candidates)
         chosen = _choose(sites, candidates, times, limits.min_speedup)
-        error = _commit(Trial(model, sites, batches, expected), chosen, limits.max_error)
-        fused, error = _fuse(Trial(model, sites, batches, expected), error, limits.max_error)
-    for site in sites:
-        if id(site) in chosen:
-            chosen[id(site)][1].train(site.module.training)
-    if chosen:
-        save_ordinarily(model)
-    rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
-    summary = _summary(model, rows, bytes_before, error)
+    trial = Trial(model, sites, batches, expected)
+    try:
+        with evaluating(model):
+            error = _commit(trial, chosen, limits.max_error)
+            fused, error = _fuse(trial, error, limits.max_error)
+        for site in sites:
+            if id(site) in chosen:
+                chosen[id(site)][1].train(site.module.training)
+        rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
+        summary = _summary(model, rows, bytes_before, error)
+        if chosen:
+            save_ordinarily(model)
+    except BaseException:
+        trial.undo()
+        raise
     return AccelerateReport(rows, summary | {"fused": fused, "precision": limits.precision})
 
 
@@ -172,16 +185,10 @@ def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_spee
 
 
 def _commit(trial: Trial, chosen: Chosen, max_error: float) -> float:
-    """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
-    try:
-        trial.put(chosen)
-        error = _without_readers(trial, chosen)
-        if error > max_error:
-            error = _blame(trial, chosen, max_error)
-        return error
-    except BaseException:
-        trial.put({})
-        raise
+    """Swap the layers in, run the model, take back what it cannot live with."""
+    trial.put(chosen)
+    error = _without_readers(trial, chosen)
+    return _blame(trial, chosen, max_error) if error > max_error else error
 
 
 def _blame(trial: Trial, chosen: Chosen, max_error: float) -> float:
@@ -204,21 +211,14 @@ def _blame(trial: Trial, chosen: Chosen, max_error: float) -> float:
 
 
 def _fuse(trial: Trial, error: float, max_error: float) -> tuple[list[dict[str, Any]], float]:
-    """What was fused, and the error of the outputs after it. Errors undo everything."""
-    found: list[tuple[Fusion, dict[str, Any]]] = []
-    try:
-        found = fuse_faster(trial.model, trial.sites)
-        after = trial.error() if found else error
-        if after > max(max_error, error):
-            for fusion, _ in found:
-                fusion.put(fusion.original)
-            return [], error
-    except BaseException:
-        for fusion, _ in found:
-            fusion.put(fusion.original)
-        trial.put({})
-        raise
-    return [row for _, row in found], after
+    """What was fused, and the error of the outputs after it."""
+    rows = fuse_faster(trial.model, trial.sites, trial.fused)
+    after = trial.error() if rows else error
+    if after <= max(max_error, error):
+        return rows, after
+    for fusion in trial.fused:
+        fusion.put(fusion.original)
+    return [], error
 
 
 def _without_readers(trial: Trial, chosen: Chosen) -> float:

@@ -12,6 +12,8 @@ from torch.nn.utils import prune as torch_prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from prunus._tools.interrupts import OneInterrupt
+
 __all__ = ["fold", "folded"]
 
 Undo = Callable[[], None]
@@ -75,8 +77,10 @@ def folded(model: nn.Module) -> Iterator[None]:
                 undos.append(made[1])
         yield
     finally:
-        while undos:
-            undos.pop()()
+        with OneInterrupt() as interrupt:
+            interrupt.hold()
+            while undos:
+                undos.pop()()
 
 
 def _is_masked(module: nn.Module) -> bool:
