@@ -74,7 +74,7 @@ def test_others_stay_dense(clock, alone, fused):
 
 def test_what_cannot_be_fused_in_the_end_is_dense_again(clock, monkeypatch):
     clock(alone=1.2, fused=0.5)
-    monkeypatch.setattr(trial, "fuse_faster", lambda model, sites, known: [])
+    monkeypatch.setattr(trial, "fuse_faster", lambda model, sites, known, fused: [])
     model, dense = bert(), bert()
     report = prunus.accelerate_(model, IDS, precision="int8")
     assert packed_layers(model) == set()

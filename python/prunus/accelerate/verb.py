@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import prunus._core as _core
+from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
 from prunus.accelerate.candidates import PRECISIONS, Layers, pack_candidates
 from prunus.accelerate.race import Milliseconds, race
@@ -17,9 +18,10 @@ from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
 from prunus.accelerate.together import NEAR, Chosen, Joined, faster_together
 from prunus.accelerate.trial import Trial, commit, fuse
-from prunus.families import FilterFn
+from prunus.families import FilterFn, weight_count
 from prunus.nn import SparseLinear
 from prunus.prune.fold import folded
+from prunus.shrink import save_ordinarily
 
 __all__ = ["AccelerateReport", "accelerate_"]
 
@@ -54,8 +56,9 @@ def accelerate_(
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
     where that is not slower; a layer that alone is a little slower is taken where it wins with them.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
-    hooks, are unused by the inputs, or whose weight the model reads directly stay dense, and the report says
-    so. An error leaves the model as it was.
+    hooks, belong to a low-rank adapter, are unused by the inputs, or whose weight the model reads directly
+    stay dense, and the report says so. `save_pretrained` of a `transformers` model then writes the packed
+    layers as dense ones. An error leaves the model as it was.
 
     Raises TypeError (model, inputs of another kind) and ValueError (precision, min_speedup, max_error, no
     Linear in the model).
@@ -71,7 +74,7 @@ def accelerate_(
     batches = as_batches(example_inputs, "example_inputs")
     limits = _limits(precision, min_speedup, max_error)
     # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
-    with folded(model):
+    with OneInterrupt(), folded(model):
         return _accelerate(model, batches, limits, filter_fn)
 
 
@@ -115,13 +118,20 @@ def _accelerate(
         joined = _join(trial, candidates, times, chosen, limits.min_speedup)
         for fusion in joined:
             chosen |= fusion.layers
-        error = commit(trial, chosen, limits.max_error)
-        fused, error = fuse(trial, error, limits.max_error, joined, chosen)
-    for site in sites:
-        if id(site) in chosen:
-            chosen[id(site)][1].train(site.module.training)
-    rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
-    summary = _summary(model, rows, bytes_before, error)
+    try:
+        with evaluating(model):
+            error = commit(trial, chosen, limits.max_error)
+            fused, error = fuse(trial, error, limits.max_error, joined, chosen)
+        for site in sites:
+            if id(site) in chosen:
+                chosen[id(site)][1].train(site.module.training)
+        rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
+        summary = _summary(model, rows, bytes_before, error)
+        if chosen:
+            save_ordinarily(model)
+    except BaseException:
+        trial.undo()
+        raise
     return AccelerateReport(rows, summary | {"fused": fused, "precision": limits.precision})
 
 
@@ -186,6 +196,7 @@ def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | No
 
 def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, error: float) -> dict[str, Any]:
     timed = [row for row in rows if row["dense_ms"] is not None]
+    converted = sum(math.prod(row["shape"]) for row in rows if row["converted"])
     before = sum(row["dense_ms"] for row in timed)
     after = sum(
         row["dense_ms"] / row["speedup"] if row["converted"] and row["speedup"] else row["dense_ms"]
@@ -194,6 +205,7 @@ def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, er
     return {
         "layers": len(rows),
         "converted": sum(row["converted"] for row in rows),
+        "reached": converted / max(weight_count(model), 1),
         "linear_ms_before": before if timed else None,
         "linear_ms_after": after if timed else None,
         "linear_speedup": before / after if timed and after > 0 else None,

@@ -22,7 +22,7 @@ from prunus.nn.fused import Fused
 from prunus.nn.shared import SharedLinear
 from prunus.packed import PackedWeight, pack
 from prunus.prune.fold import folded
-from prunus.shrink.geometry import apply_geometry_, geometry
+from prunus.shrink import apply_geometry_, geometry, save_ordinarily
 
 __all__ = ["load", "save"]
 
@@ -73,7 +73,7 @@ def load(model: ModelT, path: Path) -> ModelT:
     check_model(model)
     saved = read(path, _most_elements(model))
     with OneInterrupt() as interrupt:
-        before = Before(model)
+        before, shape = Before(model), geometry(model)
         undo = apply_geometry_(model, saved.geometry)
         try:
             _Plan(model, saved, before).apply()
@@ -83,6 +83,8 @@ def load(model: ModelT, path: Path) -> ModelT:
             before.restore()
             undo()
             raise
+    if saved.sparse or geometry(model) != shape:
+        save_ordinarily(model)
     return model
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
 from prunus.nn.fused import Fused
 from prunus.nn.sparse_linear import SparseLinear
@@ -51,8 +52,10 @@ def to_dense_(model: nn.Module) -> list[str]:
             continue
         parent, _, leaf = name.rpartition(".")
         places.append((model.get_submodule(parent)._modules, leaf, new))
-    for children, leaf, new in places:
-        children[leaf] = new
+    with OneInterrupt() as interrupt:
+        interrupt.hold()
+        for children, leaf, new in places:
+            children[leaf] = new
     return names
 
 

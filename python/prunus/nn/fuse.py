@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model, evaluating, hooked
 from prunus.families import stacks
 from prunus.families.family import Family, resolve
@@ -66,8 +67,10 @@ def fuse_(model: nn.Module, names: Collection[str] | None = None) -> list[str]:
     check_model(model)
     found = [] if names is not None and not names else fusions(model)
     found = [fusion for fusion in found if names is None or fusion.name in names]
-    for fusion in found:
-        fusion.put(fusion.fused)
+    with OneInterrupt() as interrupt:
+        interrupt.hold()
+        for fusion in found:
+            fusion.put(fusion.fused)
     return [fusion.name for fusion in found]
 
 

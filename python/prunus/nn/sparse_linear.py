@@ -11,8 +11,10 @@ from torch import Tensor, is_grad_enabled, nn
 
 from prunus._core import FormatError
 from prunus.families import is_conv1d, weight_matrix
+from prunus.nn.weight import weight_of
 from prunus.ops import activation_number
 from prunus.ops.autograd import linear_with_gradient
+from prunus.ops.differentiable import differentiable_linear, is_traced
 from prunus.ops.torch_ops import buffer_tensor, linear_op
 from prunus.packed import PackedWeight, array_view, pack
 
@@ -122,6 +124,39 @@ class SparseLinear(nn.Module):
         """The packed weight, sharing the buffer's memory: shape, nnz, sparsity, format, dtype, to_dense()."""
         return PackedWeight(array_view(self.packed))
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, as that of the layer this one stands for: (n, k), of a Conv1D (k, n); read only.
+
+        For code that reads `layer.weight`. Its shape, dtype and device cost nothing; who asks for its values
+        makes the layer slow: they are unpacked, and forgotten when nobody holds the tensor any more.
+
+        >>> import torch, prunus
+        >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(8, 4))
+        >>> layer.weight.shape, torch.equal(layer.weight, layer.to_linear().weight)
+        (torch.Size([4, 8]), True)
+        """
+        return weight_of(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight":
+            self._tie(value)
+        else:
+            super().__setattr__(name, value)
+
+    def _tie(self, weight: Any) -> None:
+        """A head that holds a copy of an embedding's weight is tied to it again (`tie_weights`)."""
+        if self.copy_of is None or not isinstance(weight, nn.Parameter):
+            raise AttributeError(
+                f"weight: expected to be read only, got an assignment of {_describe(weight)}: a packed "
+                "weight is frozen. Put to_linear() in the place of the layer first"
+            )
+        if weight is not self.copy_of:
+            old = self.packed_weight
+            packed = pack(weight.detach(), dtype=old.dtype, format="dot" if old.format == "dot" else "auto")
+            self.packed, (self.out_features, self.in_features) = buffer_tensor(packed), packed.shape
+            self.weight_dtype, self.__dict__["copy_of"] = weight.dtype, weight
+
     def to_linear(self) -> nn.Linear:
         """A dense nn.Linear with the same weights, zeros where the mask pruned, and the same bias; its
         weight has the dtype of the one this layer was made of, and follows casts of the model. A copy of an
@@ -150,10 +185,18 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         number = activation_number(self.activation)
         packed, bias = self.packed, self.bias
+        if is_traced(x):
+            return differentiable_linear(x, packed, bias, self.out_features, number)
         if is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
             return linear_with_gradient(x, packed, bias, self.out_features, number)
         y: Tensor = linear_op(x, packed, bias, self.out_features, number)
         return y
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise RuntimeError(
+            "model: expected layers that torch.jit.script can read, got a packed one: torch.export and "
+            "torch.jit.trace take it, and prunus.to_dense_(model) makes it an ordinary one"
+        )
 
     def extra_repr(self) -> str:
         text = (

@@ -13,6 +13,7 @@ from torch import is_grad_enabled
 
 import prunus._core as _core
 from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
+from prunus.ops.differentiable import differentiable_gated, differentiable_linear, is_traced
 from prunus.packed import PackedWeight, array_view, tensor_view
 
 __all__ = ["buffer_tensor", "gated", "gated_of", "linear", "linear3_op", "linear_of", "linear_op"]
@@ -194,6 +195,9 @@ def linear_of(
     >>> linear_of(torch.ones(1, 2), p, None, 2, 1)
     tensor([[1., 1.]])
     """
+    if is_traced(x):
+        z = differentiable_linear(x, packed, bias, out_features, activation)
+        return z if residual is None else z + residual
     if _wants_gradient(x, bias, residual):
         z = linear_with_gradient(x, packed, bias, out_features, activation)
         return z if residual is None else z + residual
@@ -240,6 +244,8 @@ def gated_of(
     >>> gated_of(torch.full((1, 2), 3.0), (p, None), (p, None), 2, 0)
     tensor([[9., 9.]])
     """
+    if is_traced(x):
+        return differentiable_gated(x, gate, up, out_features, activation)
     if _wants_gradient(x, gate[1], up[1]):
         return gated_with_gradient(x, gate, up, out_features, activation)
     y: torch.Tensor = gated_op(x, gate[0], up[0], gate[1], up[1], out_features, activation)

@@ -16,6 +16,7 @@ from prunus.shrink.edits import Edits
 from prunus.shrink.groups import BlockGroups, sites
 from prunus.shrink.measure import Moments, input_moments, repaired_weights, taylor_scores
 from prunus.shrink.report import ShrinkReport, size
+from prunus.shrink.saving import save_ordinarily
 from prunus.shrink.scores import choose, constants, reconstruction, weight_norms
 from prunus.shrink.targets import Heads, Layers, Neurons, Removal
 
@@ -67,12 +68,15 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
         rows, summary = _remove_groups(model, stack, what, batches, int(round_to))
     after = size([model])
     summary |= {
+        "reached": sum(row["parameters_before"] for row in rows) / max(before[0], 1),
         "biases_added": sum(row["bias"] == "added" for row in rows),
         "parameters_before": before[0],
         "parameters_after": after[0],
         "mb_before": before[1],
         "mb_after": after[1],
     }
+    if summary["config"] or summary["biases_added"]:
+        save_ordinarily(model)
     return ShrinkReport(rows, summary)
 
 
