@@ -19,7 +19,7 @@ from prunus._tools.running import (
     torch_threads,
 )
 from prunus._tools.timing import take_turns
-from prunus.report.quality import Quality
+from prunus.report.closeness import Closeness
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -109,7 +109,7 @@ def compare(
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     with evaluating(before, after), torch_threads(threads):
-        quality = Quality()
+        quality = Closeness()
         for batch in batches:
             quality.add(batch, output_tensors(batch.run(before)), output_tensors(batch.run(after)))
         times = take_turns(

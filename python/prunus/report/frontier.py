@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus._tools.files import replacing
 from prunus._tools.report import Column, Report
 from prunus._tools.running import Batch, evaluating, module_bytes, torch_threads
 from prunus._tools.timing import take_turns
@@ -21,7 +20,7 @@ from prunus.engines import onnx, openvino
 from prunus.engines.graph import Flat, Tensors, dense_copy, make_graph, plain
 from prunus.engines.packages import installed
 from prunus.nn import SparseLinear
-from prunus.report.quality import Quality
+from prunus.report.closeness import Closeness
 
 __all__ = ["ENGINES", "EnginesReport", "choose_engines", "measure_engines"]
 
@@ -71,30 +70,9 @@ class EnginesReport(Report):
 
         Raises ImportError without matplotlib.
         """
-        from matplotlib.figure import Figure
+        from prunus.report.picture import draw
 
-        made = Figure(figsize=(6.4, 4.0), layout="constrained")
-        axes = made.subplots()
-        rows = [row for row in self.rows if row["ms"] is not None]
-        for i, engine in enumerate(dict.fromkeys(row["engine"] for row in rows)):
-            for row in (row for row in rows if row["engine"] == engine):
-                after = row["model"] == "after"
-                label = engine if not after or not _has(rows, engine, "before") else None
-                fill = f"C{i}" if after else "none"
-                axes.scatter(row["ms"], row["cosine"], s=36, color=f"C{i}", facecolor=fill, label=label)
-        best = sorted((row["ms"], row["cosine"]) for row in rows if row["frontier"])
-        axes.step(*zip(*best, strict=True), where="post", color="#7f7f7f", lw=1, ls="--", zorder=0)
-        axes.set_xscale("log")
-        axes.set(xlabel="ms, hollow: before, filled: after", ylabel="cosine to the model before")
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(frameon=False, fontsize=8)
-        kind = Path(path).suffix.removeprefix(".") or "svg"
-        with replacing(path) as temporary:
-            made.savefig(temporary, format=kind, dpi=150)
-
-
-def _has(rows: list[dict[str, Any]], engine: str, model: str) -> bool:
-    return any(row["engine"] == engine and row["model"] == model for row in rows)
+        draw(self.rows, path)
 
 
 def _words(winner: dict[str, Any]) -> str:
@@ -267,7 +245,7 @@ def _field(
             row: dict[str, Any] = {"engine": name, "model": word, "ms": None, "note": None}
             try:
                 run, size = ENGINES[name].make(subject)
-                quality = Quality()
+                quality = Closeness()
                 for batch, inputs, answer in zip(batches, subject.inputs, expected, strict=True):
                     quality.add(batch, answer, run(inputs))
             except Exception as error:

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from prunus._tools.running import Batch
 
-__all__ = ["Quality"]
+__all__ = ["Closeness"]
 
 
-class Quality:
+class Closeness:
     """How far outputs are from those of another model: sums over batches, per output name, in float64.
 
-    >>> quality = Quality()
+    >>> quality = Closeness()
     >>> quality.add(Batch((), {}), {"y": torch.tensor([3.0, 4.0])}, {"y": torch.tensor([3.0, 3.0])})
     >>> round(quality.relative_error, 6), round(quality.cosine, 3)
     (0.2, 0.99)
