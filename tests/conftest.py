@@ -45,6 +45,23 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _core.set_isa("auto")
 
 
+# Folders of tests whose tensors are so small that they only wait for a second thread.
+ONE_THREAD = ("cli", "methods", "recover", "shrink")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.path.parent.name not in ONE_THREAD:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def set_threads() -> Iterator[Callable[[int], None]]:
     """Sets the threads of the core's pool and, where torch is loaded, of torch's, until the test ends."""

@@ -32,6 +32,7 @@ Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py:
   check_value(stored != Dtype::f64,
               expected_got("dtype", "float32, bfloat16, float16 or int8", stored_dtype));
   const Dtype type = dtype_from_name(dtype);
+  check_value(type != Dtype::i8, expected_got("w", "float32, float64, float16 or bfloat16", dtype));
   const auto size = static_cast<py::ssize_t>(dtype_size(type));
   check_value(w.ndim() == 2,
               expected_got("w", "2 dimensions (n, k)", std::to_string(w.ndim()) + " dimensions"));
@@ -115,6 +116,9 @@ std::uint64_t fingerprint(const Bytes& buffer) {
 void register_packed(py::module_& m) {
   m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
         py::arg("stored_dtype") = "float32", py::arg("format") = "auto", py::arg("rows") = py::none());
+  m.def(
+      "most_tile_cols", [](const std::string& format) { return most_tile_cols(format_from_name(format)); },
+      py::arg("format"));
   m.def("packed_info", &info, py::arg("buffer").noconvert());
   m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"), py::arg("finite") = true);
   m.def("unpack", &unpack, py::arg("buffer").noconvert());

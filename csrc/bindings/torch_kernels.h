@@ -16,9 +16,8 @@ void linear_add_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t 
 //     int activation) -> Tensor
 void gated_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 
-// prunus::linear3(Tensor x, three packed weights, three biases (Tensor?), three ints out_features)
-//     -> (Tensor, Tensor, Tensor)
-void linear3_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+// prunus::linear_many(Tensor x, Tensor[] packed, Tensor?[] biases, int[] out_features) -> Tensor[]
+void linear_many_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 
 std::string gradient_sentence(const char* argument);
 

@@ -1,5 +1,4 @@
 // The operators for torch: boxed CPU kernels. They run without the GIL and must not touch Python.
-#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -22,6 +21,35 @@ Tensor take(StableIValue value) { return Tensor(reinterpret_cast<AtenTensorHandl
 Tensor take_optional(StableIValue value) {
   const std::unique_ptr<StableIValue> cell(reinterpret_cast<StableIValue*>(value));
   return cell ? take(*cell) : Tensor();
+}
+
+// A list: the elements, which are the caller's to free.
+std::vector<StableIValue> take_list(StableIValue value) {
+  const auto list = reinterpret_cast<StableListHandle>(value);
+  const auto& torch = torch_shim::functions;
+  std::size_t count = 0;
+  torch_shim::check_torch(torch.torch_list_size(list, &count), "list_size");
+  std::vector<StableIValue> elements(count);
+  for (std::size_t i = 0; i < count; ++i)
+    torch_shim::check_torch(torch.torch_list_get_item(list, i, &elements[i]), "list_get_item");
+  torch_shim::check_torch(torch.torch_delete_list(list), "delete_list");
+  return elements;
+}
+
+std::vector<Tensor> take_tensors(StableIValue value, Tensor (*take_one)(StableIValue)) {
+  std::vector<Tensor> tensors;
+  for (const StableIValue element : take_list(value)) tensors.push_back(take_one(element));
+  return tensors;
+}
+
+StableIValue give_tensors(std::vector<Tensor> tensors) {
+  const auto& torch = torch_shim::functions;
+  StableListHandle list = nullptr;
+  torch_shim::check_torch(torch.torch_new_list_reserve_size(tensors.size(), &list), "new_list");
+  for (Tensor& tensor : tensors)
+    torch_shim::check_torch(
+        torch.torch_list_push_back(list, reinterpret_cast<StableIValue>(tensor.release())), "push_back");
+  return reinterpret_cast<StableIValue>(list);
 }
 
 PackedView read_packed(const char* name, const Tensor& packed) {
@@ -128,29 +156,42 @@ Tensor gated_torch(Tensor x, const Tensor& gate_packed, const Tensor& up_packed,
   return std::move(call.y);
 }
 
-using Three = std::array<Tensor, 3>;
+// "biases[1]"
+std::string entry(const char* list, std::size_t i) {
+  return std::string(list) + '[' + std::to_string(i) + ']';
+}
 
-Three linear3_torch(Tensor x, const Three& packed, Three bias, const std::int64_t (&out_features)[3]) {
-  static constexpr const char* names[] = {"first", "second", "third"};
-  static constexpr const char* bias_names[] = {"first_bias", "second_bias", "third_bias"};
-  PackedView w[3];
-  for (std::size_t i = 0; i < 3; ++i) {
-    w[i] = read_packed(names[i], packed[i]);
-    check_out_features(w[i].header, out_features[i]);
+void check_count(const char* name, std::size_t got, std::size_t of_packed) {
+  check_value(got == of_packed, expected_got(name, std::to_string(of_packed) + ", one for each of packed",
+                                             std::to_string(got)));
+}
+
+std::vector<Tensor> linear_many_torch(Tensor x, const std::vector<Tensor>& packed, std::vector<Tensor> biases,
+                                      const std::vector<StableIValue>& out_features) {
+  const std::size_t count = packed.size();
+  check_value(count > 0, expected_got("packed", "at least one weight", "none"));
+  check_count("biases", biases.size(), count);
+  check_count("out_features", out_features.size(), count);
+  std::vector<Product> products(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    products[i].w = read_packed(entry("packed", i).c_str(), packed[i]);
+    check_out_features(products[i].w.header, static_cast<std::int64_t>(out_features[i]));
   }
-  TorchCall call(w[0].header, std::move(x), 0);
+  TorchCall call(products[0].w.header, std::move(x), 0);
   refuse_gradient("x", call.x);
-  FloatBias floats[3];
-  for (std::size_t i = 0; i < 3; ++i) {
-    check_input(w[i].header, call.given, 0);
-    floats[i] = call.floats(bias_names[i], w[i].header, bias[i]);
+  std::vector<FloatBias> floats(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    check_input(products[i].w.header, call.given, 0);
+    floats[i] = call.floats(entry("biases", i).c_str(), products[i].w.header, biases[i]);
+    products[i].bias = floats[i].data();
   }
-  Three y = {Tensor(), call.empty(out_features[1]), call.empty(out_features[2])};
   call.prepare();
-  y[0] = std::move(call.y);
-  Product products[3];
-  for (std::size_t i = 0; i < 3; ++i) products[i] = {w[i], floats[i].data(), y[i].mutable_data()};
-  linear_many(products, 3, call.args);
+  std::vector<Tensor> y;
+  for (std::size_t i = 0; i < count; ++i) {
+    y.push_back(i == 0 ? std::move(call.y) : call.empty(static_cast<std::int64_t>(out_features[i])));
+    products[i].y = y[i].mutable_data();
+  }
+  linear_many(products.data(), static_cast<int>(count), call.args);
   return y;
 }
 
@@ -209,16 +250,13 @@ void gated_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
   });
 }
 
-void linear3_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
+void linear_many_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
   Tensor x = take(stack[0]);
-  const Three packed = {take(stack[1]), take(stack[2]), take(stack[3])};
-  Three bias = {take_optional(stack[4]), take_optional(stack[5]), take_optional(stack[6])};
-  const std::int64_t out_features[] = {static_cast<std::int64_t>(stack[7]),
-                                       static_cast<std::int64_t>(stack[8]),
-                                       static_cast<std::int64_t>(stack[9])};
+  const std::vector<Tensor> packed = take_tensors(stack[1], take);
+  std::vector<Tensor> biases = take_tensors(stack[2], take_optional);
+  const std::vector<StableIValue> out_features = take_list(stack[3]);
   checked([&] {
-    Three y = linear3_torch(std::move(x), packed, std::move(bias), out_features);
-    for (std::size_t i = 0; i < 3; ++i) stack[i] = reinterpret_cast<StableIValue>(y[i].release());
+    stack[0] = give_tensors(linear_many_torch(std::move(x), packed, std::move(biases), out_features));
   });
 }
 

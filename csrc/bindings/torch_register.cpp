@@ -31,7 +31,7 @@ void join_torch(const std::string& version) {
       torch.torch_library_impl(library, "linear", linear_kernel, torch_shim::kAbiVersion) ||
       torch.torch_library_impl(library, "linear_add", linear_add_kernel, torch_shim::kAbiVersion) ||
       torch.torch_library_impl(library, "gated", gated_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(library, "linear3", linear3_kernel, torch_shim::kAbiVersion))
+      torch.torch_library_impl(library, "linear_many", linear_many_kernel, torch_shim::kAbiVersion))
     throw py::import_error("torch " + version + ": the dispatcher refused the kernels of prunus");
   set_parallel_backend(&kTorchPool);
   joined = true;

@@ -2,6 +2,7 @@
 // process already loaded. Every one exists since torch 2.10. torch_prototypes_check.cpp compares them with
 // the real headers.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -10,6 +11,8 @@ struct AtenTensorOpaque;
 using AtenTensorHandle = AtenTensorOpaque*;
 class TorchLibraryOpaque;
 using TorchLibraryHandle = TorchLibraryOpaque*;
+struct StableListOpaque;
+using StableListHandle = StableListOpaque*;
 using AOTITorchError = std::int32_t;
 using StableIValue = std::uint64_t;
 
@@ -38,6 +41,11 @@ inline constexpr std::uint64_t kAbiVersion = (std::uint64_t{2} << 56) | (std::ui
   X(AOTITorchError, aoti_torch_new_tensor_handle, (AtenTensorHandle, AtenTensorHandle*))               \
   X(AOTITorchError, aoti_torch_delete_tensor_object, (AtenTensorHandle))                               \
   X(AOTITorchError, torch_call_dispatcher, (const char*, const char*, StableIValue*, std::uint64_t))   \
+  X(AOTITorchError, torch_new_list_reserve_size, (std::size_t, StableListHandle*))                     \
+  X(AOTITorchError, torch_list_size, (StableListHandle, std::size_t*))                                 \
+  X(AOTITorchError, torch_list_get_item, (StableListHandle, std::size_t, StableIValue*))               \
+  X(AOTITorchError, torch_list_push_back, (StableListHandle, StableIValue))                            \
+  X(AOTITorchError, torch_delete_list, (StableListHandle))                                             \
   X(bool, aoti_torch_grad_mode_is_enabled, ())                                                         \
   X(AOTITorchError, aoti_torch_library_init_impl,                                                      \
     (const char*, const char*, const char*, std::uint32_t, TorchLibraryHandle*))                       \

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "formats/bits.h"
-#include "formats/tiles.h"
+#include "formats/packer.h"
 #include "formats/values.h"
 
 namespace prunus {
@@ -64,7 +64,7 @@ Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& sha
     for (int r = 0; r < rows; ++r) {
       std::uint64_t bits;
       std::memcpy(&bits, tile + r * 8, sizeof bits);
-      require(cols == BitmapLayout::most_cols || bits >> cols == 0, "bits", "no bits past the last column");
+      require(cols == kBitmapColumns || bits >> cols == 0, "bits", "no bits past the last column");
       if (!to) continue;
       const float scale = scale_at(scales, r);
       for (; bits != 0; bits &= bits - 1, value += dtype_size(type()))
@@ -75,7 +75,7 @@ Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& sha
 }
 
 std::uint64_t most(const TileShape& shape, Dtype dtype) {
-  return total_bytes(shape.rows, static_cast<std::uint64_t>(shape.rows) * BitmapLayout::most_cols, dtype);
+  return total_bytes(shape.rows, static_cast<std::uint64_t>(shape.rows) * kBitmapColumns, dtype);
 }
 
 bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype) {
@@ -83,8 +83,11 @@ bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape,
          total_bytes(shape.rows, count_tile(tile, shape.rows), dtype) <= bytes;
 }
 
+constexpr NonzeroCodec kNonzeros{Read::counts, size, nullptr, write};
+std::unique_ptr<Packer> packer(const PackSource& from) { return nonzero_packer(from, kNonzeros); }
+
 }  // namespace
 
-const TileCodec kBitmapCodec{size, nullptr, write, read, most, fits};
+const TileCodec kBitmapCodec{packer, read, most, fits};
 
 }  // namespace prunus

@@ -44,9 +44,12 @@ inline auto with_row(const Dense& w, std::int64_t r, Fn&& fn) {
       return fn(static_cast<const f16_t*>(w.data) + at);
     case Dtype::bf16:
       return fn(static_cast<const bf16_t*>(w.data) + at);
-    default:
+    case Dtype::f32:
       return fn(static_cast<const float*>(w.data) + at);
+    case Dtype::i8:
+      break;
   }
+  __builtin_unreachable();  // a dense weight is of floats (bindings)
 }
 
 // Row r of w, 64 columns a word, zeros past the last.
@@ -72,6 +75,14 @@ inline int count_bits(std::uint64_t v) {
   v -= v >> 1 & 0x5555555555555555u;
   v = (v & 0x3333333333333333u) + (v >> 2 & 0x3333333333333333u);
   return static_cast<int>(((v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
+}
+
+// fn(column) for every kept column of [c, c + cols), counted from c.
+template <typename Fn>
+inline void for_each_kept(const std::uint64_t* row, std::int64_t c, std::int64_t cols, Fn&& fn) {
+  for (std::int64_t j = 0; j < cols; j += 64)
+    for (std::uint64_t bits = bits_from(row, c + j, cols - j); bits != 0; bits &= bits - 1)
+      fn(j + __builtin_ctzll(bits));
 }
 
 }  // namespace prunus

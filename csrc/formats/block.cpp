@@ -10,7 +10,7 @@
 #include <cstring>
 
 #include "formats/lockstep.h"
-#include "formats/tiles.h"
+#include "formats/packer.h"
 #include "formats/values.h"
 
 namespace prunus {
@@ -180,8 +180,11 @@ bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape,
   return head + static_cast<std::uint64_t>(p.group_bytes(steps, bytes_of(dtype))) <= bytes;
 }
 
+constexpr NonzeroCodec kNonzeros{Read::columns, size, slots, write};
+std::unique_ptr<Packer> packer(const PackSource& from) { return nonzero_packer(from, kNonzeros); }
+
 }  // namespace
 
-const TileCodec kBlockCodec{size, slots, write, read, most, fits};
+const TileCodec kBlockCodec{packer, read, most, fits};
 
 }  // namespace prunus

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "formats/lockstep.h"
-#include "formats/tiles.h"
+#include "formats/packer.h"
 #include "formats/values.h"
 
 namespace prunus {
@@ -119,8 +119,11 @@ bool fits(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape,
   return head + static_cast<std::uint64_t>(Col8Layout::group_bytes(steps, bytes_of(dtype))) <= bytes;
 }
 
+constexpr NonzeroCodec kNonzeros{Read::counts, size, nullptr, write};
+std::unique_ptr<Packer> packer(const PackSource& from) { return nonzero_packer(from, kNonzeros); }
+
 }  // namespace
 
-const TileCodec kCol8Codec{size, nullptr, write, read, most, fits};
+const TileCodec kCol8Codec{packer, read, most, fits};
 
 }  // namespace prunus

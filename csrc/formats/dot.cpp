@@ -8,6 +8,7 @@
 
 #include "core/parallel.h"
 #include "formats/bits.h"
+#include "formats/packer.h"
 #include "formats/values.h"
 
 namespace prunus {
@@ -178,14 +179,13 @@ Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& sha
   return reader.all;
 }
 
-}  // namespace
-
-DotSize dot_size(const KeptBits& kept, const Geometry& geo, std::int64_t t) {
+TileSize tile_size(const PackSource& from, std::int64_t t) {
+  const Geometry& geo = from.geo;
   const int rows = geo.rows_of(t), cols = geo.cols_of(0);
   const DotLayout l(rows, cols, geo.unit);
   std::int64_t blocks = 0;
   std::uint64_t slots = 0;
-  for_each_group(kept, geo, t, l, [&](int g, const std::uint64_t* bits, std::int64_t count) {
+  for_each_group(from.kept, geo, t, l, [&](int g, const std::uint64_t* bits, std::int64_t count) {
     blocks += count;
     const int last = cols - (l.lanes - 1) * geo.unit.cols;  // columns of the last lane
     std::int64_t columns = count * geo.unit.cols;
@@ -194,6 +194,47 @@ DotSize dot_size(const KeptBits& kept, const Geometry& geo, std::int64_t t) {
   });
   return {static_cast<std::uint64_t>(l.bytes(blocks)), slots};
 }
+
+void write_tile(const PackSource& from, std::int64_t t, const float* scales, std::uint64_t bytes,
+                std::uint8_t* out) {
+  const Geometry& geo = from.geo;
+  const int rows = geo.rows_of(t), cols = geo.cols_of(0);
+  const DotLayout l(rows, cols, geo.unit);
+  std::memset(out, 0, static_cast<std::size_t>(bytes));
+  const Writer writer{from.w, l, from.dtype, scales, t * geo.tile_rows, rows, cols, geo.unit.cols};
+  std::int64_t before = 0;
+  for (int i = 0; i < l.groups * l.r; ++i) out[l.place_at + i] = static_cast<std::uint8_t>(i);
+  for_each_group(from.kept, geo, t, l, [&](int g, const std::uint64_t* bits, std::int64_t count) {
+    std::memcpy(out + g * l.words * 8, bits, static_cast<std::size_t>(l.words) * 8);
+    store(out + l.first_at + g * 4, static_cast<std::uint32_t>(before));
+    std::uint8_t* values = out + l.values_at + before * l.block_bytes();
+    for (int i = 0; i < rows_of_group(l, g, rows); ++i) {
+      const int row = g * l.r + i;
+      const std::int32_t sum =
+          writer.row(bits, from.kept.row(writer.first_row + row), row, i, static_cast<int>(count), values);
+      if (from.dtype == Dtype::i8) store(out + l.weights_at + row * 4, sum);
+    }
+    before += count;
+  });
+  store(out + l.first_at + l.groups * 4, static_cast<std::uint32_t>(before));
+}
+
+// A tile has all columns: it is read from whole rows of w.
+class RowPacker : public Packer {
+ public:
+  explicit RowPacker(const PackSource& from) : from_(from) {}
+  TileSize size(std::int64_t t) override { return tile_size(from_, t); }
+  void write(std::int64_t t, const float* scales, std::uint64_t bytes, std::uint8_t* out) override {
+    write_tile(from_, t, scales, bytes, out);
+  }
+
+ private:
+  const PackSource from_;
+};
+
+std::unique_ptr<Packer> packer(const PackSource& from) { return std::make_unique<RowPacker>(from); }
+
+}  // namespace
 
 std::uint64_t dot_blocks(const Dense& w, const KeptBits& kept, Unit unit) {
   const std::int64_t groups = (w.n + unit.rows - 1) / unit.rows;
@@ -211,29 +252,6 @@ std::uint64_t dot_blocks(const Dense& w, const KeptBits& kept, Unit unit) {
   return blocks;
 }
 
-void dot_write(const Dense& w, const KeptBits& kept, const Geometry& geo, std::int64_t t, Dtype dtype,
-               const float* scales, std::uint64_t bytes, std::uint8_t* out) {
-  const int rows = geo.rows_of(t), cols = geo.cols_of(0);
-  const DotLayout l(rows, cols, geo.unit);
-  std::memset(out, 0, static_cast<std::size_t>(bytes));
-  const Writer writer{w, l, dtype, scales, t * geo.tile_rows, rows, cols, geo.unit.cols};
-  std::int64_t before = 0;
-  for (int i = 0; i < l.groups * l.r; ++i) out[l.place_at + i] = static_cast<std::uint8_t>(i);
-  for_each_group(kept, geo, t, l, [&](int g, const std::uint64_t* bits, std::int64_t count) {
-    std::memcpy(out + g * l.words * 8, bits, static_cast<std::size_t>(l.words) * 8);
-    store(out + l.first_at + g * 4, static_cast<std::uint32_t>(before));
-    std::uint8_t* values = out + l.values_at + before * l.block_bytes();
-    for (int i = 0; i < rows_of_group(l, g, rows); ++i) {
-      const int row = g * l.r + i;
-      const std::int32_t sum =
-          writer.row(bits, kept.row(writer.first_row + row), row, i, static_cast<int>(count), values);
-      if (dtype == Dtype::i8) store(out + l.weights_at + row * 4, sum);
-    }
-    before += count;
-  });
-  store(out + l.first_at + l.groups * 4, static_cast<std::uint32_t>(before));
-}
-
-const TileCodec kDotCodec{nullptr, nullptr, nullptr, read, most, fits};
+const TileCodec kDotCodec{packer, read, most, fits};
 
 }  // namespace prunus

@@ -8,7 +8,7 @@
 // Slots beyond a row's nonzeros come after them and hold value 0 at position 0: a hole.
 #include <cstring>
 
-#include "formats/tiles.h"
+#include "formats/packer.h"
 #include "formats/values.h"
 
 namespace prunus {
@@ -89,8 +89,11 @@ bool fits(const std::uint8_t*, std::uint64_t bytes, const TileShape& shape, Dtyp
   return most(shape, dtype) <= bytes;
 }
 
+constexpr NonzeroCodec kNonzeros{Read::counts, size, slots, write};
+std::unique_ptr<Packer> packer(const PackSource& from) { return nonzero_packer(from, kNonzeros); }
+
 }  // namespace
 
-const TileCodec kNmCodec{size, slots, write, read, most, fits};
+const TileCodec kNmCodec{packer, read, most, fits};
 
 }  // namespace prunus

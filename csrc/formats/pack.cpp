@@ -9,8 +9,7 @@
 
 #include "core/parallel.h"
 #include "formats/bits.h"
-#include "formats/dot.h"
-#include "formats/tiles.h"
+#include "formats/packer.h"
 #include "formats/values.h"
 
 namespace prunus {
@@ -35,14 +34,6 @@ std::uint64_t count_kept(const KeptBits& kept) {
     nnz += here;
   });
   return nnz;
-}
-
-// fn(column) for every kept column of [c, c + cols), counted from c.
-template <typename Fn>
-void for_each_kept(const std::uint64_t* row, std::int64_t c, std::int64_t cols, Fn&& fn) {
-  for (std::int64_t j = 0; j < cols; j += 64)
-    for (std::uint64_t bits = bits_from(row, c + j, cols - j); bits != 0; bits &= bits - 1)
-      fn(j + __builtin_ctzll(bits));
 }
 
 // The largest |value| of a whole row. As integers, so that the loop vectorises without -ffast-math: they
@@ -113,67 +104,15 @@ void check_range(const Dense& w, const KeptBits& kept, Dtype stored) {
   });
 }
 
-// What of a tile is needed: how many a row has, where they are, or what they are too.
-enum class Read { counts, columns, values };
-
-void read_row(const Dense& w, const std::uint64_t* kept, std::int64_t r, std::int64_t c, Read what, int i,
-              TileRows& tile) {
-  int count = 0;
-  if (what == Read::counts) {
-    for (int j = 0; j < tile.cols; j += 64) count += count_bits(bits_from(kept, c + j, tile.cols - j));
-  } else if (what == Read::columns) {
-    for_each_kept(kept, c, tile.cols,
-                  [&](std::int64_t j) { tile.columns[i][count++] = static_cast<std::uint8_t>(j); });
-  } else {
-    with_row(w, r, [&](const auto* row) {
-      for_each_kept(kept, c, tile.cols, [&](std::int64_t j) {
-        tile.columns[i][count] = static_cast<std::uint8_t>(j);
-        tile.values[i][count++] = to_float(row[c + j]);
-      });
-    });
-  }
-  tile.count[i] = count;
-}
-
-// fn(row tile, column tile, index, the tile's nonzeros), concurrently; one scratch tile (330 KB) per task.
+// fn(packer, tile) for every tile, concurrently; one packer for each task.
 template <typename Fn>
-void for_each_tile(const Dense& w, const KeptBits& kept, const Geometry& geo, Read what, Fn fn) {
-  const std::int64_t tiles = geo.row_tiles() * geo.col_tiles(),
+void for_each_tile(const PackSource& from, Format format, Fn fn) {
+  const std::int64_t tiles = from.geo.row_tiles() * from.geo.col_tiles(),
                      shares = std::min<std::int64_t>(tiles, num_threads());
   parallel_for(shares, [&](std::int64_t i) {
-    const auto tile = std::make_unique<TileRows>();
-    for (std::int64_t index = tiles * i / shares; index < tiles * (i + 1) / shares; ++index) {
-      const std::int64_t t = index / geo.col_tiles(), b = index % geo.col_tiles();
-      tile->rows = geo.rows_of(t);
-      tile->cols = geo.cols_of(b);
-      tile->unit = geo.unit;
-      for (int r = 0; r < tile->rows; ++r)
-        read_row(w, kept.row(t * geo.tile_rows + r), t * geo.tile_rows + r, b * geo.tile_cols, what, r,
-                 *tile);
-      fn(index, *tile);
-    }
+    const std::unique_ptr<Packer> packer = codec(format).packer(from);
+    for (std::int64_t t = tiles * i / shares; t < tiles * (i + 1) / shares; ++t) fn(*packer, t);
   });
-}
-
-// Bytes of every tile, behind offsets[0]; returns how many slots hold a place of w.
-std::uint64_t size_tiles(const Dense& w, const KeptBits& kept, const PackedHeader& h,
-                         std::uint64_t* offsets) {
-  const Geometry geo = geometry(h);
-  std::atomic<std::uint64_t> slots{0};
-  if (h.format == Format::dot) {
-    parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t t) {
-      const DotSize size = dot_size(kept, geo, t);
-      offsets[t + 1] = size.bytes;
-      slots += size.slots;
-    });
-    return slots;
-  }
-  const Read needed = h.format == Format::block ? Read::columns : Read::counts;
-  for_each_tile(w, kept, geo, needed, [&](std::int64_t i, const TileRows& tile) {
-    offsets[i + 1] = codec(h.format).size(tile, h.dtype);
-    if (may_have_holes(h.format)) slots += codec(h.format).slots(tile);
-  });
-  return slots;
 }
 
 }  // namespace
@@ -207,7 +146,12 @@ Layout plan_layout(const Dense& w, Dtype dtype, Kept kept, const Choice& choice)
 
   const Geometry geo = geometry(h);
   layout.offsets.assign(static_cast<std::size_t>(geo.row_tiles() * geo.col_tiles() + 1), 0);
-  const std::uint64_t slots = size_tiles(w, layout.kept, h, layout.offsets.data());
+  std::atomic<std::uint64_t> slots{0};
+  for_each_tile({w, layout.kept, geo, dtype}, h.format, [&](Packer& packer, std::int64_t t) {
+    const TileSize size = packer.size(t);
+    layout.offsets[static_cast<std::size_t>(t + 1)] = size.bytes;
+    slots += size.slots;
+  });
   h.holes = may_have_holes(h.format) && slots != h.nnz;
   layout.offsets[0] = preamble_bytes(geo, dtype);
   for (std::size_t i = 1; i < layout.offsets.size(); ++i) layout.offsets[i] += layout.offsets[i - 1];
@@ -224,17 +168,11 @@ void pack(const Dense& w, const Layout& layout, std::uint8_t* out) {
   std::memcpy(payload, layout.offsets.data(), layout.offsets.size() * 8);
   if (!layout.scales.empty())
     std::memcpy(payload + offsets_bytes(geo), layout.scales.data(), layout.scales.size() * sizeof(float));
-  const auto scales_of = [&](std::int64_t tile) {
-    return layout.scales.empty() ? nullptr : layout.scales.data() + tile / geo.col_tiles() * geo.tile_rows;
-  };
-  if (h.format == Format::dot)
-    return parallel_for(geo.row_tiles() * geo.col_tiles(), [&](std::int64_t t) {
-      const std::uint64_t* const offset = layout.offsets.data() + t;
-      dot_write(w, layout.kept, geo, t, h.dtype, scales_of(t), offset[1] - offset[0], payload + offset[0]);
-    });
-  for_each_tile(w, layout.kept, geo, Read::values, [&](std::int64_t i, const TileRows& tile) {
-    const float* scales = scales_of(i);
-    codec(h.format).write(tile, h.dtype, scales, payload + layout.offsets[static_cast<std::size_t>(i)]);
+  for_each_tile({w, layout.kept, geo, h.dtype}, h.format, [&](Packer& packer, std::int64_t t) {
+    const float* const scales =
+        layout.scales.empty() ? nullptr : layout.scales.data() + t / geo.col_tiles() * geo.tile_rows;
+    const std::uint64_t* const offset = layout.offsets.data() + t;
+    packer.write(t, scales, offset[1] - offset[0], payload + offset[0]);
   });
 }
 

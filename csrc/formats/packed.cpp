@@ -72,7 +72,7 @@ void check_numbers(const PackedHeader& h) {
   if (h.holes > 1) refuse("holes", "0 or 1", std::to_string(h.holes));
   if (h.n > kMaxExtent || h.k > kMaxExtent)
     refuse("shape", "n and k of at most " + std::to_string(kMaxExtent), pair_text(h.n, h.k));
-  const int most_cols = kMostTileCols[static_cast<int>(h.format)];
+  const int most_cols = most_tile_cols(h.format);
   if (h.tile_rows == 0 || h.tile_rows > kMaxTileRows || h.tile_rows % 8 != 0 || h.tile_cols == 0 ||
       h.tile_cols > most_cols)
     refuse("tile", "8..256 rows by 8 and 1.." + std::to_string(most_cols) + " columns",

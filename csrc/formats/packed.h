@@ -21,6 +21,8 @@ inline constexpr int kFormats = 8;  // room for all numbers, in tables by format
 // byte, and one is left for padding (col8, nm) or a block's width (block); a bitmap's row is one word; sums
 // of dot are products of 255 and 127 in 31 bits.
 inline constexpr int kMostTileCols[kFormats] = {0, 255, 64, 255, 240, 65535};
+constexpr int most_tile_cols(Format format) { return kMostTileCols[static_cast<int>(format)]; }
+static_assert(std::int64_t{255} * 127 * most_tile_cols(Format::dot) < std::int64_t{1} << 31);
 // The most rows and columns of w: more is no weight but an attack on loops over rows.
 inline constexpr std::uint64_t kMaxExtent = (std::uint64_t{1} << 31) - 1;
 
@@ -45,7 +47,7 @@ struct PackedHeader {
   std::uint8_t holes;                  // 1: some stored slots are zeros of w, which kernels multiply
   std::uint64_t n, k, nnz;             // w is (n, k) with nnz kept entries
   std::uint64_t bytes;                 // of the whole buffer, header included
-  std::uint16_t tile_rows, tile_cols;  // of one tile (format's meaning)
+  std::uint16_t tile_rows, tile_cols;  // of one tile (format's meaning; most_tile_cols)
   Unit unit;
   std::uint32_t reserved[3];
   std::uint32_t checksum;  // FNV-1a of the 60 bytes before it: a random buffer is refused at every call

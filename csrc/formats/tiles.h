@@ -1,5 +1,6 @@
 // What the tiled formats share: how w (n, k) is cut, where a tile lies, and the nonzeros of one tile.
 #pragma once
+#include <memory>
 #include <string>
 
 #include "core/check.h"
@@ -8,7 +9,8 @@
 namespace prunus {
 
 inline constexpr int kMaxTileRows = 256;  // row ids of a tile are one byte
-inline constexpr int kMaxTileCols = 255;  // column ids are one byte; one more id is left for padding
+// Where column ids are one byte; one more id is left for padding.
+inline constexpr int kMaxTileCols = most_tile_cols(Format::col8);
 
 struct TileShape {
   int rows, cols;
@@ -61,7 +63,7 @@ inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
   return w.payload() + offsets_bytes(geometry(w.header)) + static_cast<std::uint64_t>(row) * sizeof(float);
 }
 
-inline constexpr int kBitmapColumns = 64;  // one word of bits
+inline constexpr int kBitmapColumns = most_tile_cols(Format::bitmap);  // one word of bits
 inline constexpr int kMaxM = 16, kMaxBlockRows = 32, kMaxBlockCols = 16;
 
 inline constexpr int kDotLaneBytes = 4, kDotGroupRows = 32;  // sums of dot come in such groups
@@ -78,15 +80,6 @@ inline int group_rows(Format format, Unit unit) {
   return format == Format::block && unit.rows > 8 ? unit.rows : 8;
 }
 inline int group_rows(const PackedHeader& h) { return group_rows(h.format, h.unit); }
-
-// The nonzeros of one dense tile, by row: the input of every packer.
-struct TileRows {
-  int rows, cols;
-  Unit unit;
-  int count[kMaxTileRows];
-  std::uint8_t columns[kMaxTileRows][kMaxTileCols + 1];
-  float values[kMaxTileRows][kMaxTileCols + 1];
-};
 
 // For codecs: a FormatError that names the field.
 [[noreturn]] inline void refuse(const char* field, const char* expected) {
@@ -108,12 +101,12 @@ struct Entries {
   std::uint64_t count, slots;
 };
 
+struct PackSource;
+class Packer;
+
 // One format: how a tile becomes bytes and back. `dtype` is that of the stored values.
 struct TileCodec {
-  std::uint64_t (*size)(const TileRows& tile,
-                        Dtype dtype);            // a multiple of 8; needs no values, columns for block only
-  std::uint64_t (*slots)(const TileRows& tile);  // values stored for places of w; nullptr: no holes
-  void (*write)(const TileRows& tile, Dtype dtype, const float* scales, std::uint8_t* out);
+  std::unique_ptr<Packer> (*packer)(const PackSource& from);  // packer.h
   // Checks everything the kernels rely on (FormatError), and writes the entries when `to` is given.
   Entries (*read)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype,
                   const std::uint8_t* scales, const Target* to);

@@ -2,7 +2,7 @@
 // type. Included last, inside the anonymous namespace, after the texts of the kernels.
 
 // What read_header lets pass.
-#define PRUNUS_MOST(FORMAT) kMostTileCols[static_cast<int>(Format::FORMAT)]
+#define PRUNUS_MOST(FORMAT) most_tile_cols(Format::FORMAT)
 
 // A tile kernel for values of type T and so many tokens, of blocks of any height or of ROWS at least.
 #define PRUNUS_TILE(text, FORMAT, PANEL, NEEDS, COLS, T, TOKENS) \

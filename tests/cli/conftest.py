@@ -1,12 +1,12 @@
 """Directories of tiny transformers models with a tokenizer, as a user would have them on disk."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from small_models import SPREAD, Sizes, build
 
 from prunus.accelerate import race as race_module
 from prunus.report import comparison as compare_module
@@ -17,32 +17,14 @@ WORDS = [
     for b in ("ba", "do", "fe", "gu", "ha")
 ]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-# The usual 0.02 would make blocks this narrow close to the identity.
-COMMON = {"vocab_size": len(SPECIAL) + len(WORDS), "initializer_range": 0.2}
-
-
-def bert() -> nn.Module:
-    from transformers import BertConfig, BertModel
-
-    return BertModel(BertConfig(**SIZES, **COMMON, max_position_embeddings=64))
-
-
-def gpt2() -> nn.Module:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64, "bos_token_id": 2, "eos_token_id": 3}
-    return GPT2LMHeadModel(GPT2Config(**sizes, **COMMON))
-
-
-def llama() -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    extra = {"num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True}
-    return LlamaForCausalLM(LlamaConfig(**SIZES, **COMMON, **extra, bos_token_id=2, eos_token_id=3))
-
-
-KINDS = {"bert": bert, "gpt2": gpt2, "llama": llama}
+SIZES = Sizes(vocabulary=len(SPECIAL) + len(WORDS), hidden=32, layers=2, heads=4, width=64)
+# [CLS] begins a text, [SEP] ends it.
+ENDS = {"bos_token_id": 2, "eos_token_id": 3}
+KINDS: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "gpt2": ENDS,
+    "llama": {**ENDS, "tie_word_embeddings": True},
+}
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -66,11 +48,11 @@ def sentences(count: int, seed: int) -> str:
 def model_dirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Kind -> directory; read only."""
     made = {}
-    for kind, build in KINDS.items():
+    for kind, options in KINDS.items():
         made[kind] = tmp_path_factory.mktemp(kind)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            build().save_pretrained(made[kind])
+            build(kind, SIZES, **SPREAD, **options).save_pretrained(made[kind])
         write_tokenizer(made[kind])
     return made
 
@@ -83,12 +65,8 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Measurements as short as they get; one thread: tensors this small only wait for a second one."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements as short as they get."""
     monkeypatch.setattr(race_module, "SECONDS", 0.0)
     monkeypatch.setattr(race_module, "MIN_PASSES", 1)
     monkeypatch.setattr(compare_module, "SECONDS", 0.0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

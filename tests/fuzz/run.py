@@ -129,7 +129,7 @@ class Op:
             with refusals(ValueError):
                 ops.gated(x, bad, torch.from_numpy(seed), None, None, n, 4)
             with refusals(ValueError):
-                ops.linear3(x, torch.from_numpy(seed), bad, bad, None, None, None, n, n, n)
+                ops.linear_many(x, [torch.from_numpy(seed), bad, bad], [None] * 3, [n] * 3)
             layer = prunus.SparseLinear(k, n, bias=False)
             assign = bool(rng.random() < 0.5)
             with refusals():

@@ -2,7 +2,8 @@
 
 import ast
 import re
-from graphlib import TopologicalSorter
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -62,28 +63,46 @@ def level(module: str) -> int:
     raise AssertionError(f"prunus.{module} has no place in the layer rule: add it to LEVELS in {__file__}")
 
 
-def imports_of(source: str, whole: str = "prunus") -> set[str]:
-    """Modules right below `whole` that `source` imports, at the top or in functions; not for typing only."""
-    tree = ast.parse(source)
-    guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
-    typing_only = {id(child) for guard in guards for child in ast.walk(guard)}
-    found = set()
+def imported(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Every import of a file, at the top or in functions, as the node and `module.name`."""
     for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from ((node, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, (
                 f"line {node.lineno}: write `from prunus.x import y`, not a relative import"
             )
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for parts in (name.split(".") for name in names):
-            if parts[0] == whole:
-                found.add(parts[1] if len(parts) > 1 and is_module(whole, parts[1]) else PACKAGE)
+            yield from ((node, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def imports_of(source: str, whole: str = "prunus") -> set[str]:
+    """Modules right below `whole` that `source` imports; not for typing only."""
+    tree = ast.parse(source)
+    guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    typing_only = {id(child) for guard in guards for child in ast.walk(guard)}
+    found = set()
+    for node, name in imported(tree):
+        parts = name.split(".")
+        if id(node) not in typing_only and parts[0] == whole:
+            found.add(parts[1] if len(parts) > 1 and is_module(whole, parts[1]) else PACKAGE)
     return found
+
+
+def files_of(sources: dict[str, str], whole: str) -> dict[str, set[str]]:
+    """Module -> modules that it names in imports, for typing too; without `whole`, a table of names."""
+    graph = {}
+    for me in sources.keys() - {whole}:
+        graph[me] = set()
+        for _, name in imported(ast.parse(sources[me])):
+            while name and name not in sources:
+                name = name.rpartition(".")[0]
+            graph[me] |= {name} - {"", me, whole}
+    return graph
+
+
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join([root.name, *(part for part in parts if part != PACKAGE)])
 
 
 def is_module(whole: str, name: str) -> bool:
@@ -118,14 +137,32 @@ def test_imports_go_one_way(path: Path) -> None:
         assert other == PACKAGE or level(other) <= level(me), f"{me} must not import {other}"
 
 
-def test_imports_have_no_circle() -> None:
-    for root, whole in ((ROOT / "python/prunus", "prunus"), (ROOT / "bench", "bench")):
-        graph: dict[str, set[str]] = {}
-        for path in sorted(root.rglob("*.py")):
-            me = path.relative_to(root).parts[0].removesuffix(".py")
-            if me not in (PACKAGE, "__main__"):
-                graph.setdefault(me, set()).update(imports_of(path.read_text(), whole) - {me, PACKAGE})
+@pytest.mark.parametrize("root", [ROOT / "python/prunus", ROOT / "bench"], ids=lambda p: p.name)
+def test_imports_have_no_circle(root: Path) -> None:
+    """Neither folders, by what runs, nor files, by types either."""
+    sources = {path: path.read_text() for path in sorted(root.rglob("*.py"))}
+    folders: dict[str, set[str]] = {}
+    for path, source in sources.items():
+        me = path.relative_to(root).parts[0].removesuffix(".py")
+        if me not in (PACKAGE, "__main__"):
+            folders.setdefault(me, set()).update(imports_of(source, root.name) - {me, PACKAGE})
+    files = files_of({module_name(path, root): source for path, source in sources.items()}, root.name)
+    for graph in (folders, files):
         list(TopologicalSorter(graph).static_order())
+
+
+def test_a_circle_of_types_is_seen() -> None:
+    sources = {
+        "prunus": "from prunus.a.b import B",
+        "prunus.a": "from prunus.a.b import B",
+        "prunus.a.b": "if TYPE_CHECKING:\n    from prunus.a.c import C\n",
+        "prunus.a.c": "def f():\n    from prunus.a import b\n",
+    }
+    assert files_of(sources, "prunus")["prunus.a"] == {"prunus.a.b"}
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(files_of(sources, "prunus")).static_order())
+    sources["prunus.a.c"] = "import prunus\n"
+    list(TopologicalSorter(files_of(sources, "prunus")).static_order())
 
 
 def test_the_package_knows_no_bench() -> None:
@@ -134,10 +171,14 @@ def test_the_package_knows_no_bench() -> None:
 
 
 def test_the_top_of_the_package_is_small() -> None:
-    top = [p.name for p in (ROOT / "python/prunus").iterdir() if not p.name.startswith(("__", "."))]
-    assert len(top) <= 24, top  # folders, four modules, the extension's stub, py.typed
-    private = [name for name in top if re.match(r"_[^_]", name)]
-    assert all(name.startswith(("_core", "_tools")) for name in private), private
+    """Folders and modules, without the extension, its stub, `__init__` and `__main__`."""
+    top = [
+        path.name
+        for path in (ROOT / "python/prunus").iterdir()
+        if (path.suffix == ".py" or path.is_dir()) and not path.name.startswith(("__", "."))
+    ]
+    assert len(top) <= 20, sorted(top)
+    assert [name for name in top if name.startswith("_")] == ["_tools"]  # a folder; no module
 
 
 def test_the_reader_sees_what_it_should() -> None:

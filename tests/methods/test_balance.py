@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import small_models
 import torch
+from small_models import Sizes
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
@@ -157,11 +159,8 @@ def test_the_layer_that_minds_least_pays(fixed_times):
 
 
 def test_fused_parts_share_one_level(fixed_times, build):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     torch.manual_seed(0)
-    sizes = {"n_embd": 32, "n_head": 2, "n_layer": 1, "n_positions": 16, "vocab_size": 60}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    model = small_models.build("gpt2", Sizes(hidden=32, layers=1, width=None))
     ids = torch.arange(12)[None]
     report = balance_(model, {"input_ids": ids}, Target(speedup=1.5))
     assert [row["name"] for row in report.rows] == report.pruned.pruned

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from model_zoo import IDS, Tiny, sparse_, tiny
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_models import Sizes, build
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from prunus import FormatError, SparseLinear, accelerate_, load, save
 from prunus.accelerate import race as race_module
@@ -169,8 +169,8 @@ def test_value_types(path, fit, dtype, format, bytes_per_value):
 
 
 def test_conv1d_of_gpt2(path):
-    config = GPT2Config(vocab_size=30, n_embd=32, n_layer=1, n_head=2, n_positions=16)
-    model = GPT2LMHeadModel(config).eval()
+    sizes = Sizes(vocabulary=30, hidden=32, layers=1)
+    model = build("gpt2", sizes)
     table = model.transformer.wte.weight.detach().clone()
     sparse_(model)
     model.transformer.wte.weight.data.copy_(table)
@@ -178,7 +178,7 @@ def test_conv1d_of_gpt2(path):
     report = accelerate_(model, ids, min_speedup=0)
     assert [row["name"] for row in report.rows if not row["converted"]] == ["lm_head"]
     save(model, path)
-    fresh = load(GPT2LMHeadModel(config), path).eval()
+    fresh = load(build("gpt2", sizes), path)
     assert fresh.lm_head.weight is fresh.transformer.wte.weight
     with torch.no_grad():
         assert torch.equal(fresh(**ids).logits, model(**ids).logits)

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 from model_zoo import IDS, tiny
+from small_models import Sizes, build
 from torch import nn
-from transformers import BertConfig, BertModel
 
 from prunus import SparseLinear, accelerate_, compare
 from prunus._tools.running import module_bytes
@@ -83,10 +83,7 @@ def test_padding_is_left_out():
 
 
 def test_batch_encoding_and_model_output():
-    config = BertConfig(
-        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    model = BertModel(config).train()
+    model = build("bert", Sizes(vocabulary=20, layers=1)).train()
     inputs = {"input_ids": IDS[:2] % 20, "attention_mask": torch.ones(2, 15, dtype=torch.long)}
     report = compare(model, model, inputs)
     # Dropout would show: both ran in evaluation mode, and the flag came back.

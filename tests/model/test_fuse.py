@@ -5,7 +5,8 @@ import pickle
 
 import pytest
 import torch
-import transformers
+from model_zoo import sparse_
+from small_models import Sizes, build
 from torch import Tensor, nn
 
 import prunus
@@ -14,32 +15,25 @@ from prunus.balance.table import swapped
 from prunus.nn.fuse import fusions
 from prunus.nn.fused import FusedMLP, FusedResidual
 from prunus.nn.shared import SharedLinear
-from tests.model.model_zoo import sparse_
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
+SIZES = Sizes(40, 32, 2, 4, 64, 32)
 IDS = torch.arange(24).reshape(2, 12) % 40
 
 
 def bert(**options: object) -> nn.Module:
-    config = transformers.BertConfig(**SMALL, intermediate_size=64, **options)
-    return transformers.BertModel(config, add_pooling_layer=False)
+    return build("bert", SIZES, **options)
 
 
 def llama(**options: object) -> nn.Module:
-    config = transformers.LlamaConfig(**SMALL, intermediate_size=64, num_key_value_heads=2, **options)
-    return transformers.LlamaForCausalLM(config)
+    return build("llama", SIZES, **options)
 
 
 def gpt2(**options: object) -> nn.Module:
-    config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=40, n_positions=32, **options)
-    return transformers.GPT2LMHeadModel(config)
+    return build("gpt2", SIZES, **options)
 
 
 def distilbert(**options: object) -> nn.Module:
-    config = transformers.DistilBertConfig(
-        dim=32, hidden_dim=64, n_layers=2, n_heads=4, vocab_size=40, max_position_embeddings=32, **options
-    )
-    return transformers.DistilBertModel(config)
+    return build("distilbert", SIZES, **options)
 
 
 # What is fused in a block, by its last names.

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from model_zoo import IDS, sparse_, tiny
+from small_models import Sizes, build
 from torch import nn
 
 import prunus
@@ -15,33 +15,8 @@ from prunus import SparseLinear, accelerate_
 from prunus.accelerate import race as race_module
 
 HALF = [torch.bfloat16, torch.float16]
-SMALL = {"vocab_size": 99, "max_position_embeddings": 64}
-BERT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-LLAMA = BERT | {"num_key_value_heads": 2}
-FAMILIES = {
-    "bert": (transformers.BertConfig, transformers.BertModel, BERT),
-    "roberta": (transformers.RobertaConfig, transformers.RobertaModel, BERT),
-    "electra": (transformers.ElectraConfig, transformers.ElectraModel, BERT | {"embedding_size": 64}),
-    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, LLAMA),
-    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, LLAMA),
-    "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM, LLAMA),
-    "gpt2": (
-        transformers.GPT2Config,
-        transformers.GPT2LMHeadModel,
-        {"n_embd": 64, "n_layer": 2, "n_head": 4},
-    ),
-    "opt": (
-        transformers.OPTConfig,
-        transformers.OPTForCausalLM,
-        {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 96}
-        | {"word_embed_proj_dim": 64},
-    ),
-    "distilbert": (
-        transformers.DistilBertConfig,
-        transformers.DistilBertModel,
-        {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 96},
-    ),
-}
+SIZES = Sizes(99, 64, 2, 4, 96, 64)
+FAMILIES = ["bert", "roberta", "electra", "llama", "qwen2", "mistral", "gpt2", "opt", "distilbert"]
 TOKENS = {"input_ids": torch.arange(2, 34).reshape(2, 16)}
 
 
@@ -52,9 +27,8 @@ def few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def family(name: str) -> nn.Module:
-    config, kind, sizes = FAMILIES[name]
     torch.manual_seed(0)
-    return sparse_(kind(config(**SMALL, **sizes)).eval(), 0.7)
+    return sparse_(build(name, SIZES), 0.7)
 
 
 def converted(report: prunus.AccelerateReport) -> list[str]:

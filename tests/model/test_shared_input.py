@@ -1,12 +1,15 @@
-"""SharedLinear: three layers, one pass over their input; the answers are those of the layers alone."""
+"""SharedLinear: several layers, one pass over their input; the answers are those of the layers alone."""
 
 import copy
+import gc
 import pickle
+import re
 import threading
+import weakref
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import prunus
 from prunus.nn import shared as nn_shared
@@ -26,11 +29,11 @@ def three(k: int = 40, sparsities: tuple[float, float, float] = (0.8, 0.8, 0.8))
 
 
 @pytest.fixture
-def passes(monkeypatch) -> list[Tensor]:
-    """The inputs of every pass that computes three layers."""
-    seen: list[Tensor] = []
-    op = nn_shared.linear3_op
-    monkeypatch.setattr(nn_shared, "linear3_op", lambda x, *rest: seen.append(x) or op(x, *rest))
+def passes(monkeypatch) -> list[torch.Size]:
+    """The shape of the input of every pass that computes all layers; the input itself must not stay."""
+    seen: list[torch.Size] = []
+    op = nn_shared.linear_many_op
+    monkeypatch.setattr(nn_shared, "linear_many_op", lambda x, *rest: seen.append(x.shape) or op(x, *rest))
     return seen
 
 
@@ -80,6 +83,16 @@ def test_structured_and_empty_weights():
                 torch.testing.assert_close(ours(x), theirs(x), equal_nan=True, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_any_number_of_layers(passes, count):
+    alone = [layer(10 + n, 40, 0.7, n, bias=n != 1) for n in range(count)]
+    x = torch.randn(2, 40)
+    with torch.no_grad():
+        for ours, theirs in zip(SharedLinear.of(alone), alone, strict=True):
+            assert torch.equal(ours(x), theirs(x))
+    assert len(passes) == 1
+
+
 def test_one_pass_whichever_comes_first(passes):
     q, k, v = SharedLinear.of(three())
     x = torch.randn(2, 40)
@@ -111,14 +124,108 @@ def test_another_input_in_between():
         assert torch.equal(v(y), alone[2](y))
 
 
-def test_layers_that_read_different_inputs_stop_computing_for_each_other(passes):
+@pytest.mark.parametrize("kept", [False, True], ids=["inputs that go", "inputs that stay"])
+def test_layers_that_read_different_inputs_stop_computing_for_each_other(passes, kept):
     """Cross attention: query reads one tensor, key and value another."""
     q, k, v = SharedLinear.of(three())
+    inputs = []
     for _ in range(20):
         x, y = torch.randn(2, 40), torch.randn(2, 40)
+        inputs += [x, y] * kept
         with torch.no_grad():
             q(x), k(y), v(y)
-    assert len(passes) <= 2 * nn_shared.MOST_UNUSED
+    assert len(passes) <= nn_shared.MOST_IN_VAIN
+    assert len(q.group.waiting) <= nn_shared.MOST_IN_VAIN * kept
+
+
+def test_an_error_between_two_layers_leaves_nothing(passes):
+    q, k, v = layers = SharedLinear.of(three())
+    for _ in range(2 * nn_shared.MOST_IN_VAIN):
+        for calls in ((q,), (q, k, v)):
+            with torch.no_grad():
+                x = torch.randn(2, 40)
+                for one in calls:
+                    one(x)
+        del x
+        gc.collect()
+        assert not q.group.waiting
+    assert len(passes) == 4 * nn_shared.MOST_IN_VAIN  # what fails now and then does not end the sharing
+    assert len(layers) == 3
+
+
+def test_answers_that_wait_are_few(passes):
+    q, *_ = SharedLinear.of(three())
+    inputs = [torch.randn(2, 40) for _ in range(3 * nn_shared.MOST_WAITING)]
+    with torch.no_grad():
+        for x in inputs:
+            q.group.in_vain = 0
+            q(x)
+    assert len(passes) == len(inputs)
+    assert len(q.group.waiting) == nn_shared.MOST_WAITING
+
+
+def test_the_input_of_a_pass_is_not_kept_alive():
+    q, *_ = SharedLinear.of(three())
+    x = torch.randn(2, 40)
+    gone = weakref.ref(x)
+    with torch.no_grad():
+        q(x)
+    del x
+    assert gone() is None
+
+
+def test_an_inference_tensor_that_is_changed_is_computed_again(passes):
+    """It counts no versions: the numbers themselves are compared."""
+    alone = three()
+    q, k, v = SharedLinear.of(alone)
+    with torch.inference_mode():
+        x = torch.randn(2, 40)
+        x[0, 0] = float("nan")
+        q(x)
+        x[1] = 0.0
+        torch.testing.assert_close(k(x), alone[1](x), equal_nan=True, rtol=0, atol=0)
+        torch.testing.assert_close(v(x), alone[2](x), equal_nan=True, rtol=0, atol=0)
+        assert len(passes) == 2
+        x[1] = -0.0
+        torch.testing.assert_close(q(x), alone[0](x), equal_nan=True, rtol=0, atol=0)
+        assert len(passes) == 3
+        large = torch.randn(nn_shared.MOST_COMPARED // 40 + 1, 40)
+        assert torch.equal(q(large), alone[0](large))
+        assert len(passes) == 3  # alone: it would be copied and compared
+
+
+def test_a_layer_that_is_changed_is_computed_again():
+    alone, source = three(), three(sparsities=(0.5, 0.5, 0.5))
+    q, k, v = SharedLinear.of(alone)
+    x = torch.randn(2, 40)
+    with torch.no_grad():
+        q(x)
+        k.load_state_dict(source[1].state_dict())
+        assert torch.equal(k(x), source[1](x))
+        q(x)
+        v.bias.add_(1.0)  # of the layer alone too
+        assert torch.equal(v(x), alone[2](x))
+
+
+def test_answers_without_gradients_are_not_for_those_who_want_them():
+    alone = three()
+    q, k, _ = SharedLinear.of(alone)
+    x = torch.randn(2, 40, requires_grad=True)
+    with torch.no_grad():
+        q(x)
+    assert k(x).requires_grad
+
+
+def test_autocast_between_two_layers():
+    alone = three()
+    q, k, v = SharedLinear.of(alone)
+    x = torch.randn(2, 40)
+    with torch.no_grad():
+        q(x)
+        with torch.autocast("cpu"):
+            assert torch.equal(k(x), alone[1](x))
+            assert v(x).dtype == torch.bfloat16
+        assert v(x).dtype == torch.float32
 
 
 def test_two_threads_of_one_model():
@@ -173,6 +280,17 @@ def test_copies_share_among_themselves(passes):
         assert len(passes) == 1
 
 
+def test_a_copy_between_two_layers_waits_for_nothing():
+    model = nn.ModuleDict(dict(zip("qkv", SharedLinear.of(three()), strict=True)))
+    x = torch.randn(2, 40)
+    with torch.no_grad():
+        model["q"](x)
+        again = copy.deepcopy(model)
+        assert model["q"].group.waiting
+        assert not again["q"].group.waiting
+        assert torch.equal(again["k"](x), model["k"](x))
+
+
 def test_a_loaded_state_is_what_is_computed_with():
     source, alone = three(40, (0.5, 0.9, 0.9)), three()
     layers = SharedLinear.of(alone)
@@ -184,16 +302,19 @@ def test_a_loaded_state_is_what_is_computed_with():
             assert torch.equal(one(x), other(x))
 
 
-def test_compiles_as_three_products():
+def test_compiles_as_three_products(passes):
     model = SideBySide(dict(zip("qkv", SharedLinear.of(three()), strict=True)))
     x = torch.randn(2, 40)
     torch._dynamo.reset()
     with torch.no_grad():
+        torch.compile(model, fullgraph=True)(x)
+    assert not passes
+    with torch.no_grad():
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x))
 
 
-def test_only_three_of_one_input():
-    with pytest.raises(ValueError, match=r"layers: expected three with one in_features, got \[40, 40\]"):
-        SharedLinear.of(three()[:2])
-    with pytest.raises(ValueError, match=r"layers: expected three with one in_features, got \[40, 40, 8\]"):
-        SharedLinear.of([*three()[:2], layer(4, 8, 0.5)])
+def test_two_or_more_of_one_input():
+    for layers, widths in ((three()[:1], "[40]"), ([*three()[:2], layer(4, 8, 0.5)], "[40, 40, 8]")):
+        sentence = f"layers: expected two or more with one in_features, got {widths}"
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            SharedLinear.of(layers)

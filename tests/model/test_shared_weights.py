@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
+from small_models import Sizes, build
 from torch import nn
-from transformers import AlbertConfig, AlbertModel, GPT2Config, GPT2LMHeadModel
+from transformers import AlbertConfig, AlbertModel
 
 import prunus
 from prunus import SparseLinear, Unstructured, accelerate_, load, prune_, save
@@ -33,8 +34,7 @@ def albert():
 def gpt2():
     """Its head is the embedding."""
     torch.manual_seed(0)
-    sizes = {"n_embd": 32, "n_head": 2, "n_layer": 2, "n_positions": 32, "vocab_size": 60}
-    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    return build("gpt2", Sizes(hidden=32, width=None))
 
 
 def twins():

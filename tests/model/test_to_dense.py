@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from small_models import Sizes, build
 from torch import nn
 
 import prunus
@@ -14,20 +15,17 @@ from prunus.nn import Fused
 IDS = torch.arange(24).view(2, 12)
 
 
+SIZES = Sizes(vocabulary=99, hidden=32, width=64)
+
+
 def bert() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
-    )
-    return transformers.BertModel(config).eval()
+    return build("bert", SIZES)
 
 
 def gpt2() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=2, n_positions=64)
-    return transformers.GPT2LMHeadModel(config).eval()
+    return build("gpt2", SIZES)
 
 
 def first(output: object) -> torch.Tensor:

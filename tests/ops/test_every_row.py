@@ -1,5 +1,7 @@
 """Every kernel of every isa that this machine has, against the naive reference, and no other in its place."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from prunus import NM, Block, _core
 from prunus.ops import reference
 
 WIDEST = 64
+LINEAR = Path(__file__).resolve().parents[2] / "csrc/kernels/linear"
 
 
 def rows_of_all_isas() -> list[Any]:
@@ -60,6 +63,14 @@ def integers(row: dict[str, Any], x: np.ndarray) -> np.ndarray:
     inverse = np.float32(1) / np.where(scale > 0, scale, np.float32(1))
     zero = np.rint(-low * inverse)
     return (np.clip(np.rint(x * inverse) + zero, 0, 255) - zero) * scale
+
+
+def test_a_name_leads_to_its_source() -> None:
+    """What `explain` says begins with the name of one function."""
+    text = "".join(path.read_text() for path in sorted(LINEAR.glob("*.h")))
+    for param in rows_of_all_isas():
+        function = param.values[1]["name"].rsplit("_", 2)[0]
+        assert len(re.findall(rf"\bvoid {function}\(const TileArgs", text)) == 1, function
 
 
 @pytest.mark.parametrize(("isa", "row"), rows_of_all_isas())

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from recover_models import Letters, batches_for, bert, pruned_pair, same, teacher_of, weights_of, zeros_of
+from recover_models import Letters, batches_for, pruned_pair, same, teacher_of, weights_of, zeros_of
+from small_models import SPREAD, build
 from torch import nn
 
 import prunus
@@ -261,7 +262,7 @@ def test_dropped_blocks_are_matched_with_those_they_came_from() -> None:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        teacher = bert()
+        teacher = build("bert", **SPREAD)
     for i, layer in enumerate(teacher.encoder.layer):
         nn.init.normal_(layer.output.dense.bias, mean=float(i))
     model = copy.deepcopy(teacher)

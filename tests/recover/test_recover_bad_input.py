@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from recover_models import Letters, batches_for, pruned_pair, same, teacher_of, weights_of
+from small_models import Sizes, build
 from torch import nn
 
 import prunus
@@ -73,11 +74,8 @@ def test_teachers() -> None:
 
 
 def test_a_teacher_of_another_width() -> None:
-    from transformers import BertConfig, BertModel
-
     model, _ = pruned_pair("bert")
-    sizes = {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 2}
-    wide = BertModel(BertConfig(vocab_size=60, **sizes))
+    wide = build("bert", Sizes(hidden=24))
     refused(r"teacher: expected outputs of the shapes .*16.*24", ValueError, model, wide, batches_for("bert"))
 
 

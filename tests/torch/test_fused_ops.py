@@ -1,4 +1,4 @@
-"""prunus::linear_add, gated and linear3: against dense torch, opcheck, gradients, compile, and errors."""
+"""prunus::linear_add, gated and linear_many: against dense torch, opcheck, gradients, compile, and errors."""
 
 import re
 
@@ -40,7 +40,9 @@ def test_opcheck(dtype: torch.dtype) -> None:
     for given in (None, bias):
         torch.library.opcheck(torch.ops.prunus.linear_add, (x, p, given, residual, 12, 1))
         torch.library.opcheck(torch.ops.prunus.gated, (x, p, q, given, given, 12, 4))
-        torch.library.opcheck(torch.ops.prunus.linear3, (x, p, q, p, given, given, None, 12, 12, 12))
+        for count in (1, 3, 5):
+            weights, biases = [p, q, p, q, p][:count], [given, None, given, None, given][:count]
+            torch.library.opcheck(torch.ops.prunus.linear_many, (x, weights, biases, [12] * count))
     strided = residual.transpose(0, 1).contiguous().transpose(0, 1)
     torch.library.opcheck(torch.ops.prunus.linear_add, (x, p, None, strided, 12, 0))
 
@@ -85,9 +87,9 @@ def test_the_op_refuses_gradients() -> None:
         "gate_bias": lambda: torch.ops.prunus.gated(x, p, p, grad[2], None, 12, 4),
         "up_bias": lambda: torch.ops.prunus.gated(x, p, p, None, grad[2], 12, 4),
         "residual": lambda: torch.ops.prunus.linear_add(x, p, None, grad[1], 12, 0),
-        "second_bias": lambda: torch.ops.prunus.linear3(x, p, p, p, None, grad[2], None, 12, 12, 12),
+        "biases[1]": lambda: torch.ops.prunus.linear_many(x, [p] * 3, [None, grad[2], None], [12] * 3),
     }.items():
-        with pytest.raises(RuntimeError, match=f"{name}: expected a tensor without gradient"):
+        with pytest.raises(RuntimeError, match=re.escape(name) + ": expected a tensor without gradient"):
             call()
 
 
@@ -115,14 +117,34 @@ def test_bad_operands_are_the_same_sentence_for_numpy_and_torch(sentence, call) 
             call(x, kind)
 
 
-def test_bad_operands_of_three() -> None:
+def test_many_are_what_each_is_alone() -> None:
+    x = integers(3, 20, seed=3)
+    packed = [buffer_tensor(prunus.pack(pruned(n, 20, n))) for n in (12, 1, 7, 30, 12)]
+    biases = [None if n == 7 else integers(n, seed=n) for n in (12, 1, 7, 30, 12)]
+    got = torch.ops.prunus.linear_many(x, packed, biases, [12, 1, 7, 30, 12])
+    assert len(got) == 5
+    for p, bias, y in zip(packed, biases, got, strict=True):
+        assert torch.equal(y, prunus.linear(x, p, bias))
+
+
+def test_many_under_autocast() -> None:
+    x, p = integers(3, 20, seed=3), buffer_tensor(prunus.pack(pruned(12, 20, 1)))
+    with torch.autocast("cpu"):
+        got = torch.ops.prunus.linear_many(x, [p, p], [None, integers(12, seed=5)], [12, 12])
+    assert [y.dtype for y in got] == [torch.bfloat16] * 2
+
+
+def test_bad_operands_of_many() -> None:
     p, other = buffer_tensor(P), buffer_tensor(prunus.pack(torch.eye(6, 9)))
-    op = torch.ops.prunus.linear3
+    op, none = torch.ops.prunus.linear_many, [None] * 3
     for sentence, call in {
-        "x: expected (..., 9), got (2, 10)": lambda: op(X, p, other, p, None, None, None, 6, 6, 6),
-        "out_features: expected 6, got 5": lambda: op(X, p, p, p, None, None, None, 6, 6, 5),
-        "third: expected uint8, got float32": lambda: op(X, p, p, X[0], None, None, None, 6, 6, 6),
-        "third_bias: expected (6,), got (5,)": lambda: op(X, p, p, p, None, None, torch.ones(5), 6, 6, 6),
+        "x: expected (..., 9), got (2, 10)": lambda: op(X, [p, other, p], none, [6, 6, 6]),
+        "out_features: expected 6, got 5": lambda: op(X, [p, p, p], none, [6, 6, 5]),
+        "packed[2]: expected uint8, got float32": lambda: op(X, [p, p, X[0]], none, [6, 6, 6]),
+        "biases[1]: expected (6,), got (5,)": lambda: op(X, [p, p], [None, torch.ones(5)], [6, 6]),
+        "biases: expected 3, one for each of packed, got 2": lambda: op(X, [p] * 3, none[:2], [6, 6, 6]),
+        "out_features: expected 3, one for each of packed, got 1": lambda: op(X, [p] * 3, none, [6]),
+        "packed: expected at least one weight, got none": lambda: op(X, [], [], []),
     }.items():
         with pytest.raises((ValueError, RuntimeError), match=re.escape(sentence)):
             call()

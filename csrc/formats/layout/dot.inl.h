@@ -10,7 +10,6 @@
 struct DotLayout {
   static constexpr int lane_bytes = 4, run = 16, slack = 64;
   static constexpr int most_rows = 256;
-  static constexpr int most_cols = 65535;  // 255 * 127 * k fits 31 bits; a tile has 16 for its columns
   int r, lanes, words, groups, first_at, weights_at, place_at, values_at;
   DotLayout(int rows, int cols, Unit unit)
       : r(unit.rows),

@@ -42,7 +42,7 @@ inline void few_rows(const DotTile& t, const std::uint8_t* values, int row, int 
 
 template <typename Value, typename V, int Tokens>
 void few_tall(const DotTile& t, const std::uint8_t* panel, std::int32_t* sums) {
-  constexpr int most = (DotLayout::most_cols + 1) / (4 / Value::size) + 64;
+  constexpr int most = (most_tile_cols(Format::dot) + 1) / (4 / Value::size) + 64;
   constexpr int rows = Tokens > 2 ? 2 : 4;
   alignas(64) std::uint8_t side[Tokens][most * 4];
   const std::int64_t lanes = (t.lanes + 15) / 16 * 16;

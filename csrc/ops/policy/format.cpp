@@ -40,7 +40,7 @@ Fit forced_nm(const Dense& w, const Kept& kept, const Sample& sample) {
 Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype, std::optional<int> rows) {
   check_value(has_dot_lanes(dtype),
               expected_got("dtype", "int8 or bfloat16 for format 'dot'", dtype_name(dtype)));
-  const int most = kMostTileCols[static_cast<int>(Format::dot)];
+  const int most = most_tile_cols(Format::dot);
   check_value(w.k <= most, expected_got("w", "at most " + std::to_string(most) + " columns for format 'dot'",
                                         std::to_string(w.k)));
   const auto cols = static_cast<std::uint16_t>(kDotLaneBytes / static_cast<int>(dtype_size(dtype)));

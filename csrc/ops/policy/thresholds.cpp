@@ -11,12 +11,19 @@ constexpr IsaThresholds kTable[] = {
     {Isa::amx, 0.33, 1, 2, 16 * 16, 64, 32},       {Isa::neon, 0.33, 1, 1, 24 * 4, 16, 16},
 };
 
+constexpr int kIsas = 0
+#define X(word, number, below) +1
+#include "core/isas.def"
+#undef X
+    ;
+static_assert(sizeof kTable / sizeof kTable[0] == kIsas, "a row for every isa");
+
 }  // namespace
 
 const IsaThresholds& thresholds(Isa isa) {
   for (const IsaThresholds& row : kTable)
     if (row.isa == isa) return row;
-  return kTable[0];
+  __builtin_unreachable();
 }
 
 }  // namespace prunus

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+import prunus._core as _core
 from prunus._tools.progress import progress
 from prunus.accelerate.survey import MIN_SPARSITY, Site
 from prunus.families import weight_matrix
@@ -15,8 +16,8 @@ __all__ = ["CANDIDATES", "PRECISIONS", "Candidate", "Layers", "pack_candidates"]
 
 # Tile products of a whole layer beat its 1x4 blocks up to about 80 % zeros: beyond this they are not tried.
 MOST_ZEROS_STORED = 0.9
-# Columns of a row that sums of int8 products have room for.
-MOST_DOT_COLUMNS = 65535
+# A tile of dot has all columns of a weight: a wider one it does not take.
+MOST_DOT_COLUMNS = _core.most_tile_cols("dot")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ library, registers the kernel and makes torch's thread pool the one of every pru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,16 @@ from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
 from prunus.ops.differentiable import differentiable_gated, differentiable_linear, is_traced
 from prunus.packed import PackedWeight, array_view, tensor_view
 
-__all__ = ["buffer_tensor", "gated", "gated_of", "linear", "linear3_op", "linear_of", "linear_op"]
+__all__ = [
+    "buffer_tensor",
+    "gated",
+    "gated_of",
+    "linear",
+    "linear_many_op",
+    "linear_of",
+    "linear_op",
+    "wants_gradient",
+]
 
 SCHEMAS = (
     "linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor",
@@ -24,9 +34,7 @@ SCHEMAS = (
     " -> Tensor",
     "gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,"
     " int activation) -> Tensor",
-    "linear3(Tensor x, Tensor first, Tensor second, Tensor third, Tensor? first_bias, Tensor? second_bias,"
-    " Tensor? third_bias, int first_features, int second_features, int third_features)"
-    " -> (Tensor, Tensor, Tensor)",
+    "linear_many(Tensor x, Tensor[] packed, Tensor?[] biases, int[] out_features) -> Tensor[]",
 )
 
 # Lives as long as the process: dropping it would take the op away.
@@ -36,7 +44,7 @@ for _schema in SCHEMAS:
 _core.join_torch(torch.__version__)
 # The derivative is outside (autograd.py), so autograd has nothing to do here: its fallback costs time in
 # every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
-for _name in ("linear", "linear_add", "gated", "linear3"):
+for _name in ("linear", "linear_add", "gated", "linear_many"):
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -92,23 +100,16 @@ def _gated_fake(
     return _fake(x, out_features, gate_bias=gate_bias, up_bias=up_bias)
 
 
-def _linear3_fake(
+def _linear_many_fake(
     x: torch.Tensor,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    third: torch.Tensor,
-    first_bias: torch.Tensor | None,
-    second_bias: torch.Tensor | None,
-    third_bias: torch.Tensor | None,
-    first_features: int,
-    second_features: int,
-    third_features: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return (
-        _fake(x, first_features, first_bias=first_bias),
-        _fake(x, second_features, second_bias=second_bias),
-        _fake(x, third_features, third_bias=third_bias),
-    )
+    packed: Sequence[torch.Tensor],
+    biases: Sequence[torch.Tensor | None],
+    out_features: Sequence[int],
+) -> list[torch.Tensor]:
+    for name, given in (("biases", biases), ("out_features", out_features)):
+        if len(given) != len(packed):
+            raise ValueError(f"{name}: expected {len(packed)}, one for each of packed, got {len(given)}")
+    return [_fake(x, n, **{f"biases[{i}]": biases[i]}) for i, n in enumerate(out_features)]
 
 
 def _refuse_transform(*arguments: object) -> torch.Tensor:
@@ -122,7 +123,7 @@ _fakes: dict[str, Any] = {
     "linear": _linear_fake,
     "linear_add": _linear_add_fake,
     "gated": _gated_fake,
-    "linear3": _linear3_fake,
+    "linear_many": _linear_many_fake,
 }
 for _name, _function in _fakes.items():
     torch.library.register_fake(f"prunus::{_name}", _function, lib=_library)
@@ -130,11 +131,14 @@ for _name, _function in _fakes.items():
 linear_op: Any = torch.ops.prunus.linear.default
 linear_add_op: Any = torch.ops.prunus.linear_add.default
 gated_op: Any = torch.ops.prunus.gated.default
-linear3_op: Any = torch.ops.prunus.linear3.default
+linear_many_op: Any = torch.ops.prunus.linear_many.default
 
 
-def _lower(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    return tensor.to(dtype) if tensor is not None and tensor.is_floating_point() else tensor
+def _lower(argument: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors, and those in lists, in dtype; the rest as it is."""
+    if isinstance(argument, torch.Tensor):
+        return argument.to(dtype) if argument.is_floating_point() else argument
+    return [_lower(one, dtype) for one in argument] if isinstance(argument, (list, tuple)) else argument
 
 
 def _under_autocast(op: Any) -> Any:
@@ -147,7 +151,7 @@ def _under_autocast(op: Any) -> Any:
                 # As torch adds: in the wider of the two types.
                 x, packed, bias, residual, *rest = arguments
                 return linear_op(_lower(x, dtype), packed, _lower(bias, dtype), *rest) + residual
-            return op(*(_lower(a, dtype) if isinstance(a, torch.Tensor) else a for a in arguments))
+            return op(*(_lower(a, dtype) for a in arguments))
 
     return run
 
@@ -156,7 +160,7 @@ for _name, _op in (
     ("linear", linear_op),
     ("linear_add", linear_add_op),
     ("gated", gated_op),
-    ("linear3", linear3_op),
+    ("linear_many", linear_many_op),
 ):
     _library.impl(_name, _under_autocast(_op), "AutocastCPU")
 
@@ -198,7 +202,7 @@ def linear_of(
     if is_traced(x):
         z = differentiable_linear(x, packed, bias, out_features, activation)
         return z if residual is None else z + residual
-    if _wants_gradient(x, bias, residual):
+    if wants_gradient(x, bias, residual):
         z = linear_with_gradient(x, packed, bias, out_features, activation)
         return z if residual is None else z + residual
     y: torch.Tensor
@@ -246,13 +250,19 @@ def gated_of(
     """
     if is_traced(x):
         return differentiable_gated(x, gate, up, out_features, activation)
-    if _wants_gradient(x, gate[1], up[1]):
+    if wants_gradient(x, gate[1], up[1]):
         return gated_with_gradient(x, gate, up, out_features, activation)
     y: torch.Tensor = gated_op(x, gate[0], up[0], gate[1], up[1], out_features, activation)
     return y
 
 
-def _wants_gradient(*tensors: torch.Tensor | None) -> bool:
+def wants_gradient(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd would record what is done with one of them.
+
+    >>> import torch
+    >>> wants_gradient(None, torch.ones(1)), wants_gradient(torch.ones(1, requires_grad=True))
+    (False, True)
+    """
     return is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 

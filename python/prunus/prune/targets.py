@@ -26,7 +26,7 @@ from prunus.families import (
 from prunus.families.lookup import Rows, block_parts
 from prunus.prune.experts import experts
 
-__all__ = ["FilterFn", "Prunable", "find_targets", "is_linear", "lists_left_out", "read_weights"]
+__all__ = ["Prunable", "find_targets", "lists_left_out", "read_weights"]
 
 
 ADAPTER = "part of a low-rank adapter (LoRA), which stays as it is"

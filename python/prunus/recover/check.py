@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from prunus._tools.running import check_model
-from prunus.families import weight_matrix
-from prunus.prune.targets import is_linear
+from prunus.families import is_linear, weight_matrix
 
 __all__ = ["check_pair", "free_weights"]
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.calibration.recorder import token_rows
-from prunus.families import weight_matrix
+from prunus.families import is_linear, weight_matrix
 from prunus.methods import least_squares
-from prunus.prune.targets import is_linear
 from prunus.recover.pairs import Pair
 from prunus.recover.session import trainable
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from prunus.recover.objective import Outputs, pooled, relative_error, rows, split_outputs
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from prunus.recover.session import Session
+from prunus.recover.objective import Outputs, pooled, relative_error, rows
 
 __all__ = ["Quality", "measure"]
 
@@ -43,15 +40,16 @@ class Quality:
         return f"{self.goal} {self.figures[self.goal]:.4f}"
 
 
-def measure(session: Session) -> Quality:
-    """The quality of the model on the held-out batches of the session; nothing is left changed."""
+#: What the model and its teacher gave for one batch, the batch, and bool (batch, tokens), False at padding.
+Answer = tuple[Outputs, Outputs, Any, Tensor | None]
+
+
+def measure(answers: Iterable[Answer]) -> Quality:
+    """The quality of a model by its answers to the held-out batches."""
     sums: dict[str, float] = {}
-    with session.measuring(), torch.no_grad():
-        for index, batch in enumerate(session.held_out):
-            goal = session.goal(index)
-            mine = split_outputs(session.forward(session.model, batch))
-            for name, value in _figures(mine, goal, batch, session.real(batch)).items():
-                sums[name] = sums.get(name, 0.0) + value
+    for mine, goal, batch, real in answers:
+        for name, value in _figures(mine, goal, batch, real).items():
+            sums[name] = sums.get(name, 0.0) + value
     count = max(1.0, sums.pop("count"))
     predicted = sums.pop("predicted", 0.0)
     surprise = sums.pop("surprise", 0.0)

@@ -63,4 +63,4 @@ class RecoverReport(Report):
         """
         from prunus.recover.curve import draw
 
-        draw(self, path)
+        draw(self.curve, self.summary["figure"], self.summary["before"], path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 from prunus.calibration import Calibration, untouched
 from prunus.calibration.batches import real_tokens, run_batch
+from prunus.families import FilterFn
 from prunus.recover.check import free_weights
 from prunus.recover.data import Source, count_tokens, move, strip_labels
 from prunus.recover.objective import Outputs, split_outputs
 from prunus.recover.pairs import Pair, Taps, pair_blocks
-from prunus.recover.quality import Quality, measure
+from prunus.recover.quality import Answer, Quality, measure
 
-__all__ = ["FilterFn", "Session", "trainable"]
+__all__ = ["Session", "trainable"]
 
 KEPT_BYTES = 256_000_000  # of the teacher's outputs for the held-out batches
-
-FilterFn = Callable[[nn.Module, str], bool]
 
 
 class Session:
@@ -97,8 +96,14 @@ class Session:
         return self._goals[index]
 
     def quality(self) -> Quality:
-        """Of the model as it is now, measured."""
-        return measure(self)
+        """Of the model as it is now, measured on the held-out batches; nothing is left changed."""
+        with self.measuring(), torch.no_grad():
+            return measure(self._answers())
+
+    def _answers(self) -> Iterator[Answer]:
+        for index, batch in enumerate(self.held_out):
+            goal = self.goal(index)
+            yield split_outputs(self.forward(self.model, batch)), goal, batch, self.real(batch)
 
     def present(self) -> Quality:
         """Of the model between two methods: as the last one left word (`known`), else measured."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,20 +20,20 @@ from prunus.recover.checkpoint import Checkpoint
 from prunus.recover.data import count_tokens
 from prunus.recover.objective import distance, hidden_distance, split_outputs
 from prunus.recover.optimizer import make_optimizer, set_rates
+from prunus.recover.options import Options
 from prunus.recover.pairs import Taps
 from prunus.recover.precision import autocast, faster_in_bfloat16
-from prunus.recover.session import trainable
+from prunus.recover.quality import Quality
+from prunus.recover.session import Session, trainable
 from prunus.recover.states import SHORT, keep_masks, ready_to_train
-
-if TYPE_CHECKING:
-    from prunus.recover.distill import Distill
-    from prunus.recover.session import Session
 
 __all__ = ["Training"]
 
 LOOKS = 10  # measurements on the way
 SHARE = 20  # where only time counts, a measurement may take one part in so many of it
 CLIP = 1.0
+# What of a run is one number each.
+NUMBERS = ("step", "tokens", "epoch", "position", "best_step", "looked", "looked_at", "bfloat16")
 
 
 class Training:
@@ -42,7 +42,7 @@ class Training:
     step, tokens (real ones), seconds: so far, those before the process was killed included.
     """
 
-    def __init__(self, how: Distill, session: Session) -> None:
+    def __init__(self, how: Options, session: Session) -> None:
         self.how, self.session = how, session
         self.step = self.tokens = self.epoch = self.position = self.best_step = self.looked_at = 0
         self.earlier, self.looked, self.look_took = 0.0, 0.0, 0.0
@@ -98,10 +98,10 @@ class Training:
         """Train until the budget is used up; afterwards the model holds the best state."""
         self.best, self.session.known = self.session.present(), None
         self.state = self._copy()
-        self.file = Checkpoint.of(self)
+        self.file = Checkpoint(self.how.checkpoint, vars(self.how), self.parameters)
         with OneInterrupt() as interrupt:
             try:
-                self.file.load()
+                self._go_on(self.file.load())
                 self._train_or_stop()
             finally:
                 interrupt.hold()
@@ -230,8 +230,34 @@ class Training:
         more = {"step": self.step, "tokens": self.tokens, "loss": loss}
         self.session.add_to_curve("Distill", self.seconds, found, **more)
         self.losses.clear()
-        self.file.save()
+        self.file.save(self._content())
         self.looked, self.look_took = self.seconds, time.perf_counter() - start
+
+    def _content(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "seconds": self.seconds,
+            "numbers": {name: getattr(self, name) for name in NUMBERS},
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "state": self.state,
+            "best": self.best.figures,
+            "optimizer": self.optimizer.state_dict(),
+            "curve": self.session.curve,
+        }
+
+    @torch.no_grad()
+    def _go_on(self, found: dict[str, Any] | None) -> None:
+        """From what `_content` was in the run before; None: there was none."""
+        if found is None:
+            return
+        for name, value in found["numbers"].items():
+            setattr(self, name, value)
+        for name, parameter in self.parameters.items():
+            parameter.copy_(found["parameters"][name])
+        self.state, self.best, self.earlier = found["state"], Quality(found["best"]), found["seconds"]
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.session.curve[:] = found["curve"]
+        self.resumed = f"went on at step {self.step}"
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.parameters.items()}

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunus.families import FilterFn
 from prunus.recover.base import Recovery
 from prunus.recover.check import check_pair
 from prunus.recover.data import as_source
 from prunus.recover.distill import Distill
 from prunus.recover.report import RecoverReport
-from prunus.recover.session import FilterFn, Session
+from prunus.recover.session import Session
 
 __all__ = ["recover_"]
 

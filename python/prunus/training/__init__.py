@@ -1,5 +1,5 @@
 """Training pruned models: what is zero stays zero."""
 
-from prunus.training.zeros import ZeroKeeper, keep_zeros
+from prunus.training.verb import ZeroKeeper, keep_zeros
 
 __all__ = ["ZeroKeeper", "keep_zeros"]

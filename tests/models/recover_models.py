@@ -1,55 +1,22 @@
-"""Tiny models, pruned copies of them, batches, and a tokenizer of letters."""
+"""Pruned copies of the small models with their teachers, batches, and a tokenizer of letters."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from small_models import SMALL, small
 from torch import Tensor, nn
 
 import prunus
 
-VOCABULARY = 60
-# The usual 0.02 would make blocks this narrow close to the identity.
-SPREAD = {"vocab_size": VOCABULARY, "initializer_range": 0.2}
-
-
-def bert() -> nn.Module:
-    from transformers import BertConfig, BertModel
-
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertModel(BertConfig(num_hidden_layers=2, **SPREAD, **sizes))
-
-
-def gpt2() -> nn.Module:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    sizes = {"n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 32}
-    return GPT2LMHeadModel(GPT2Config(**SPREAD, bos_token_id=0, eos_token_id=0, **sizes))
-
-
-def llama() -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
-    return LlamaForCausalLM(LlamaConfig(**SPREAD, num_hidden_layers=2, **sizes))
-
-
-def plain() -> nn.Module:
-    return nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6))
-
-
-BUILDERS: dict[str, Callable[[], nn.Module]] = {"bert": bert, "gpt2": gpt2, "llama": llama, "plain": plain}
-_MADE: dict[str, nn.Module] = {}
-
 
 def teacher_of(name: str) -> nn.Module:
-    """A fresh copy of the dense model `name`, the same weights every time."""
-    if name not in _MADE:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            _MADE[name] = BUILDERS[name]().eval()
-    return copy.deepcopy(_MADE[name])
+    """A fresh copy of the dense model `name`, the same weights every time; "plain" takes vectors."""
+    if name != "plain":
+        return small(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6)).eval()
 
 
 def pruned_pair(name: str, sparsity: float = 0.6) -> tuple[nn.Module, nn.Module]:
@@ -67,7 +34,7 @@ def batches_for(name: str, count: int = 12, seed: int = 1) -> list[Any]:
         return [torch.randn(8, 12, generator=generator) for _ in range(count)]
     mask = torch.ones(4, 10, dtype=torch.long)
     mask[0, 7:] = 0
-    ids = [torch.randint(1, VOCABULARY, (4, 10), generator=generator) for _ in range(count)]
+    ids = [torch.randint(1, SMALL.vocabulary, (4, 10), generator=generator) for _ in range(count)]
     return [{"input_ids": i, "attention_mask": mask} for i in ids]
 
 
@@ -91,7 +58,7 @@ class Letters:
     pad_token_id = 0
 
     def __call__(self, texts: list[str], add_special_tokens: bool = True, **options: Any) -> dict[str, Any]:
-        rows = [[1 + ord(letter) % (VOCABULARY - 1) for letter in text] for text in texts]
+        rows = [[1 + ord(letter) % (SMALL.vocabulary - 1) for letter in text] for text in texts]
         if add_special_tokens:
             rows = [[2, *row, 3] for row in rows]
         if options.get("truncation"):

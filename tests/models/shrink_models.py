@@ -1,0 +1,57 @@
+"""Random models of every known family to cut, and batches for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from small_models import KINDS, Sizes, build
+from torch import nn
+
+VOCAB, HIDDEN, LAYERS, HEADS, WIDTH = 97, 32, 3, 4, 48
+SIZES = Sizes(VOCAB, HIDDEN, LAYERS, HEADS, WIDTH)
+# name -> what of `KINDS`, and its options
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in KINDS if name != "roberta-classes"},
+    "roberta": ("roberta-classes", {}),
+    "gpt_neox-serial": ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False}),
+    "opt": ("opt", {"dropout": 0.0}),
+    "llama-bias": ("llama", {"mlp_bias": True, "attention_bias": True}),
+}
+FAMILY_OF = {name: KINDS[kind].family for name, (kind, _) in VARIANTS.items()}
+DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "phi", "phi3")
+
+
+def make(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A model in eval mode whose biases and norms are random too: a zero bias hides mistakes."""
+    torch.manual_seed(seed)
+    kind, options = VARIANTS[name]
+    model = build(kind, SIZES, **options).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+            else:
+                parameter.mul_(6.0)
+    return model
+
+
+def batches(count: int = 2, rows: int = 3, length: int = 12, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    """Token batches with right padding of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(count):
+        ids = torch.randint(3, VOCAB, (rows, length), generator=generator)
+        mask = torch.ones_like(ids)
+        for row in range(rows):
+            mask[row, length - 2 * row :] = 0
+        made.append({"input_ids": ids * mask, "attention_mask": mask})
+    return made
+
+
+def output(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Last hidden state or logits at the tokens that are no padding."""
+    with torch.no_grad():
+        result = model(**batch)
+    values: torch.Tensor = result[0]
+    return values[batch["attention_mask"].bool()] if values.dim() == 3 else values
