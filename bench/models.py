@@ -99,13 +99,14 @@ def of_reader(read: Callable[[Batch], Batch]) -> Run:
 
 def elsewhere(label: str, model: nn.Module, batch: Batch, threads: int) -> Iterator[Contender]:
     """A model in the other engines that are installed."""
-    graph = make_graph(dense_copy(model), [Pass((), dict(batch))])
-    if installed("onnx", "onnxruntime"):
-        file = onnx.convert(graph)
+    if not installed("onnx"):
+        return
+    file = onnx.convert(make_graph(dense_copy(model), [Pass((), dict(batch))]))
+    if installed("onnxruntime"):
         yield Contender(f"{label}ONNX Runtime fp32", of_reader(onnx.reader(file, threads)))
         yield Contender(f"{label}ONNX Runtime int8", of_reader(onnx.reader(onnx.int8(file), threads)))
     if installed("openvino"):
-        read = openvino.reader(openvino.convert(graph), threads)
+        read = openvino.reader(openvino.from_onnx(file), threads)
         yield Contender(f"{label}OpenVINO as it comes", of_reader(read))
 
 

@@ -245,6 +245,28 @@ def test_a_forward_that_an_engine_cannot_hold(to: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_language_model_without_a_mask(to: str, tmp_path: Path) -> None:
+    ids = tokens(3, 10)["input_ids"]
+    report = prunus.export(llama(), (ids,), tmp_path / FILES[to], to)
+    assert report.summary["inputs"] == {"input_ids": ["batch", "length"]}
+    other = tokens(2, 23, seed=2)["input_ids"]
+    found = read(tmp_path / FILES[to], {"input_ids": other}, ["logits"])
+    with torch.no_grad():
+        assert error(found["logits"], llama()(other).logits) < 1e-4
+
+
+@pytest.mark.usefixtures("onnx_only")
+def test_a_file_that_its_engine_cannot_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """torch's exporter gives the attention of nn.TransformerEncoder the traced length."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    with pytest.raises(ValueError, match=r"a forward that ONNX Runtime can hold, got one with: .*Resh"):
+        prunus.export(layer, torch.randn(2, 9, 16), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+    pytest.importorskip("openvino")
+    prunus.export(layer, torch.randn(2, 9, 16), tmp_path / "m.xml", "openvino")
+
+
 def test_half_of_a_pair_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     path = tmp_path / "model.xml"

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from prunus._tools.running import Batch, evaluating, output_tensors
 from prunus.nn import to_dense_
@@ -25,7 +26,7 @@ __all__ = [
     "make_graph",
     "named_inputs",
     "plain",
-    "quiet",
+    "tracing",
 ]
 
 Tensors = dict[str, Tensor]
@@ -270,11 +271,33 @@ def _output_axes(flat: Flat, example: Tensors, axes: Axes) -> Axes:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the tracer's remarks on constants: every answer is checked at another size afterwards."""
-    with warnings.catch_warnings():
+def tracing() -> Iterator[None]:
+    """What an exporter runs a model in: without the tracer's remarks on constants (every answer is checked at
+    another size afterwards), and with functions that exporters lack spelled out."""
+    with warnings.catch_warnings(), _SpelledOut():
         warnings.simplefilter("ignore")
         yield
+
+
+class _SpelledOut(TorchFunctionMode):
+    """torch.diff and sums of bools: transformers looks for packed texts so, without an attention_mask."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.diff:
+            return _diff(*args, **kwargs)
+        if func in (torch.cumsum, Tensor.cumsum) and args and args[0].dtype == torch.bool:
+            args = (args[0].long(), *args[1:])
+        return func(*args, **kwargs)
+
+
+def _diff(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    x = torch.cat([part for part in (prepend, input, append) if part is not None], dim)
+    for _ in range(n):
+        x = x.narrow(dim, 1, x.shape[dim] - 1) - x.narrow(dim, 0, x.shape[dim] - 1)
+    return x
 
 
 def cannot_hold(engine: str, error: Exception) -> ValueError:

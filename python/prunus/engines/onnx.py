@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import prunus._core as _core
-from prunus.engines.graph import Graph, Tensors, cannot_hold, quiet
+from prunus.engines.graph import Graph, Tensors, cannot_hold, tracing
 from prunus.engines.packages import need
 
 __all__ = ["convert", "int8", "onnx_session", "reader"]
@@ -28,13 +29,12 @@ def convert(graph: Graph) -> bytes:
 
     Raises ValueError where a file cannot hold the weights, or the exporter cannot take the forward.
     """
-    need("ONNX export", "onnx")
     if graph.weight_bytes > MOST_BYTES:
         size = graph.weight_bytes / 2**30
         raise ValueError(f"model: expected at most 2 GiB of weights for one ONNX file, got {size:.1f}")
     file = io.BytesIO()
     try:
-        with quiet():
+        with tracing(), _unlogged():
             torch.onnx.export(
                 graph.flat,
                 tuple(graph.example[name] for name in graph.flat.inputs),
@@ -48,6 +48,19 @@ def convert(graph: Graph) -> bytes:
     except Exception as error:
         raise cannot_hold("ONNX Runtime", error) from error
     return file.getvalue()
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """torch prints the whole graph where an export fails, whether its log is on or not."""
+    log = getattr(torch._C, "_jit_onnx_log", None)
+    try:
+        if log is not None:
+            torch._C._jit_onnx_log = lambda *_: None
+        yield
+    finally:
+        if log is not None:
+            torch._C._jit_onnx_log = log
 
 
 def int8(model: bytes) -> bytes:
@@ -81,7 +94,7 @@ def _saturates() -> bool:
 def onnx_session(model: bytes | str, threads: int) -> Any:
     """A model, or the path of one, in ONNX Runtime on the CPU. threads: 0 leaves the number to it."""
     ort = need("ONNX Runtime", "onnxruntime")
-    ort.set_default_logger_severity(3)
+    ort.set_default_logger_severity(4)  # what it logs it raises as well
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Its pool spins between calls; that must not run into what is measured next.

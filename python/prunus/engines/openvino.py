@@ -11,21 +11,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunus.engines.graph import Graph, Tensors, cannot_hold, quiet
+from prunus.engines.graph import Graph, Tensors, cannot_hold, tracing
 from prunus.engines.packages import need
 
-__all__ = ["convert", "reader", "written"]
+__all__ = ["from_onnx", "from_torch", "reader", "written"]
 
 
-def convert(graph: Graph) -> Any:
+def from_onnx(model: bytes) -> Any:
+    """An `openvino.Model` of the bytes of an ONNX file."""
+    return need("OpenVINO", "openvino").Core().read_model(model)
+
+
+def from_torch(graph: Graph) -> Any:
     """The graph as an `openvino.Model`, in float32. Raises ValueError where OpenVINO cannot take the forward.
 
-    By its PyTorch front end itself: `openvino.convert_model` around it sends statistics on its use.
+    It takes more than the way through ONNX does, but not first: OpenVINO 2026.4 divides by zero where it
+    compiles a Llama that came so for one thread in bf16, and ends the process. By the front end itself:
+    `openvino.convert_model` around it sends statistics on its use.
     """
     ov = need("OpenVINO export", "openvino")
     tensors = tuple(graph.example[name] for name in graph.flat.inputs)
     try:
-        with quiet():
+        with tracing():
             trace: Any = torch.jit.trace
             traced = trace(graph.flat, tensors, strict=False, check_trace=False)
         decoder = import_module("openvino.frontend.pytorch.ts_decoder").TorchScriptPythonDecoder(traced)

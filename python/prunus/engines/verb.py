@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes
 from prunus.accelerate.answers import relative_error
 from prunus.engines import onnx, openvino
-from prunus.engines.graph import Flat, Graph, Tensors, dense_copy, make_graph, named_inputs
+from prunus.engines.graph import Flat, Graph, Tensors, cannot_hold, dense_copy, make_graph, named_inputs
 from prunus.engines.packages import need
 from prunus.engines.report import ExportReport
 from prunus.nn import SparseLinear
@@ -31,33 +31,53 @@ MOST_ERROR = {"float32": 1e-3, "float16": 1e-2, "int8": 0.3}
 MOST_MODEL_ERROR = 0.3
 
 
+P = ParamSpec("P")
+B = TypeVar("B")
+Files = dict[str, bytes]
+
+
 @dataclass(frozen=True)
 class Kind:
     """An engine: how its files end, what it needs to be installed, the dtypes of weights its tools offer.
 
-    make: a graph and a dtype -> files by ending, the one that is opened last, and a function that answers
-    from them.
+    roads: each makes files by ending, the one that is opened last, of a graph and a dtype; the first whose
+    files answer right is taken. read: these files -> a function from inputs to outputs.
     """
 
     title: str
     suffix: str
     packages: tuple[str, ...]
     dtypes: tuple[str, ...]
-    make: Callable[[Graph, str], tuple[dict[str, bytes], Callable[[Tensors], Tensors]]]
+    roads: tuple[Callable[[Graph, str], Files], ...]
+    read: Callable[[Files], Callable[[Tensors], Tensors]]
     note: str = ""
 
 
-def _onnx(graph: Graph, dtype: str) -> tuple[dict[str, bytes], Callable[[Tensors], Tensors]]:
+def _onnx(graph: Graph, dtype: str) -> Files:
     model = onnx.convert(graph)
-    if dtype == "int8":
-        model = onnx.int8(model)
-    return {".onnx": model}, onnx.reader(model)
+    return {".onnx": onnx.int8(model) if dtype == "int8" else model}
 
 
-def _openvino(graph: Graph, dtype: str) -> tuple[dict[str, bytes], Callable[[Tensors], Tensors]]:
-    xml, weights = openvino.written(openvino.convert(graph), half=dtype == "float16")
+def _openvino(graph: Graph, dtype: str) -> Files:
+    return _pair(openvino.from_onnx(onnx.convert(graph)), dtype)
+
+
+def _openvino_of_torch(graph: Graph, dtype: str) -> Files:
+    return _pair(openvino.from_torch(graph), dtype)
+
+
+def _pair(model: Any, dtype: str) -> Files:
+    xml, weights = openvino.written(model, half=dtype == "float16")
+    return {".bin": weights, ".xml": xml}
+
+
+def _read_onnx(files: Files) -> Callable[[Tensors], Tensors]:
+    return onnx.reader(files[".onnx"])
+
+
+def _read_openvino(files: Files) -> Callable[[Tensors], Tensors]:
     # In float32: what this machine would round while it runs is not in the file.
-    return {".bin": weights, ".xml": xml}, openvino.reader((xml, weights), precision="f32")
+    return openvino.reader((files[".xml"], files[".bin"]), precision="f32")
 
 
 BF16 = (
@@ -65,8 +85,16 @@ BF16 = (
     'compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) keeps float32.'
 )
 KINDS = {
-    "onnx": Kind("ONNX Runtime", ".onnx", ("onnxruntime", "onnx"), ("float32", "int8"), _onnx),
-    "openvino": Kind("OpenVINO", ".xml", ("openvino",), ("float32", "float16"), _openvino, BF16),
+    "onnx": Kind("ONNX Runtime", ".onnx", ("onnxruntime", "onnx"), ("float32", "int8"), (_onnx,), _read_onnx),
+    "openvino": Kind(
+        "OpenVINO",
+        ".xml",
+        ("openvino",),
+        ("float32", "float16"),
+        (_openvino, _openvino_of_torch),
+        _read_openvino,
+        BF16,
+    ),
 }
 
 
@@ -116,8 +144,15 @@ def export(
     need(f"export to {kind.title}", *kind.packages)
     batches = as_batches(example_inputs, "example_inputs")
     graph = make_graph(dense_copy(model), batches)
-    files, answer = kind.make(graph, word)
-    rows = _checked(model, batches[0], graph, answer, bound)
+    for i, road in enumerate(kind.roads):
+        try:
+            files = _guarded(kind.title, road)(graph, word)
+            answer = _guarded(kind.title, _guarded(kind.title, kind.read)(files))
+            rows = _checked(model, batches[0], graph, answer, bound)
+            break
+        except ValueError:
+            if i + 1 == len(kind.roads):
+                raise
     _write(target, files)
     summary = {
         "to": to,
@@ -182,6 +217,20 @@ def _checked(
                 )
             rows.append({"sizes": sizes, "error": error, "model_error": relative_error([own], [got])})
     return rows
+
+
+def _guarded(title: str, function: Callable[P, B]) -> Callable[P, B]:
+    """The function, whose every error is that the engine cannot take the model."""
+
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> B:
+        try:
+            return function(*args, **kwargs)
+        except ValueError:  # says so already
+            raise
+        except Exception as error:
+            raise cannot_hold(title, error) from error
+
+    return guarded
 
 
 def _as(tensor: Tensor, given: Tensor) -> Tensor:

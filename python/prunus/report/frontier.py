@@ -156,8 +156,7 @@ def _onnx_int8(subject: Subject) -> Made:
 
 
 def _openvino(subject: Subject) -> Made:
-    files = openvino.written(openvino.convert(subject.graph), half=False)
-    return openvino.reader(files, subject.threads), sum(map(len, files))
+    return openvino.reader(openvino.from_onnx(subject.onnx), subject.threads), len(subject.onnx)
 
 
 @dataclass(frozen=True)
