@@ -225,11 +225,11 @@ def _complete(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch
 
 
-def check_length(model: Any, size: SampleSize) -> None:
+def check_length(model: Any, size: SampleSize, option: str = "--length") -> None:
     """ValueError for texts longer than the model takes."""
     limits = [limit for name in POSITIONS if isinstance(limit := getattr(model.config, name, None), int)]
     if limits and size.length > min(limits) > 0:
-        raise ValueError(f"--length: expected at most {min(limits)}, the model's limit, got {size.length}")
+        raise ValueError(f"{option}: expected at most {min(limits)}, the model's limit, got {size.length}")
 
 
 def _check_vocabulary(model: Any, ids: Tensor) -> None:
