@@ -50,7 +50,8 @@ class _Group:
                 return y
             _thread.kept = None
             self.unused += 1
-        if self.unused >= MOST_UNUSED or not all(layer.activation is None for layer in self.layers):
+        plain = all(layer.activation is None and not layer.trainable for layer in self.layers)
+        if self.unused >= MOST_UNUSED or not plain:
             return None
         packed, biases, widths = zip(
             *((layer.packed, layer.bias, layer.out_features) for layer in self.layers), strict=True
