@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "formats/fingerprint.h"
 #include "formats/pack.h"
+#include "formats/value_index.h"
 #include "ops/execute.h"
 #include "ops/policy/policy.h"
 
@@ -104,6 +105,29 @@ void validate(const Bytes& buffer) {
   validate_packed(bytes, size);
 }
 
+using Integers = py::array_t<std::int32_t>;
+
+std::pair<Integers, Bytes> kept_columns(const Bytes& buffer) {
+  const PackedView w = open(buffer);
+  KeptColumns kept;
+  {
+    py::gil_scoped_release release;
+    kept = prunus::kept_columns(w);
+  }
+  return {Integers(static_cast<py::ssize_t>(kept.first.size()), kept.first.data()),
+          Bytes(static_cast<py::ssize_t>(kept.column.size()), kept.column.data())};
+}
+
+Integers value_places(const Bytes& buffer, bool by_column) {
+  const PackedView w = open(buffer);
+  std::vector<std::int32_t> places;
+  {
+    py::gil_scoped_release release;
+    places = prunus::value_places(w, by_column);
+  }
+  return Integers(static_cast<py::ssize_t>(places.size()), places.data());
+}
+
 std::uint64_t fingerprint(const Bytes& buffer) {
   const std::uint8_t* bytes = buffer.data();
   const auto size = static_cast<std::size_t>(buffer.nbytes());
@@ -123,6 +147,8 @@ void register_packed(py::module_& m) {
   m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"), py::arg("finite") = true);
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
   m.def("fingerprint", &fingerprint, py::arg("buffer").noconvert());
+  m.def("kept_columns", &kept_columns, py::arg("buffer").noconvert());
+  m.def("value_places", &value_places, py::arg("buffer").noconvert(), py::arg("by_column") = false);
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());
 }
 

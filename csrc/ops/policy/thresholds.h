@@ -64,6 +64,10 @@ inline constexpr std::int64_t kFewTokens = 4;
 // own. Blocks of more rows share joined lanes, which takes longer than a strip from three tokens on.
 inline constexpr std::int64_t kDotFewFlat = 8, kDotFew = 2;
 
+// -- The gradient of the values (ops/sampled.cpp). Floats of the panels of x that are held together, and of
+// the panel of rows; what packing a row costs, in entries. --
+inline constexpr std::int64_t kSampledFloats = 4 << 20, kSampledRows = 64 << 10, kSampledRowCost = 10;
+
 // -- Threads. --
 inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth a thread
 inline constexpr double kStoreCost =

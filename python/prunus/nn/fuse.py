@@ -203,7 +203,9 @@ def _known(module: nn.Module, roles: dict[str, str], others: set[str]) -> dict[s
 
 def _packed(module: nn.Module, name: str) -> bool:
     layer = module._modules.get(name)
-    return type(layer) is SparseLinear and layer.activation is None and layer.packed.device.type == "cpu"
+    if type(layer) is not SparseLinear or layer.trainable:
+        return False
+    return layer.activation is None and layer.packed.device.type == "cpu"
 
 
 def _features(module: nn.Module, name: str) -> int:

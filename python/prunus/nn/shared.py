@@ -97,7 +97,7 @@ class _Group:
     def _may_share(self, x: Tensor) -> bool:
         if x.is_inference() and x.numel() > MOST_COMPARED:
             return False
-        plain = all(layer.activation is None for layer in self.layers)
+        plain = all(layer.activation is None and not layer.trainable for layer in self.layers)
         return plain and not wants_gradient(*(layer.bias for layer in self.layers))
 
     def _compute(self, layer: SharedLinear, x: Tensor) -> Tensor:
