@@ -26,6 +26,8 @@ def draw(rows: list[dict[str, Any]], path: str | Path) -> None:
     best = sorted((row["ms"], row["cosine"]) for row in timed if row["frontier"])
     axes.step(*zip(*best, strict=True), where="post", color="#7f7f7f", lw=1, ls="--", zorder=0)
     axes.set_xscale("log")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="ms, hollow: before, filled: after", ylabel="cosine to the model before")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, fontsize=8)
