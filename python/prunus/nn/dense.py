@@ -17,10 +17,10 @@ __all__ = ["to_dense_"]
 def to_dense_(model: nn.Module) -> list[str]:
     """Turn every packed layer of a model back into a dense one, in place; the names of those layers.
 
-    For what packed layers cannot do: prune again, train all weights, merge adapters, export,
-    `save_pretrained`. Weights are as they were stored (zeros stay, what int8 or bfloat16 rounded stays
-    rounded); a head that was packed beside the embedding it is tied to shares its weight again. Fused
-    modules become what they were. An error leaves the model as it was.
+    For what packed layers cannot do: prune again, train all weights, merge adapters, export, change the size
+    of the vocabulary beside a packed head. Weights are as they were stored (zeros stay, what int8 or bfloat16
+    rounded stays rounded); a head that was packed beside the embedding it is tied to shares its weight again.
+    Fused modules become what they were. An error leaves the model as it was.
 
     Raises TypeError unless model is a torch.nn.Module, and ValueError when it is a packed layer itself, or
     one of its layers has an activation.

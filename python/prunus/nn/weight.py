@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
-from torch.utils.weak import WeakTensorKeyDictionary
 
 import prunus._core as _core
 from prunus.ops.unpack import unpack_op
-from prunus.packed import PackedWeight, array_view
 
 if TYPE_CHECKING:
     from prunus.nn.sparse_linear import SparseLinear
@@ -44,8 +42,8 @@ _WRITES = frozenset({"__set__", "__delete__", "__setitem__"}) | {
     for word in ("add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
 }
 
-# Packed weight -> the UnpackedWeight that somebody still holds.
-_held: Any = WeakTensorKeyDictionary()
+# Layer -> the UnpackedWeight that somebody still holds.
+_held: weakref.WeakKeyDictionary[Any, weakref.ref[UnpackedWeight]] = weakref.WeakKeyDictionary()
 # Of every `weight_reads` that is active.
 _readings: list[dict[int, bool]] = []
 
@@ -59,7 +57,6 @@ class UnpackedWeight(Tensor):
     """
 
     layer: SparseLinear
-    packed: Tensor
     _dense: tuple[int, Tensor] | None
 
     @staticmethod
@@ -71,16 +68,16 @@ class UnpackedWeight(Tensor):
             dtype=layer.weight_dtype,
             device=layer.packed.device,
         )
-        made.layer, made.packed, made._dense = layer, layer.packed, None
+        made.layer, made._dense = layer, None
         return made
 
     def dense(self) -> Tensor:
         """The values, unpacked at the first call and after the packed bytes have changed."""
         _note(self.layer, True)
-        buffer = array_view(self.packed)
-        now = _core.fingerprint(buffer)
+        packed = self.layer.packed_weight
+        now = _core.fingerprint(packed.buffer)
         if self._dense is None or self._dense[0] != now:
-            weight = torch.from_numpy(PackedWeight(buffer).to_dense())
+            weight = torch.from_numpy(packed.to_dense())
             weight = weight.t().contiguous() if self.layer.conv1d else weight
             with torch._C.DisableTorchFunctionSubclass():
                 weight = weight.to(self.device, self.dtype)
@@ -125,11 +122,11 @@ def weight_of(layer: SparseLinear) -> Tensor:
         dense: Tensor = unpack_op(layer.packed, layer.out_features, layer.in_features).to(layer.weight_dtype)
         return dense.t() if layer.conv1d else dense
     _note(layer, False)
-    known = _held.get(layer.packed)
-    weight: UnpackedWeight | None = known() if known is not None else None
-    if weight is None or weight.layer is not layer or weight.dtype != layer.weight_dtype:
+    known = _held.get(layer)
+    weight = known() if known is not None else None
+    if weight is None or weight.dtype != layer.weight_dtype or weight.device != layer.packed.device:
         weight = UnpackedWeight(layer)
-        _held[layer.packed] = weakref.ref(weight)
+        _held[layer] = weakref.ref(weight)
     return weight
 
 

@@ -121,9 +121,11 @@ def _dense(model: nn.Module, given: Mapping[str, Any]) -> State:
     for name, tensor in given.items():
         path, _, leaf = name.rpartition(".")
         layer = modules.get(path)
-        if not isinstance(layer, SparseLinear) or leaf != "packed":
+        if not isinstance(layer, SparseLinear) or leaf == "bias":
             state[name] = tensor
             continue
+        if leaf != "packed":
+            continue  # what the packed weight holds too
         if tensor.data_ptr() not in made:
             made[tensor.data_ptr()] = _weight(layer, tensor)
         state[f"{path}.weight"] = made[tensor.data_ptr()]

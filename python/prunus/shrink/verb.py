@@ -36,9 +36,12 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
         beyond the present width: fewer may go than `sparsity` asks. 8 suits CPU kernels.
 
     Weights, biases, head counts, key/value cache slots and config numbers stay consistent; the weights that
-    were cut are new parameters (`check_optimizer`). Widths may differ from block to block. With an error the
-    model is left as it was. Raises TypeError or ValueError: unknown architecture, missing calibration, shared
-    weights, a layer that saw no token, NaN scores.
+    were cut are new parameters (`check_optimizer`). Widths may differ from block to block: `save_pretrained`
+    then fills up with zeros what the config cannot say. A class without biases (Mistral, Qwen2, Phi-3) has no
+    place for those that `compensate` adds: its `save_pretrained` is refused, `prunus.save` and
+    `prunus.checkpoint.write_pretrained` keep them. With an error the model is left as it was. Raises
+    TypeError or ValueError: unknown architecture, missing calibration, shared weights, a layer that saw no
+    token, NaN scores.
 
     >>> import torch
     >>> from prunus.shrink import Neurons, shrink_
