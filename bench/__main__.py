@@ -1,4 +1,4 @@
-"""`python -m bench run|quality|recover|models|table|plot|compare|list`."""
+"""`python -m bench run|quality|recover|models|language|table|plot|compare|list`."""
 
 import argparse
 import sys
@@ -63,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--compiled", action="store_true", help="torch.compile too: minutes")
     models.add_argument("--out", type=Path, default=Path("bench/results/models.jsonl"))
 
+    language = commands.add_parser("language", help="tokens a second of a language model, dense and pruned")
+    language.add_argument("--threads", type=int, default=2)
+    language.add_argument("--out", type=Path, default=Path("bench/results/language.jsonl"))
+
     table = commands.add_parser("table", help="the tables of a result file")
     table.add_argument("file", type=Path)
     table.add_argument("--markdown", action="store_true")
@@ -87,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def show(file: Path, markdown: bool) -> int:
+    from bench.language import language_tables
     from bench.models import model_tables
     from bench.quality.tables import quality_tables
     from bench.records import read
@@ -96,7 +101,8 @@ def show(file: Path, markdown: bool) -> int:
     records = read(file)
     print(machine_text(records))
     recovered = [table for table in [recover_table(records)] if table.rows]
-    for table in [*all_tables(records), *quality_tables(records), *recovered, *model_tables(records)]:
+    whole = [*model_tables(records), *language_tables(records)]
+    for table in [*all_tables(records), *quality_tables(records), *recovered, *whole]:
         print()
         print(table.markdown()) if markdown else table.print()
     return 0
@@ -134,6 +140,10 @@ def main() -> int:
             from bench.models import run as run_models
 
             return run_models(args, unset)
+        if args.command == "language":
+            from bench.language import run as run_language
+
+            return run_language(args, unset)
         if args.command == "recover":
             from bench.recover import run as run_recover
 

@@ -138,5 +138,6 @@ LINEAR_SUITES = {
 OTHER_SUITES = {
     "selection": "scores to masks and row normalisation, against torch, numpy and torch.nn.utils.prune",
     "fusions": "activation, residual sum, gated product, query key value: in one pass against in steps",
+    "train": "a training step, forward and all gradients: on the packed weight against dense",
     "pack": "packing and unpacking, GB/s of dense weight, and the memory peak",
 }

@@ -2,8 +2,8 @@
 
 import argparse
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,26 @@ from bench.roofline import best, measure
 from bench.selection import run_selection
 from bench.tables import all_tables, machine_text
 from bench.timing import QUICK, Budget
+from bench.training import run_training
 
 # What a suite without copies holds at its worst, in fp32 weights: 6.0 measured, of a sort with its indices.
 HELD = 8
+
+
+@dataclass(frozen=True)
+class ByTokens:
+    """A suite of layers and tokens, with what it measures when nothing else is asked for."""
+
+    run: Callable[..., Iterator[dict[str, Any]]]
+    shapes: tuple[tuple[int, int], ...]
+    m: tuple[int, ...]
+    sparsities: tuple[float, ...]
+
+
+BY_TOKENS = {
+    "fusions": ByTokens(run_fusions, ((3072, 768),), (1, 128), (0.5, 0.8, 0.9)),
+    "train": ByTokens(run_training, ((3072, 768), (768, 3072)), (512,), (0.8, 0.9, 0.95)),
+}
 QUICK_SUITES = ("encoder", "decode", "calls", "selection", "pack")
 
 
@@ -61,13 +78,14 @@ def records_of(name: str, args: argparse.Namespace, budget: Budget) -> Iterator[
         return
     given = args.shapes or ([(1536, 384)] if args.quick else None)
     for t in threads:
-        if name == "fusions":
-            for shape, m in product(given or [(3072, 768)], args.m or (1, 128)):
+        if name in BY_TOKENS:
+            usual = BY_TOKENS[name]
+            for shape, m in product(given or usual.shapes, args.m or usual.m):
                 if short := shortage(shape):
                     print(f"{name}: {short['n']}x{short['k']} left out, {short['why']}")
                     yield {**short, "threads": t, "m": m}
                     continue
-                yield from run_fusions(shape, m, t, args.sparsity or (0.5, 0.8, 0.9), budget, print)
+                yield from usual.run(shape, m, t, args.sparsity or usual.sparsities, budget, print)
             continue
         for shape in given or [(4096, 4096)]:
             if short := shortage(shape):

@@ -1,6 +1,6 @@
 """Result records as tables: for the terminal (rich) and for pages (markdown)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from bench.records import Record, best_dense, busiest, header, linear_groups, roofline
@@ -190,19 +190,32 @@ def pack_tables(records: list[Record]) -> list[Table]:
 
 def fusion_tables(records: list[Record]) -> list[Table]:
     """Speed against torch's dense steps, a row per way to do it."""
+    return against_torch(records, "fusion", "way", lambda r: "")
+
+
+def training_tables(records: list[Record]) -> list[Table]:
+    """Speed against torch's dense float32, and GFLOP/s: two for each kept weight, token and product."""
+    return against_torch(records, "train", "peer", lambda r: f" / {r['gflops']:.0f}")
+
+
+def against_torch(
+    records: list[Record], kind: str, column: str, more: Callable[[Record], str]
+) -> list[Table]:
+    """A table per case, a column per sparsity: torch's time over the peer's, and what `more` says."""
     found: dict[str, list[Record]] = {}
-    for r in (r for r in records if r["record"] == "fusion" and r["ok"]):
+    for r in (r for r in records if r["record"] == kind and r["ok"]):
         title = f"{r['what']}, {r['n']}x{r['k']}, m = {r['m']}, {r['threads']} thread(s): speed against torch"
         found.setdefault(title, []).append(r)
     tables = []
     for title, group in found.items():
         sparsities = sorted({r["sparsity"] for r in group})
-        table = Table(title, ["way", *map(percent, sparsities)])
         base = {r["sparsity"]: r["median_us"] for r in group if r["peer"] == "torch"}
+        table = Table(title, [column, *map(percent, sparsities)])
         for peer in dict.fromkeys(r["peer"] for r in group):
             at = {r["sparsity"]: r for r in group if r["peer"] == peer}
             cells = [
-                f"{noise(at[s])}{base[s] / at[s]['median_us']:.2f}" if s in at else "" for s in sparsities
+                f"{noise(at[s])}{base[s] / at[s]['median_us']:.2f}{more(at[s])}" if s in at else ""
+                for s in sparsities
             ]
             table.rows.append([peer, *cells])
         tables.append(table)
@@ -244,6 +257,7 @@ def all_tables(records: list[Record]) -> list[Table]:
         *ratio_tables(few),
         *contest_tables(records),
         *fusion_tables(records),
+        *training_tables(records),
         *pack_tables(records),
         *(table for table in singles if table),
     ]

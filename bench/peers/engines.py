@@ -30,18 +30,6 @@ def onnx_model(problem: Problem) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def onnx_session(model: bytes | str, threads: int) -> Any:
-    """A model, or the path of one, in ONNX Runtime."""
-    import onnxruntime as ort
-
-    ort.set_default_logger_severity(3)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its pool spins between calls; that must not run into the next peer's turn.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 class OnnxRuntime(Peer):
     name = "onnxruntime"
 
@@ -50,6 +38,8 @@ class OnnxRuntime(Peer):
 
     def prepare(self, problem: Problem) -> Prepared:
         import onnxruntime as ort
+
+        from prunus.engines.onnx import onnx_session
 
         session = onnx_session(self.model_bytes(problem), problem.threads)
         y = np.empty((problem.m, problem.w.shape[0]), np.float32)

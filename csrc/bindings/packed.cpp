@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "formats/fingerprint.h"
 #include "formats/pack.h"
+#include "formats/value_index.h"
 #include "ops/execute.h"
 #include "ops/policy/policy.h"
 
@@ -25,8 +26,9 @@ bool rows_contiguous(const py::array& a) {
 
 // w: 2-D array with a contiguous last dimension, 16-bit floats as uint16; dtype says what the bits are.
 Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py::array_t<bool>>& mask,
-           const std::string& stored_dtype, const std::string& format) {
-  const Format chosen = format == "auto" ? Format::col8 : format_from_name(format);
+           const std::string& stored_dtype, const std::string& format, std::optional<int> rows) {
+  Asked asked{std::nullopt, rows};
+  if (format != "auto") asked.format = format_from_name(format);
   const Dtype stored = dtype_from_name(stored_dtype);
   check_value(stored != Dtype::f64,
               expected_got("dtype", "float32, bfloat16, float16 or int8", stored_dtype));
@@ -48,7 +50,7 @@ Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py:
   Layout layout;
   {
     py::gil_scoped_release release;  // seconds for a large layer
-    layout = plan_pack(dense, stored, format == "auto" ? nullptr : &chosen);
+    layout = plan_pack(dense, stored, asked);
   }
   Bytes out(static_cast<py::ssize_t>(layout.header.bytes));
   std::uint8_t* bytes = out.mutable_data();
@@ -103,6 +105,29 @@ void validate(const Bytes& buffer) {
   validate_packed(bytes, size);
 }
 
+using Integers = py::array_t<std::int32_t>;
+
+std::pair<Integers, Bytes> kept_columns(const Bytes& buffer) {
+  const PackedView w = open(buffer);
+  KeptColumns kept;
+  {
+    py::gil_scoped_release release;
+    kept = prunus::kept_columns(w);
+  }
+  return {Integers(static_cast<py::ssize_t>(kept.first.size()), kept.first.data()),
+          Bytes(static_cast<py::ssize_t>(kept.column.size()), kept.column.data())};
+}
+
+Integers value_places(const Bytes& buffer, bool by_column) {
+  const PackedView w = open(buffer);
+  std::vector<std::int32_t> places;
+  {
+    py::gil_scoped_release release;
+    places = prunus::value_places(w, by_column);
+  }
+  return Integers(static_cast<py::ssize_t>(places.size()), places.data());
+}
+
 std::uint64_t fingerprint(const Bytes& buffer) {
   const std::uint8_t* bytes = buffer.data();
   const auto size = static_cast<std::size_t>(buffer.nbytes());
@@ -114,7 +139,7 @@ std::uint64_t fingerprint(const Bytes& buffer) {
 
 void register_packed(py::module_& m) {
   m.def("pack", &pack, py::arg("w").noconvert(), py::arg("dtype"), py::arg("mask").noconvert() = py::none(),
-        py::arg("stored_dtype") = "float32", py::arg("format") = "auto");
+        py::arg("stored_dtype") = "float32", py::arg("format") = "auto", py::arg("rows") = py::none());
   m.def(
       "most_tile_cols", [](const std::string& format) { return most_tile_cols(format_from_name(format)); },
       py::arg("format"));
@@ -122,6 +147,8 @@ void register_packed(py::module_& m) {
   m.def("explain", &explain, py::arg("buffer").noconvert(), py::arg("m"), py::arg("finite") = true);
   m.def("unpack", &unpack, py::arg("buffer").noconvert());
   m.def("fingerprint", &fingerprint, py::arg("buffer").noconvert());
+  m.def("kept_columns", &kept_columns, py::arg("buffer").noconvert());
+  m.def("value_places", &value_places, py::arg("buffer").noconvert(), py::arg("by_column") = false);
   m.def("validate_packed", &validate, py::arg("buffer").noconvert());
 }
 

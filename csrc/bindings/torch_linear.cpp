@@ -1,27 +1,12 @@
 // The operators for torch: boxed CPU kernels. They run without the GIL and must not touch Python.
-#include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "bindings/linear_operands.h"
-#include "bindings/torch_kernels.h"
-#include "bindings/torch_tensor.h"
-#include "core/check.h"
+#include "bindings/torch_arguments.h"
 #include "ops/linear.h"
 
 namespace prunus::bindings {
 namespace {
-
-using torch_shim::Tensor;
-
-Tensor take(StableIValue value) { return Tensor(reinterpret_cast<AtenTensorHandle>(value)); }
-
-// Tensor?: null, or a heap cell that the kernel frees (torch/csrc/stable, ToImpl<std::optional>).
-Tensor take_optional(StableIValue value) {
-  const std::unique_ptr<StableIValue> cell(reinterpret_cast<StableIValue*>(value));
-  return cell ? take(*cell) : Tensor();
-}
 
 // A list: the elements, which are the caller's to free.
 std::vector<StableIValue> take_list(StableIValue value) {
@@ -52,34 +37,10 @@ StableIValue give_tensors(std::vector<Tensor> tensors) {
   return reinterpret_cast<StableIValue>(list);
 }
 
-PackedView read_packed(const char* name, const Tensor& packed) {
-  const Operand p = packed.operand(name);
-  if (p.dtype != "uint8") throw ValueError(expected_got(name, "uint8", p.dtype));
-  if (p.dims != 1 || (p.sizes[0] > 1 && p.strides[0] != 1))
-    throw ValueError(expected_got(name, "one contiguous dimension", shape_text(p.sizes, p.dims)));
-  return open_packed(static_cast<const std::uint8_t*>(packed.data()), static_cast<std::size_t>(p.sizes[0]));
-}
-
 // The schema has it for the fake kernel, which cannot read the bytes.
 void check_out_features(const PackedHeader& w, std::int64_t out_features) {
   if (static_cast<std::int64_t>(w.n) != out_features)
     throw ValueError(expected_got("out_features", std::to_string(w.n), std::to_string(out_features)));
-}
-
-// torch's default for an op without a derivative is a silent gradient of None.
-void refuse_gradient(const char* name, const Tensor& tensor) {
-  if (tensor && torch_shim::functions.aoti_torch_grad_mode_is_enabled() && tensor.tracked())
-    throw std::runtime_error(gradient_sentence(name));
-}
-
-// Rows of one distance: of the tensor itself or of a contiguous copy that takes its place.
-Rows as_rows(Tensor& tensor, const Operand& operand) {
-  Rows rows = rows_of(operand);
-  if (!rows.direct) {
-    rows.stride = operand.sizes[operand.dims - 1];
-    tensor = tensor.contiguous_copy();
-  }
-  return rows;
 }
 
 // What the operators share: x as rows, y to be filled, and the arguments that say so.
@@ -193,20 +154,6 @@ std::vector<Tensor> linear_many_torch(Tensor x, const std::vector<Tensor>& packe
   }
   linear_many(products.data(), static_cast<int>(count), call.args);
   return y;
-}
-
-// Only standard exceptions have a meaning in libtorch: ours becomes Python's ValueError there.
-template <typename F>
-void checked(F f) {
-  try {
-    f();
-  } catch (const FormatError& e) {
-    throw ValueError(e.what());
-  }
-}
-template <typename F>
-void answer(StableIValue* stack, F f) {
-  checked([&] { stack[0] = reinterpret_cast<StableIValue>(f().release()); });
 }
 
 }  // namespace

@@ -31,7 +31,9 @@ void join_torch(const std::string& version) {
       torch.torch_library_impl(library, "linear", linear_kernel, torch_shim::kAbiVersion) ||
       torch.torch_library_impl(library, "linear_add", linear_add_kernel, torch_shim::kAbiVersion) ||
       torch.torch_library_impl(library, "gated", gated_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(library, "linear_many", linear_many_kernel, torch_shim::kAbiVersion))
+      torch.torch_library_impl(library, "linear_many", linear_many_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(library, "with_values", with_values_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(library, "values_gradient", values_gradient_kernel, torch_shim::kAbiVersion))
     throw py::import_error("torch " + version + ": the dispatcher refused the kernels of prunus");
   set_parallel_backend(&kTorchPool);
   joined = true;

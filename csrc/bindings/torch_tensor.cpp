@@ -68,7 +68,8 @@ bindings::Operand Tensor::operand(const char* name) const {
   check_torch(functions.aoti_torch_get_storage_size(handle_, &held), "get_storage_size");
   check_torch(functions.aoti_torch_get_storage_offset(handle_, &first), "get_storage_offset");
   const bool half = of.dtype == "float16" || of.dtype == "bfloat16";
-  const std::int64_t size = of.dtype == "float32" ? 4 : half ? 2 : 1;  // the doors refuse other dtypes
+  const bool four = of.dtype == "float32" || of.dtype == "int32";
+  const std::int64_t size = four ? 4 : half ? 2 : 1;  // the doors refuse other dtypes
   if (held / size < first + elements)
     throw ValueError(expected_got(name, "memory of " + std::to_string((first + elements) * size) + " bytes",
                                   std::to_string(held) + ": it was freed"));

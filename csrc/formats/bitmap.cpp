@@ -68,7 +68,7 @@ Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& sha
       if (!to) continue;
       const float scale = scale_at(scales, r);
       for (; bits != 0; bits &= bits - 1, value += dtype_size(type()))
-        to->put(r, __builtin_ctzll(bits), read_value(value, type(), scale));
+        to->put(r, __builtin_ctzll(bits), read_value(value, type(), scale), value);
     }
   });
   return {nnz, nnz};

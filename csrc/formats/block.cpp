@@ -132,7 +132,7 @@ Entries read_block_row(const BlockRow& b, const Parts& p, const TileShape& shape
         if (read_value(at, dtype, 1) == 0.0f) continue;
         require(row < shape.rows && col < shape.cols, "values", "zeros outside the matrix");
         ++all.count;
-        if (to) to->put(row, col, read_value(at, dtype, scale_at(scales, row)));
+        if (to) to->put(row, col, read_value(at, dtype, scale_at(scales, row)), at);
       }
   }
   return all;

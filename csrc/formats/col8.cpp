@@ -71,7 +71,7 @@ std::uint64_t read_lane(const std::uint8_t* values, const std::uint8_t* columns,
     require(count == q && c > last, "columns", "increasing columns before the padding");
     last = c;
     ++count;
-    if (to) to->put(row, c, read_value(at, dtype, scale_at(scales, row)));
+    if (to) to->put(row, c, read_value(at, dtype, scale_at(scales, row)), at);
   }
   return static_cast<std::uint64_t>(count);
 }

@@ -112,7 +112,7 @@ struct Reader {
       require(row < shape.rows && col < shape.cols, "values", "zeros outside the matrix");
       ++all.count;
       if (dtype == Dtype::i8) sums[static_cast<std::size_t>(place)] += static_cast<std::int8_t>(*at);
-      if (to) to->put(row, col, read_value(at, dtype, scale_at(scales, row)));
+      if (to) to->put(row, col, read_value(at, dtype, scale_at(scales, row)), at);
     }
   }
   void group(int g, const std::uint8_t* values, int count) {

@@ -75,7 +75,7 @@ Entries read(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& sha
       require(r < shape.rows && pos > last, "positions", "increasing positions, none past the last row");
       last = pos;
       ++nnz;
-      if (to) to->put(r, c, read_value(at, dtype, scale_at(scales, r)));
+      if (to) to->put(r, c, read_value(at, dtype, scale_at(scales, r)), at);
     }
   }
   return {nnz, static_cast<std::uint64_t>(shape.rows) * static_cast<std::uint64_t>(p.steps)};

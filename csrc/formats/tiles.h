@@ -89,11 +89,19 @@ inline void require(bool ok, const char* field, const char* expected) {
   if (__builtin_expect(!ok, 0)) refuse(field, expected);
 }
 
-// Where unpack puts a tile's entries.
+// Where a tile's entries go, for a dense (n, k): their values, or where those are, counted from `bytes`.
 struct Target {
   float* data;
   std::int64_t stride;
-  void put(int row, int col, float value) const { data[row * stride + col] = value; }
+  std::uint32_t* places = nullptr;
+  const std::uint8_t* bytes = nullptr;
+  void put(int row, int col, float value, const std::uint8_t* at) const {
+    const std::int64_t i = row * stride + col;
+    if (places)
+      places[i] = static_cast<std::uint32_t>(at - bytes);
+    else
+      data[i] = value;
+  }
 };
 
 // What a tile holds: entries of w, and values stored for places of w (as many, unless there are holes).

@@ -96,6 +96,9 @@ Kernels::Kernels(Isa which) : isa(which) {
       case Op::gate:
         gate = row->fn.gate;
         break;
+      case Op::sampled:
+        sampled = row;
+        break;
       case Op::pack_quads:
         io.quads.pack = row->fn.pack_lanes;
         break;

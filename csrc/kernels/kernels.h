@@ -33,6 +33,7 @@ class Kernels {
   StartFn start;
   ReduceFn reduce;
   GateFn gate;
+  const Row* sampled;
   const ScoreTable* scores;
   std::vector<const Row*> rows;  // all, those of the lowest isa first
   std::vector<Isa> added_by;     // of each row

@@ -57,6 +57,18 @@ struct TokenMeaning {
   const std::int32_t* zero;
 };
 
+// Products of two panels at some places only: what a weight's values get as gradient. Entries are those of w
+// in row-major order, whose columns lie in one column tile.
+struct SampledArgs {
+  const float* rows;          // [row_count][tokens]
+  const float* columns;       // [256][tokens]
+  const std::int32_t* first;  // row r has the entries first[r * stride] .. first[r * stride + 1]
+  std::int64_t stride;
+  const std::uint8_t* column;  // of each entry, in the tile
+  int row_count;
+  float* sums;  // of each entry: the product of its row and its column is added
+};
+
 // What happens to the sums of a tile on their way to y: y = act(sum), then + other or * other. `other` has
 // the dtype of y and may be y itself.
 enum class Combine { none, add, multiply };
@@ -77,6 +89,7 @@ enum class Op : std::uint8_t {
   start,       // StartFn: sums [rows_padded][width] = bias[row], zero where bias is nullptr or row >= rows
   reduce,      // ReduceFn: sums [rows][tokens][lanes] * scale + bias -> [rows_padded][1 token ? 1 : 8]
   gate,        // GateFn: sums = act(sums) * up, count floats, a multiple of 8
+  sampled,     // SampledFn: over `width` tokens
   // Panels lanes and lane_rows, of integers (quads) and of bf16 (pairs):
   pack_quads,   // PackLanesFn: x (tokens, cols) -> panel of lanes for `width` tokens
   pack_pairs,   // PackLanesFn
@@ -101,6 +114,7 @@ using StoreLanesFn = void (*)(const void* sums, int width, int rows, int tokens,
                               const TokenMeaning& token, const Finish& finish, void* y,
                               std::int64_t y_stride);
 using GateFn = void (*)(float* sums, const float* up, std::int64_t count, Activation act);
+using SampledFn = void (*)(const SampledArgs&);
 
 union Fn {
   TileFn tile;
@@ -113,6 +127,7 @@ union Fn {
   GateFn gate;
   PackLanesFn pack_lanes;
   StoreLanesFn store_lanes;
+  SampledFn sampled;
   constexpr Fn(TileFn f) : tile(f) {}
   constexpr Fn(PackStripFn f) : pack_strip(f) {}
   constexpr Fn(PackRowsFn f) : pack_rows(f) {}
@@ -123,6 +138,7 @@ union Fn {
   constexpr Fn(GateFn f) : gate(f) {}
   constexpr Fn(PackLanesFn f) : pack_lanes(f) {}
   constexpr Fn(StoreLanesFn f) : store_lanes(f) {}
+  constexpr Fn(SampledFn f) : sampled(f) {}
 };
 
 struct Row {

@@ -25,6 +25,9 @@
   {#text "_" #T, Op::OP, Format{}, Dtype::T, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text<Value_##T>)},
 #define PRUNUS_ANY(text, OP) \
   {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text)},
+#define PRUNUS_SAMPLED                                                         \
+  {"sampled",      Op::sampled, Format{}, Dtype::f32, Panel::none, Needs::any, \
+   kSampledTokens, 0,           0,        0,          Fn(sampled)},
 
 #define PRUNUS_COL8_FEW(T) PRUNUS_TILE(col8_few, col8, few, any, PRUNUS_MOST(col8), T, 1)
 #define PRUNUS_COL8_VBMI(T)                                               \
@@ -56,7 +59,7 @@
 #define PRUNUS_BITMAP_ALL PRUNUS_VALUES(PRUNUS_BITMAP) PRUNUS_VALUES(PRUNUS_BITMAP_ROWS)
 #define PRUNUS_AROUND                 \
   PRUNUS_TOKEN_TYPES(PRUNUS_TOKEN_IO) \
-  PRUNUS_ANY(init_strip, start) PRUNUS_ANY(reduce_rows, reduce) PRUNUS_ANY(gate, gate)
+  PRUNUS_ANY(init_strip, start) PRUNUS_ANY(reduce_rows, reduce) PRUNUS_ANY(gate, gate) PRUNUS_SAMPLED
 #define PRUNUS_VECTOR_ROWS                                              \
   PRUNUS_VALUES(PRUNUS_COL8) PRUNUS_BITMAP_ALL PRUNUS_VALUES(PRUNUS_NM) \
   PRUNUS_FEW_ROWS PRUNUS_AROUND

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/denormals.h"
 #include "core/parallel.h"
+#include "ops/items.h"
 #include "ops/panels/panel.h"
 #include "ops/policy/thresholds.h"
 #include "ops/workspace.h"
@@ -64,69 +67,6 @@ void compute(const Work& work, const Panels& panels, std::int64_t t, std::int64_
   panels.kind.store(work, t, s, sums, strip);
 }
 
-// Cost of the row tiles before t, for one strip: bytes of weight, and the store of each tile.
-double cost_before_tile(const Work& work, std::int64_t t) {
-  const auto bytes = tile_offset(work.w, t * work.geo.col_tiles()) - tile_offset(work.w, 0);
-  return static_cast<double>(bytes) + threshold::kStoreCost * static_cast<double>(t * work.geo.tile_rows);
-}
-
-// The row tiles of all jobs for each strip, strips outermost: the panels of a strip stay in the L2 of the
-// thread that made them while the weights stream past.
-struct Items {
-  const std::vector<Work>& works;
-  std::int64_t per_strip = 0;
-  double strip_cost = 0, last_strip = 1;  // of a whole strip; what the last one costs of that
-
-  explicit Items(const std::vector<Work>& all) : works(all) {
-    const Work& first = works[0];
-    for (const Work& work : works) {
-      per_strip += work.geo.row_tiles();
-      strip_cost += cost_before_tile(work, work.geo.row_tiles());
-    }
-    // A narrow last strip costs less, though not in proportion.
-    last_strip = (threshold::kStripCost + first.width_of(first.strips - 1)) /
-                 (threshold::kStripCost + first.plan.tokens);
-  }
-  std::int64_t strips() const { return works[0].strips; }
-  std::int64_t count() const { return per_strip * strips(); }
-  double cost() const { return strip_cost * (static_cast<double>(strips() - 1) + last_strip); }
-
-  // fn(work, row tile) of the item `index` of a strip.
-  template <typename Fn>
-  void at(std::int64_t index, Fn fn) const {
-    for (const Work& work : works) {
-      if (index < work.geo.row_tiles()) return fn(work, index);
-      index -= work.geo.row_tiles();
-    }
-  }
-  double cost_before(std::int64_t item) const {
-    const std::int64_t s = item / per_strip;
-    std::int64_t left = item % per_strip;
-    double part = 0;
-    for (const Work& work : works) {
-      const std::int64_t tiles = std::min(left, work.geo.row_tiles());
-      part += cost_before_tile(work, tiles);
-      left -= tiles;
-    }
-    return static_cast<double>(s) * strip_cost + (s == strips() - 1 ? last_strip : 1.0) * part;
-  }
-  // The item that begins nearest to this cost (the first behind it would be a whole tile off where a tile
-  // ends just before).
-  std::int64_t nearest(double target) const {
-    std::int64_t lo = 0, hi = count();
-    while (lo < hi) {
-      const std::int64_t mid = (lo + hi) / 2;
-      cost_before(mid) < target ? lo = mid + 1 : hi = mid;
-    }
-    return lo > 0 && target - cost_before(lo - 1) < cost_before(lo) - target ? lo - 1 : lo;
-  }
-  // First item of thread i. Shares are of equal cost, not equal count, since global pruning leaves rows
-  // uneven.
-  std::int64_t begin_of(std::int64_t i, std::int32_t threads) const {
-    return i == threads ? count() : nearest(cost() * static_cast<double>(i) / threads);
-  }
-};
-
 // Each thread packs the strips that it needs, though two may need the same: what one core has written another
 // waits for, and a region for packing alone costs more than to pack twice. Not so where many threads share a
 // long strip.
@@ -147,13 +87,36 @@ const std::uint8_t* pack_all(const Work& work, const Panels& panels, std::int32_
   return all;
 }
 
-// One strip. False when x holds NaN or infinity and the kernel must not see them.
-bool pack_strip(const Work& work, const Panels& panels, std::int64_t s, std::uint8_t* strip) {
-  bool finite = true;
-  for (std::int64_t b = 0; b < work.geo.col_tiles(); ++b)
-    finite = panels.kind.pack(work, s, b, strip + b * panels.piece) && finite;
-  return finite;
-}
+// The strips of a band that this thread has packed.
+class OwnPanels {
+ public:
+  OwnPanels(const Work& work, const Panels& panels, const Items& items)
+      : work_(work),
+        panels_(panels),
+        strip_bytes_(work.geo.col_tiles() * panels.piece),
+        of_band_(items.band) {
+    data_ = panels_of_thread.bytes(static_cast<std::size_t>(of_band_ * strip_bytes_) + kPanelSlack);
+  }
+  // nullptr when x holds NaN or infinity and the kernel must not see them.
+  const std::uint8_t* strip(std::int64_t s) {
+    const std::int64_t band = s / of_band_, at = s % of_band_;
+    if (band != band_) packed_ = 0;
+    band_ = band;
+    std::uint8_t* const strip = data_ + at * strip_bytes_;
+    if (packed_ >> at & 1) return strip;
+    for (std::int64_t b = 0; b < work_.geo.col_tiles(); ++b)
+      if (!panels_.kind.pack(work_, s, b, strip + b * panels_.piece)) return nullptr;
+    packed_ |= std::uint64_t{1} << at;
+    return strip;
+  }
+
+ private:
+  const Work& work_;
+  const Panels& panels_;
+  std::int64_t strip_bytes_, of_band_, band_ = -1;
+  std::uint64_t packed_ = 0;
+  std::uint8_t* data_;
+};
 
 // The rows of the last call, for tests and explain: noting them is two stores.
 thread_local const Row* ran[2];
@@ -162,9 +125,9 @@ thread_local const Row* ran[2];
 
 bool execute(const Job* jobs, int count, std::int32_t threads) {
   const std::vector<Work> works(jobs, jobs + count);
-  const Items items(works);
   const Panels panels(works[0]);
   const std::int64_t bytes = works[0].geo.col_tiles() * panels.piece;
+  const Items items(works, strips_of_band(works, bytes, threads));
   const Workspace::Trim trim{panels_of_thread};
   const std::uint8_t* const all =
       pack_together(works[0], panels, threads) ? pack_all(works[0], panels, threads) : nullptr;
@@ -175,17 +138,14 @@ bool execute(const Job* jobs, int count, std::int32_t threads) {
     FlushDenormals flush;
     // Not the caller's memory before the others are done with it.
     const Workspace::Trim trim_own{all ? sums_of_thread : panels_of_thread};
-    std::uint8_t* const own =
-        all ? nullptr : panels_of_thread.bytes(static_cast<std::size_t>(bytes) + kPanelSlack);
-    std::int64_t packed = -1;  // strip
+    std::optional<OwnPanels> own;
+    if (!all) own.emplace(works[0], panels, items);
     const std::int64_t end = items.begin_of(i + 1, threads);
     for (std::int64_t item = items.begin_of(i, threads); item < end; ++item) {
-      const std::int64_t s = item / items.per_strip;
-      if (!all && s != packed && !pack_strip(works[0], panels, s, own)) return finite.store(false);
-      packed = s;
-      const std::uint8_t* const strip = all ? all + s * bytes : own;
-      items.at(item % items.per_strip,
-               [&](const Work& work, std::int64_t t) { compute(work, panels, t, s, strip); });
+      const Items::Place at = items.at(item);
+      const std::uint8_t* const strip = all ? all + at.strip * bytes : own->strip(at.strip);
+      if (!strip) return finite.store(false);
+      compute(*at.work, panels, at.tile, at.strip, strip);
     }
   });
   return finite;
@@ -203,7 +163,8 @@ double balance(const PackedView& w, const Plan& plan, std::int64_t m) {
   args.dtype = Dtype::f32;
   args.m = m;
   const std::vector<Work> works(1, Work(Job{w, plan, args, Combine::none, nullptr}));
-  const Items items(works);
+  const Panels panels(works[0]);
+  const Items items(works, strips_of_band(works, works[0].geo.col_tiles() * panels.piece, plan.threads));
   double largest = 0, before = 0;
   for (std::int32_t i = 1; i <= plan.threads; ++i) {
     const double end = i == plan.threads ? items.cost() : items.cost_before(items.begin_of(i, plan.threads));

@@ -20,6 +20,7 @@ _LAZY = {
     "Calibration": "prunus.calibration",
     "CompareReport": "prunus.report",
     "Distill": "prunus.recover",
+    "ExportReport": "prunus.engines",
     "Heads": "prunus.shrink",
     "Layers": "prunus.shrink",
     "Neurons": "prunus.shrink",
@@ -42,6 +43,7 @@ _LAZY = {
     "apply_mask_": "prunus.masks",
     "balance_": "prunus.balance",
     "compare": "prunus.report",
+    "export": "prunus.engines",
     "fuse_": "prunus.nn",
     "gated": "prunus.ops",
     "keep_zeros": "prunus.training",
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
     from prunus.checkpoint import load as load
     from prunus.checkpoint import load_pretrained as load_pretrained
     from prunus.checkpoint import save as save
+    from prunus.engines import ExportReport as ExportReport
+    from prunus.engines import export as export
     from prunus.masks import apply_mask_ as apply_mask_
     from prunus.masks import normalize as normalize
     from prunus.masks import select as select

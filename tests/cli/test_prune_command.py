@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -312,3 +313,60 @@ def test_a_method_of_the_list_is_a_choice(model_dirs, tmp_path, monkeypatch, cap
     words = capsys.readouterr().out
     assert all(word in words for word in (*METHODS, "smallest"))
     assert "row for sparsegpt and wanda" in " ".join(words.split())
+
+
+def seen_tokens(monkeypatch):
+    """The shapes of the example inputs that accelerate_ gets."""
+    from prunus import accelerate
+
+    seen, real = [], accelerate.accelerate_
+
+    def watched(model, example, precision):
+        seen.extend(tuple(batch["input_ids"].shape) for batch in example)
+        return real(model, example, precision)
+
+    monkeypatch.setattr(accelerate, "accelerate_", watched)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes", "lines"),
+    [
+        ([], [(4, 16)], ["batch of 4x16: "]),
+        (["--tokens", "5"], [(1, 5)], ["5 tokens: "]),
+        (["--tokens", "40"], [(1, 40)], ["40 tokens: "]),
+        (["--decode"], [(1, 1)], ["one token after 1: "]),
+        (["--decode", "--tokens", "7"], [(1, 7), (1, 1)], ["7 tokens: ", "one token after 1: "]),
+        (["--decode", "--length", "40"], [(1, 1)], ["one token after 24: "]),
+    ],
+)
+def test_what_it_is_fast_at(options, shapes, lines, model_dirs, text_file, tmp_path, capsys, monkeypatch):
+    seen = seen_tokens(monkeypatch)
+    given = ["--calibration", text_file, "--sparsity", "0.8"]
+    for kind in ("gpt2", "llama"):
+        seen.clear()
+        assert prune(model_dirs[kind], tmp_path / kind, *given, *options) == 0
+        assert seen == shapes
+        printed = capsys.readouterr().out
+        for line in lines:
+            found = [text for text in printed.splitlines() if text.startswith(line)]
+            assert len(found) == 1
+            assert re.search(r"[\d.]+ ms before, [\d.]+ ms after packing \([\d.]+x\)$", found[0])
+
+
+def test_regimes_that_do_not_fit(model_dirs, tmp_path, capsys):
+    for kind, options, sentence in (
+        ("bert", ["--decode"], "--decode: expected a model that predicts the next token"),
+        ("gpt2", ["--tokens", "0"], "--tokens: expected at least 1, got 0"),
+        ("gpt2", ["--tokens", "65"], "--tokens: expected at most 64, the model's limit, got 65"),
+    ):
+        assert prune(model_dirs[kind], tmp_path / "out", *options) != 0
+        assert sentence in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_whole_model_times_are_in_the_json(model_dirs, tmp_path, capsys):
+    assert prune(model_dirs["llama"], tmp_path / "out", "--decode", "--tokens", "9", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["accelerate"]["summary"]["whole_model"]
+    assert [row["name"] for row in found] == ["9 tokens", "one token after 1"]
+    assert all(row["ms_before"] > 0 and row["ms_after"] > 0 for row in found)

@@ -10,6 +10,7 @@ import torch
 from prunus.checkpoint.pretrained import load_pretrained
 from prunus.cli import main
 from prunus.cli.inputs import SampleSize, make_inputs
+from prunus.report import frontier
 
 pytestmark = pytest.mark.usefixtures("quick")
 SMALL = ["--samples", "10", "--batch", "4", "--length", "16"]
@@ -80,9 +81,26 @@ def test_a_model_beside_itself(model_dirs, capsys):
     assert "perplexity" not in out  # that of random tokens means nothing
 
 
+def test_every_engine(model_dirs, pruned_dirs, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(frontier, "SECONDS", 0.0)
+    picture = tmp_path / "frontier.svg"
+    folders = [str(model_dirs["llama"]), str(pruned_dirs["llama"])]
+    assert main(["report", *folders, *SMALL, "--engines", "--picture", str(picture), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = found["engines"]["rows"]
+    assert {row["engine"] for row in rows} == {*frontier.choose_engines(True)} - {"prunus"}
+    assert [row["note"] for row in rows] == [None] * len(rows)
+    assert all(row["ms"] > 0 for row in rows)
+    assert found["engines"]["summary"]["winner"]["engine"] in {row["engine"] for row in rows}
+    assert picture.read_text().startswith("<?xml")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["BERT", "--picture", "x.svg"], "--picture: expected --engines beside it"),
+        (["BERT", "--compiled"], "--compiled: expected --engines beside it"),
         (["nowhere"], "model directory: expected a directory at 'nowhere', got nothing"),
         (["GPT2"], "after: expected"),
         (["BERT", "--text", "nowhere.txt"], "--text: expected a text file at 'nowhere.txt', got none"),

@@ -54,6 +54,20 @@ def test_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert found[2] == "1.000"
 
 
+def test_sentence_embeddings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    small_encoder(tmp_path)
+    run("sentence_embeddings.py", monkeypatch, tmp_path)
+    said = capsys.readouterr().out
+    found = re.search(r"cosine to the dense model (.+); of the loaded one to it (.+)", said)
+    assert found
+    assert 0.5 < float(found[1]) < 1.0
+    assert found[2] == "1.000"
+    assert "encode of 32 texts" in said
+
+
 def test_llm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import prunus
 

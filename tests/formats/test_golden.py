@@ -59,6 +59,19 @@ def test_packing_again_gives_the_same_bytes(isa, format, dtype, shape):
     assert np.array_equal(again, buffer) == ((format, dtype) not in LAID_OUT_OTHERWISE)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 16, 32])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_dot_weights_are_read_by_every_isa_and_packed_alike(dot_isa, dtype, rows):
+    buffer, dense, x, bias, y = golden("dot", dtype, str(rows))
+    p = prunus.PackedWeight.from_buffer(buffer)
+    assert (p.format, p.dtype, p.shape, p.nnz) == ("dot", dtype, dense.shape, np.count_nonzero(dense))
+    np.testing.assert_array_equal(p.to_dense(), dense)
+    for m in TOKENS:
+        token = np.arange(m) % len(x)
+        np.testing.assert_array_equal(prunus.linear(x[token], p, bias), y[token])
+    assert np.array_equal(prunus.pack(dense, dtype=dtype, format="dot", rows=rows).buffer, buffer)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_checkpoints_of_every_value_type(isa, writer, dtype):
     import torch

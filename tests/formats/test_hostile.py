@@ -3,7 +3,11 @@
 Before, each of these crashed the process, ran for minutes, or spread NaN into rows whose weight is zero.
 """
 
+import importlib.util
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,3 +166,23 @@ def test_a_cleared_flag_of_holes_is_refused(fit, format):
     assert buffer[FIELDS["holes"][0]] == 1
     with pytest.raises(prunus.FormatError, match=r"packed\.holes"):
         prunus.PackedWeight.from_buffer(resealed(buffer, holes=0))
+
+
+def test_the_fuzzing_program_runs() -> None:
+    """Its seeds follow the formats; `.ci/sanitize` runs it for longer."""
+    program = Path(__file__).resolve().parents[1] / "fuzz/run.py"
+    done = subprocess.run(
+        [sys.executable, program, "--seconds", "3"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("no fault") == 3
+
+
+def test_fuzzing_begins_with_every_kind_of_dot_block() -> None:
+    spec = importlib.util.spec_from_file_location("fuzz_run", Path(__file__).parents[1] / "fuzz/run.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    infos = [_core.packed_info(seed) for seed in program.seeds()]
+    found = {(info["dtype"], info["unit"]) for info in infos if info["format"] == "dot"}
+    assert found == {(dtype, (r, c)) for dtype, c in (("int8", 4), ("bfloat16", 2)) for r in (1, 4, 16, 32)}
+    assert {info["format"] for info in infos} == set(FORMATS)

@@ -22,9 +22,10 @@ from mutate import Bytes, mutate_file, mutate_packed
 
 import prunus
 from prunus import _core
-from prunus.packed import DTYPES, FORMATS
+from prunus.packed import DTYPES, FLOAT_FORMATS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "formats" / "golden"
+DOT_HEIGHTS = [1, 4, 16, 32]
 TOKENS = [1, 2, 3, 4, 5, 8, 9, 17, 64, 70]
 MOST_NUMBERS = 1 << 22  # of a dense weight: larger ones that a header claims are right, and take long
 
@@ -33,19 +34,32 @@ def seeds() -> list[Bytes]:
     """Small weights of every format and value type, and the golden ones."""
     rng = np.random.default_rng(0)
     found: list[Bytes] = []
-    for format in FORMATS:
-        for dtype in DTYPES:
-            for n, k, share in ((1, 1, 1.0), (9, 20, 0.5), (40, 70, 0.3), (264, 200, 0.1), (16, 0, 0.5)):
+    for n, k, share in ((1, 1, 1.0), (9, 20, 0.5), (40, 70, 0.3), (264, 200, 0.1), (16, 0, 0.5)):
+        for format in FLOAT_FORMATS:
+            for dtype in DTYPES:
                 w = rng.standard_normal((n, k)).astype(np.float32) * (rng.random((n, k)) < share)
                 if format == "nm" and k > 1:
                     w *= np.arange(k) % 4 < 2
                 if format == "block" and k > 1:
-                    w *= np.kron(rng.random((-(-n // 4), -(-k // 2))) < share, np.ones((4, 2)))[:n, :k]
+                    w *= _blocks(rng, (n, k), (4, 2), share)
                 found.append(prunus.pack(w, dtype=dtype, format=format).buffer)
+        for height in DOT_HEIGHTS:
+            for dtype, columns in (("int8", 4), ("bfloat16", 2)):
+                w = rng.standard_normal((n, k)).astype(np.float32)
+                w *= _blocks(rng, (n, k), (height, columns), max(share, 0.2))
+                found.append(prunus.pack(w, dtype=dtype, format="dot").buffer)
     for file in sorted(GOLDEN.glob("*-*.npz")):
         with np.load(file) as arrays:
             found += [arrays["wide_packed"], arrays["tall_packed"]]
     return found
+
+
+def _blocks(
+    rng: np.random.Generator, shape: tuple[int, int], block: tuple[int, int], share: float
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """1 in about this share of the blocks, 0 elsewhere."""
+    counts = [-(-size // step) for size, step in zip(shape, block, strict=True)]
+    return np.kron(rng.random(counts) < share, np.ones(block))[: shape[0], : shape[1]]
 
 
 @contextlib.contextmanager

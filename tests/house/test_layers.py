@@ -38,7 +38,7 @@ LEVELS = [
     {"prune", "shrink"},
     {"checkpoint", "training"},
     {"accelerate"},
-    {"recover", "balance", "export"},
+    {"recover", "balance", "engines"},
     {"report"},
     {"cli"},
     {"__main__"},

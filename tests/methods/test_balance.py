@@ -13,9 +13,11 @@ from prunus import nn as prunus_nn
 from prunus._tools.timing import Times
 from prunus.balance import Target, balance_
 from prunus.balance import verb as balance
+from prunus.balance.pace import Pace
 from prunus.balance.table import AT_LEAST, AT_MOST, Table, Turns
 from prunus.methods import Magnitude, Method, SparseGPT, Wanda
 from prunus.patterns import NM, Block, Unstructured
+from prunus.prune.influence import Influence
 
 
 def stack() -> nn.Sequential:
@@ -30,7 +32,7 @@ X = torch.randn(40, 64, generator=torch.Generator().manual_seed(1))
 def fixed_times(monkeypatch):
     """A machine where a dense layer takes 10 ms and a share s of zeros saves the share s of it."""
 
-    def measure(model, sites, batches, levels):
+    def measure(model, sites, batches, levels, seconds):
         names = [site.name for site in sites]
         ms = [10.0 * (1.0 - level.sparsity) for level in levels]
         return Table(10.0 * len(names) + 5.0, dict.fromkeys(names, 10.0), {name: list(ms) for name in names})
@@ -42,7 +44,7 @@ def fixed_times(monkeypatch):
 def whole_model(share):
     """A machine where all layers together gain a share of what each of them gains alone."""
 
-    def rehearse(model, sites, batches, levels):
+    def rehearse(model, sites, batches, levels, seconds):
         gained = sum(10.0 * levels[site.name].sparsity for site in sites if site.name in levels)
         rehearse.seen.append(gained)
         return 1.0 - share * gained / (10.0 * len(sites) + 5.0)
@@ -88,7 +90,7 @@ def test_levels_are_chosen_again_where_the_model_gains_another_time(fixed_times,
 
 def test_rehearsals_end(fixed_times, monkeypatch):
     answers = iter((0.99, 0.5, 0.99, 0.5, 0.99))
-    monkeypatch.setattr(balance, "rehearse", lambda *args: next(answers))
+    monkeypatch.setattr(balance, "rehearse", lambda *args, **_: next(answers))
     report = balance_(stack(), X, Target(ms=30.0, levels=(0.3, 0.6, 0.9)))
     assert next(answers) in (0.5, 0.99)
     assert report.summary["predicted_ms"] in (35.0 * 0.99, 35.0 * 0.5)
@@ -257,3 +259,39 @@ def test_filter_fn_and_calibration_are_those_of_prune(fixed_times):
 def test_wrong_arguments_are_named(make, error, sentence):
     with pytest.raises(error, match=sentence):
         make()
+
+
+def test_pace_spreads_what_time_allows(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("prunus.balance.pace.time.perf_counter", lambda: clock[0])
+    pace, allowed = Pace(4.0, 20), []
+    for i in range(20):
+        if pace.allows(str(i)):
+            allowed.append(i)
+            clock[0] += 1.0
+            pace.done()
+    assert allowed == [0, 5, 10, 15]
+    assert Pace(4.0, 0).allows("a")
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 60.0])
+def test_a_slow_model_is_tried_less_often(monkeypatch, minutes):
+    """With no time left: two passes a level instead of five, one trial on the whole model."""
+    model, passes, felt = stack(), [], []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    of = Influence.of
+    monkeypatch.setattr(Influence, "of", lambda *args: felt.append(1) or of(*args))
+    monkeypatch.setattr(balance.Target, "wanted_ms", lambda self, ms: ms)
+    report = balance_(model, X, Target(speedup=1.0, levels=(0.5, 0.9), minutes=minutes))
+    assert len(felt) == (1 if minutes < 1 else 3)
+    assert report.summary["layers"] == 3
+    assert report.summary["seconds"] > 0
+    assert "took" in str(report)
+    levels = 2 * (2 + 2 * (2 if minutes < 1 else 5))
+    assert len(passes) >= levels
+    assert (len(passes) < 80) == (minutes < 1)
+
+
+def test_minutes_are_positive():
+    with pytest.raises(ValueError, match="minutes: expected > 0, got 0"):
+        Target(speedup=1.5, minutes=0)

@@ -165,3 +165,63 @@ def test_weights_with_any_strides(build):
         kept = module.weight != 0
         assert int(kept.sum()) == old.numel() // 2
         assert old[kept].min() >= old[~kept].max()
+
+
+class Product(nn.Module):
+    """A weight of low rank: two originals."""
+
+    def forward(self, a, b):
+        return a @ b
+
+    def right_inverse(self, weight):
+        u, s, v = torch.linalg.svd(weight, full_matrices=False)
+        return u * s, v
+
+
+COMPUTED = {
+    "WeightNorm": lambda layer: torch.nn.utils.weight_norm(layer),
+    "SpectralNorm": lambda layer: torch.nn.utils.spectral_norm(layer),
+    "parametrization WeightNorm": lambda layer: torch.nn.utils.parametrizations.weight_norm(layer),
+    "parametrization SpectralNorm": lambda layer: torch.nn.utils.parametrizations.spectral_norm(layer),
+    "parametrization Product": lambda layer: parametrize.register_parametrization(layer, "weight", Product()),
+    "frozen parametrization Product": lambda layer: parametrize.register_parametrization(
+        layer, "weight", Product()
+    ).requires_grad_(False),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_computed_weights_are_folded(build, kind):
+    model, ids = build("plain"), torch.arange(5)[None]
+    COMPUTED[kind](model[3])
+    output = model(ids).detach()
+    report = prune_(model, Unstructured(0.0))
+    assert report.rows[1]["note"] == f"folded {kind.removeprefix('frozen ')}"
+    assert sorted(model.state_dict()) == sorted(build("plain").state_dict())
+    assert type(model[3]) is nn.Linear
+    assert isinstance(model[3].weight, nn.Parameter)
+    torch.testing.assert_close(model(ids), output)
+    assert prune_(model, Unstructured(0.5)).summary["sparsity"] == 0.5
+    assert int((model[3].weight == 0).sum()) == model[3].weight.numel() // 2
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_folding_a_computed_weight_is_undone_on_error(build, kind):
+    model, ids = build("plain"), torch.arange(5)[None]
+    COMPUTED[kind](model[3])
+    output, before = model(ids).detach(), state(model)
+    tables = [list(m.__dict__) + list(m._parameters) + list(m._buffers) for m in model.modules()]
+    with pytest.raises(RuntimeError, match="broke"):
+        prune_(model, Unstructured(0.5), FailsAt(2, ()))
+    assert same(model, before)
+    assert [list(m.__dict__) + list(m._parameters) + list(m._buffers) for m in model.modules()] == tables
+    torch.testing.assert_close(model(ids), output)
+    copied = copy.deepcopy(build("plain"))
+    COMPUTED[kind](copied[3])
+    copied.load_state_dict(model.state_dict())
+    with torch.no_grad():  # it is computed again
+        for parameter in model[3].parameters():
+            parameter += 0.5
+    assert not torch.equal(model(ids), output)

@@ -1,13 +1,14 @@
 """What prune_ considers, what it leaves alone and why (traps 2 and 3)."""
 
 import json
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from prunus.allocation import OWL, Sensitivity
-from prunus.families import weight_matrix
+from prunus.families import blocks, weight_matrix
 from prunus.masks import select
 from prunus.methods import Magnitude, Random, SparseGPT, Taylor, Wanda
 from prunus.patterns import NM, Block, Unstructured
@@ -353,3 +354,119 @@ def test_what_attention_reads_without_calling_it_is_skipped_where_inputs_are_wan
     alone = nn.MultiheadAttention(16, 2)
     with pytest.raises(ValueError, match=r"at least one Linear .*out_proj: MultiheadAttention reads"):
         prune_(alone, Unstructured(0.5), method, [(torch.randn(7, 3, 16),) * 3])
+
+
+class Lora(nn.Module):
+    """As peft wraps a Linear."""
+
+    def __init__(self, base, rank=4):
+        super().__init__()
+        self.base_layer = base
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(base.in_features, rank, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, base.out_features, bias=False)})
+        self.lora_embedding_A = nn.ParameterDict({"default": torch.ones(4, 4)})
+
+    def forward(self, x):
+        return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x))
+
+
+@pytest.mark.parametrize("method", [Magnitude(), Wanda()])
+def test_adapters_stay_as_they_are(build, batches, method):
+    model = build("llama")
+    for block in model.model.layers:
+        block.self_attn.q_proj = Lora(block.self_attn.q_proj)
+    before = {name: p.clone() for name, p in model.named_parameters() if "lora" in name}
+    report = prune_(model, Unstructured(0.5), method, batches)
+    assert "model.layers.0.self_attn.q_proj.base_layer" in report.pruned
+    assert not [name for name in report.pruned if "lora" in name]
+    reason = "part of a low-rank adapter (LoRA), which stays as it is"
+    prefix = "model.layers.1.self_attn.q_proj"
+    for part in ("lora_A.default", "lora_B.default", "lora_embedding_A.default"):
+        assert report.skipped[f"{prefix}.{part}"] == reason
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in before.items())
+    chosen = prune_(model, Unstructured(0.5), filter_fn=lambda m, name: name.endswith("lora_A.default"))
+    assert len(chosen.pruned) == 2
+
+
+def t5() -> nn.Module:
+    from transformers import T5Config, T5Model
+
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 60}
+    return T5Model(T5Config(**sizes))
+
+
+def clip() -> nn.Module:
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    picture = {**sizes, "image_size": 8, "patch_size": 4}
+    return CLIPModel(
+        CLIPConfig(text_config=sizes | {"vocab_size": 60}, vision_config=picture, projection_dim=8)
+    )
+
+
+def bart() -> nn.Module:
+    from transformers import BartConfig, BartModel
+
+    sizes = {"encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    return BartModel(BartConfig(d_model=16, vocab_size=60, **sizes, **heads))
+
+
+STACKS = {
+    "t5": (t5, ["encoder.block.0", "encoder.block.1", "decoder.block.0", "decoder.block.1"]),
+    "clip": (clip, [f"{kind}_model.encoder.layers.{i}" for kind in ("text", "vision") for i in (0, 1)]),
+    "bart": (bart, ["encoder.layers.0", "encoder.layers.1", "decoder.layers.0"]),
+    "transformer": (
+        lambda: nn.Transformer(16, 2, 1, 2, 32),
+        ["encoder.layers.0", "decoder.layers.0", "decoder.layers.1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_every_stack_of_a_model_is_pruned(kind):
+    make, expected = STACKS[kind]
+    model = make()
+    assert list(blocks(model)) == expected
+    report = prune_(model, Unstructured(0.5))
+    for block in expected:
+        for name, module in model.get_submodule(block).named_modules():
+            if isinstance(module, nn.Linear):
+                assert f"{block}.{name}" in report.pruned
+    every = sum(p.numel() for p in model.parameters())
+    assert report.summary["reached"] == report.summary["weights"] / every > 0.1
+    assert f"{report.summary['reached']:.1%} of all weights" in str(report)
+
+
+def test_statistics_of_an_encoder_and_a_decoder():
+    """Each block has its own place, though the decoder does not begin with the encoder's output."""
+    torch.manual_seed(0)
+    model, ids = t5().eval(), torch.randint(1, 60, (3, 10))
+    report = prune_(model, Unstructured(0.5), Wanda(), {"input_ids": ids, "decoder_input_ids": ids})
+    assert report.summary["sparsity"] == 0.5
+    assert any(name.startswith("encoder.block.1") for name in report.pruned)
+
+
+class Ends(nn.Module):
+    """A stack, heads that are none, and a large list of things that differ."""
+
+    def __init__(self, middle):
+        super().__init__()
+        block = [nn.TransformerEncoderLayer(16, 2, 32) for _ in range(2)]
+        self.layers = nn.ModuleList(block)
+        self.heads = nn.ModuleList([nn.Linear(16, 16) for _ in range(8)])
+        self.middle = nn.ModuleList(middle)
+
+
+def test_a_list_that_is_left_out_is_a_warning():
+    sentence = r"prune_ left heads as it is: no list of blocks that it knows"
+    with pytest.warns(UserWarning, match=sentence):
+        report = prune_(Ends([]), Unstructured(0.5))
+    assert report.skipped["heads.0"] == "outside the blocks"
+    assert all(name.startswith("layers.") for name in report.pruned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = Ends([nn.Linear(16, 4)])
+        model.heads = None
+        prune_(model, Unstructured(0.5))

@@ -112,6 +112,28 @@ def test_filter_and_sparsity_and_unused():
     assert sorted(names) == ["down", "twice.0", "unused", "up"]
 
 
+def test_fresh_adapters_stay_trainable():
+    """Their second matrix is nothing but zeros."""
+
+    class Lora(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base_layer = sparse_(nn.Linear(16, 16))
+            self.lora_A = nn.ModuleDict({"default": sparse_(nn.Linear(16, 4, bias=False))})
+            self.lora_B = nn.ModuleDict({"default": nn.Linear(4, 16, bias=False)})
+            nn.init.zeros_(self.lora_B["default"].weight)
+
+        def forward(self, x):
+            return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x))
+
+    for precision in ("float32", "int8"):
+        model = nn.Sequential(Lora())
+        rows = rows_of(accelerate_(model, torch.randn(3, 16), precision, min_speedup=ANY))
+        assert rows["0.base_layer"]["converted"]
+        for name in ("0.lora_A.default", "0.lora_B.default"):
+            assert rows[name]["reason"] == "part of a low-rank adapter, which stays trainable"
+
+
 class Odd(nn.Module):
     """Linears that must stay as they are."""
 
@@ -203,14 +225,24 @@ def test_layers_that_are_called_with_several_dtypes_stay_dense():
 
 
 class Reader(nn.Module):
-    """Looks at the weight of a layer it calls, as T5 does."""
+    """Looks at the weight of a layer it calls."""
 
     def __init__(self):
         super().__init__()
         self.wi, self.wo = nn.Linear(16, 16), nn.Linear(16, 16)
 
     def forward(self, x):
-        return self.wo(self.wi(x).to(self.wo.weight.dtype))
+        return self.wo(self.wi(x)) + self.wo.weight.mean()
+
+
+class DtypeReader(Reader):
+    """As T5's feed-forward layer does."""
+
+    def forward(self, x):
+        h = self.wi(x)
+        if isinstance(self.wo.weight, torch.Tensor) and h.dtype != self.wo.weight.dtype:
+            h = h.to(self.wo.weight.dtype)
+        return self.wo(h).to(self.wo.weight.device)
 
 
 def test_layers_whose_weight_is_read_are_taken_back():
@@ -227,6 +259,28 @@ def test_layers_whose_weight_is_read_are_taken_back():
         assert type(model.get_submodule(name)) is nn.Linear
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected)
+
+
+def test_reading_the_dtype_of_a_weight_is_no_reason():
+    model = sparse_(nn.Sequential(DtypeReader(), DtypeReader()))
+    x = torch.randn(3, 16)
+    with torch.no_grad():
+        expected = model(x)
+    report = accelerate_(model, x, min_speedup=ANY)
+    assert report.summary["converted"] == 4
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected)
+
+
+def test_t5_is_converted_as_a_whole():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 50}
+    model = sparse_(transformers.T5EncoderModel(transformers.T5Config(**sizes)).eval())
+    rows = rows_of(accelerate_(model, {"input_ids": IDS}, min_speedup=ANY))
+    assert {name.rpartition(".")[2] for name, row in rows.items() if row["converted"]} == {
+        "q", "k", "v", "o", "wi", "wo",
+    }  # fmt: skip
 
 
 def test_torch_encoder_fast_path_still_works():
@@ -250,6 +304,22 @@ def test_torch_encoder_fast_path_still_works():
             torch.testing.assert_close(model(x), expected)
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
+
+
+def test_torch_encoder_that_meets_its_fast_path_later():
+    """The examples (one sequence, unbatched) do not take it, later inputs would."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = sparse_(nn.TransformerEncoder(layer, 2, enable_nested_tensor=True)).eval()
+    x, padded = torch.randn(3, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2, [False] * 5])
+    with torch.no_grad():
+        expected = [model(x[0]), model(x), model(x, src_key_padding_mask=padded)]
+        rows = rows_of(accelerate_(model, x[0], min_speedup=ANY))
+        assert all(rows[f"layers.{i}.linear{j}"]["converted"] for i in (0, 1) for j in (1, 2))
+        got = [model(x[0]), model(x), model(x, src_key_padding_mask=padded)]
+    for one, other in zip(got, expected, strict=True):
+        # With the fast path, padding comes out as zeros.
+        keep = ~padded if one is got[2] else slice(None)
+        torch.testing.assert_close(one[keep], other[keep], rtol=1e-4, atol=1e-5)
 
 
 class Failing(Tiny):

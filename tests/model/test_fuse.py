@@ -77,7 +77,7 @@ def case(request, monkeypatch):
     make, kinds = BLOCKS[request.param]
     torch.manual_seed(0)
     dense = sparse_(make().eval(), 0.7)
-    monkeypatch.setattr("prunus.accelerate.verb.fuse_faster", lambda model, sites: [])
+    monkeypatch.setattr("prunus.accelerate.trial.fuse_faster", lambda model, sites, known, fused: [])
     plain = packed(copy.deepcopy(dense))
     both = copy.deepcopy(plain)
     names = prunus.fuse_(both)
@@ -181,14 +181,14 @@ def test_an_error_after_fusing_undoes_everything(monkeypatch):
     before = {name: id(module) for name, module in model.named_modules()}
     calls = []
 
-    def broken(model, sites):
-        found = [(fusion, {}) for fusion in fusions(model)]
-        for fusion, _ in found:
+    def broken(model, sites, known, fused):
+        fused += fusions(model)
+        for fusion in fused:
             fusion.put(fusion.fused)
         handle = model.register_forward_pre_hook(lambda *a: calls.append(handle.remove()) or 1 / 0)
-        return found
+        return [{} for _ in fused]
 
-    monkeypatch.setattr("prunus.accelerate.verb.fuse_faster", broken)
+    monkeypatch.setattr("prunus.accelerate.trial.fuse_faster", broken)
     with pytest.raises(ZeroDivisionError):
         prunus.accelerate_(model, {"input_ids": IDS}, min_speedup=0.0)
     assert calls
@@ -248,7 +248,7 @@ def _other_forward(model):
 @pytest.mark.parametrize("change", [_hook, _extra_child, _other_activation, _other_forward])
 def test_what_is_not_understood_is_left_alone(change, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr("prunus.accelerate.verb.fuse_faster", lambda model, sites: [])
+    monkeypatch.setattr("prunus.accelerate.trial.fuse_faster", lambda model, sites, known, fused: [])
     model = packed(bert())
     change(model)
     expected = outputs(model)

@@ -253,3 +253,62 @@ def test_wrong_arguments_are_named():
         ValueError, match=r"model: expected a Linear or Conv1D whose weight is zero in part, got none"
     ):
         keep_zeros(model, optimizer)
+
+
+def test_an_optimizer_in_a_wrapper():
+    """transformers.Trainer hands out such a one; it has no hooks of its own."""
+    accelerate = pytest.importorskip("accelerate")
+    model = build()
+    masks, before = prune(model), copy.deepcopy(model)
+    accelerator = accelerate.Accelerator(cpu=True)
+    prepared, optimizer = accelerator.prepare(model, OPTIMIZERS["adam"](model.parameters()))
+    assert not hasattr(optimizer, "_optimizer_step_post_hooks")
+    with keep_zeros(prepared, optimizer):
+        for step in range(3):
+            optimizer.zero_grad()
+            accelerator.backward(loss_of(prepared, step))
+            optimizer.step()
+    check(model, masks, before)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of one."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("version", [1, 2])
+def test_shards_are_refused_at_once(alone, version, whole):
+    model = build()
+    prune(model)
+    if version == 2:
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        fully_shard(model if whole else model.up, mesh=mesh)
+    else:
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        wrap = FullyShardedDataParallel
+        if whole:
+            model = wrap(model, use_orig_params=True, device_id=torch.device("cpu"))
+        else:
+            model.up = wrap(model.up, use_orig_params=True, device_id=torch.device("cpu"))
+    with pytest.raises(ValueError, match="model: expected whole weights, got shards of FSDP"):
+        keep_zeros(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def test_a_tensor_in_shards_is_refused_at_once(alone):
+    from torch.distributed.tensor import Replicate, distribute_tensor
+
+    model = build()
+    prune(model)
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    model.down.weight = nn.Parameter(distribute_tensor(model.down.weight.data, mesh, [Replicate()]))
+    with pytest.raises(ValueError, match=r"got a DTensor 'down.weight'"):
+        keep_zeros(model, torch.optim.SGD(model.parameters(), lr=0.1))

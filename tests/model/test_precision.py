@@ -148,3 +148,20 @@ def test_dot_compiles_and_passes_opcheck(dtype: str) -> None:
 def test_says_what_precision_may_be() -> None:
     with pytest.raises(ValueError, match="precision: expected one of float32, bfloat16, int8, got 'int4'"):
         accelerate_(model(), X, "int4")
+
+
+def test_zeros_stored_come_back_as_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "int8", "int8, zeros stored")
+    net = model(0.5)
+    zeros = net[0].weight == 0
+    accelerate_(net, X, "int8", min_speedup=0.0)
+    shorter = prunus.pack(net[0].packed_weight.to_dense(), dtype="int8", format="dot")
+    assert net[0].packed_weight.nbytes > shorter.nbytes
+    assert bool((net[0].to_linear().weight[zeros] == 0).all())  # and small weights round to zero
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.95])
+def test_zeros_are_stored_only_where_that_may_win(monkeypatch: pytest.MonkeyPatch, sparsity: float) -> None:
+    only(monkeypatch, "int8", "int8, zeros stored")
+    report = accelerate_(model(sparsity), X, "int8", min_speedup=0.0)
+    assert not any(row["converted"] for row in report.rows)

@@ -133,6 +133,17 @@ def test_the_height_of_blocks_is_found(rng, shape):
     assert stored < 0.35 * 128 * 256 + 128 * 256 / 8
 
 
+@pytest.mark.parametrize("rows", [1, 4, 16, 32])
+@pytest.mark.parametrize("n", [1, 31, 70])
+def test_the_height_of_blocks_may_be_asked_for(rng, dot_isa, n, rows):
+    w = whole(rng, n, 40) * (rng.random((n, 40)) >= 0.8)
+    tall = prunus.pack(w, dtype="bfloat16", format="dot", rows=rows)
+    np.testing.assert_array_equal(tall.to_dense(), w)
+    assert tall.nnz == np.count_nonzero(w)
+    x = whole(rng, 9, 40)
+    np.testing.assert_array_equal(prunus.linear(x, tall), x @ w.T)
+
+
 def test_dense_is_the_case_of_no_zeros(rng):
     w = whole(rng, 64, 64) + 5
     p = prunus.pack(w, dtype="bfloat16", format="dot")
@@ -161,6 +172,12 @@ def test_says_what_it_takes(rng):
         prunus.pack(w, format="dot")
     with pytest.raises(ValueError, match="w: expected at most 65535 columns for format 'dot', got 65536"):
         prunus.pack(np.ones((1, 65536), np.float32), dtype="int8", format="dot")
+    for rows in (0, -1, 8, 2**31 - 1):
+        with pytest.raises(ValueError, match=f"rows: expected 1, 4, 16 or 32, got {rows}"):
+            prunus.pack(w, dtype="int8", format="dot", rows=rows)
+    for format in ("auto", "col8"):
+        with pytest.raises(ValueError, match="rows: expected none but for format 'dot', got 4"):
+            prunus.pack(w, format=format, rows=4)
     w[0, 0] = np.inf
     with pytest.raises(ValueError, match="w: expected finite values for dtype int8"):
         prunus.pack(w, dtype="int8", format="dot")

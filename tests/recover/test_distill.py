@@ -76,6 +76,7 @@ def test_accumulated_batches_are_one_step() -> None:
     report = recover_(model, teacher, batches_for("plain", 13), Distill(steps=4, accumulate=3))
     assert report.rows[0]["steps"] == 4
     assert report.rows[0]["tokens"] == 4 * 3 * 8
+    assert report.summary["reached"] == 1.0
 
 
 def test_padding_is_not_a_token() -> None:

@@ -11,3 +11,5 @@
 #include "kernels/linear/block.inl.h"
 #include "kernels/linear/block_few.inl.h"
 #include "kernels/linear/nm.inl.h"
+// And the gradient of the values.
+#include "kernels/linear/sampled.inl.h"

@@ -24,11 +24,6 @@ struct Tiles {
   static void load(const void* p, std::int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
   }
-  // What will not be needed again soon.
-  template <int T>
-  static void load_once(const void* p, std::int64_t stride) {
-    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
-  }
   template <int T>
   static void store(void* p, std::int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(T) : "memory");

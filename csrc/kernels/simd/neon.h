@@ -55,6 +55,11 @@ inline void transpose(Pair (&r)[8]) {
     r[i] = Pair::load(column);
   }
 }
+// Lane i: the sum of all lanes of v[i].
+inline Pair sums_of(const Quad (&v)[8]) {
+  return {vpaddq_f32(vpaddq_f32(v[0].v, v[1].v), vpaddq_f32(v[2].v, v[3].v)),
+          vpaddq_f32(vpaddq_f32(v[4].v, v[5].v), vpaddq_f32(v[6].v, v[7].v))};
+}
 
 using Vec = Quad;
 using Vec8 = Pair;

@@ -76,6 +76,13 @@ inline void transpose(Lanes (&r)[8]) {
       r[j].v[i] = t;
     }
 }
+// Lane i: the sum of all lanes of v[i].
+inline Lanes sums_of(const Lanes (&v)[8]) {
+  return each([&](int i) {
+    const float* s = v[i].v;
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+  });
+}
 
 using Vec = Lanes;
 using Vec8 = Lanes;

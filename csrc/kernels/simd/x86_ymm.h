@@ -113,6 +113,13 @@ inline void transpose(Ymm (&r)[8]) {
   }
 }
 
+// Lane i: the sum of all lanes of v[i].
+inline Ymm sums_of(const Ymm (&v)[8]) {
+  const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(v[0].v, v[1].v), _mm256_hadd_ps(v[2].v, v[3].v)),
+               high = _mm256_hadd_ps(_mm256_hadd_ps(v[4].v, v[5].v), _mm256_hadd_ps(v[6].v, v[7].v));
+  return {_mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31))};
+}
+
 // Eight stored values, from any address, as floats.
 inline Ymm load8(F32, const std::uint8_t* p) { return Ymm::load_bytes(p); }
 inline Ymm widen_bf16(__m128i v) {

@@ -37,7 +37,7 @@ Fit forced_nm(const Dense& w, const Kept& kept, const Sample& sample) {
 }
 
 // The height of block whose stored values cost the least: taller ones share what is loaded, and store more.
-Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype) {
+Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype, std::optional<int> rows) {
   check_value(has_dot_lanes(dtype),
               expected_got("dtype", "int8 or bfloat16 for format 'dot'", dtype_name(dtype)));
   const int most = most_tile_cols(Format::dot);
@@ -48,6 +48,7 @@ Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype) {
   double least = -1;
   for (const threshold::DotHeight& height : threshold::kDotHeights) {
     const Unit unit{height.rows, cols};
+    if (rows == height.rows) return {Format::dot, unit};
     const double cost =
         height.cost * static_cast<double>(dot_blocks(w, kept.bits, unit)) * static_cast<double>(unit.rows);
     if (least < 0 || cost < least) {
@@ -55,17 +56,18 @@ Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype) {
       least = cost;
     }
   }
+  if (rows) throw ValueError(expected_got("rows", "1, 4, 16 or 32", std::to_string(*rows)));
   return {Format::dot, best};
 }
 
-Fit forced_fit(const Dense& w, const Kept& kept, Dtype dtype, Format format) {
+Fit forced_fit(const Dense& w, const Kept& kept, Dtype dtype, Format format, std::optional<int> rows) {
   switch (format) {
     case Format::nm:
       return forced_nm(w, kept, take_sample(w, kept.bits));
     case Format::block:
       return forced_block(w, take_sample(w, kept.bits), dtype);
     case Format::dot:
-      return forced_dot(w, kept, dtype);
+      return forced_dot(w, kept, dtype, rows);
     case Format::col8:
     case Format::bitmap:
       return {format, {0, 0}};
@@ -128,15 +130,18 @@ std::int32_t tile_rows(std::int64_t n, std::int32_t multiple) {
 
 }  // namespace
 
-Choice choose_format(const Dense& w, const Kept& kept, Dtype dtype, const Format* forced) {
-  const Fit fit = forced ? forced_fit(w, kept, dtype, *forced) : found_fit(w, kept, dtype);
+Choice choose_format(const Dense& w, const Kept& kept, Dtype dtype, const Asked& asked) {
+  if (asked.rows && asked.format != Format::dot)
+    throw ValueError(expected_got("rows", "none but for format 'dot'", std::to_string(*asked.rows)));
+  const Fit fit =
+      asked.format ? forced_fit(w, kept, dtype, *asked.format, asked.rows) : found_fit(w, kept, dtype);
   return {fit.format, fit.unit, tile_rows(w.n, group_rows(fit.format, fit.unit)),
           tile_cols(w.k, density(w, kept), fit)};
 }
 
-Layout plan_pack(const Dense& w, Dtype dtype, const Format* forced) {
+Layout plan_pack(const Dense& w, Dtype dtype, const Asked& asked) {
   Kept kept = find_kept(w);
-  const Choice choice = choose_format(w, kept, dtype, forced);
+  const Choice choice = choose_format(w, kept, dtype, asked);
   return plan_layout(w, dtype, std::move(kept), choice);
 }
 

@@ -64,11 +64,19 @@ inline constexpr std::int64_t kFewTokens = 4;
 // own. Blocks of more rows share joined lanes, which takes longer than a strip from three tokens on.
 inline constexpr std::int64_t kDotFewFlat = 8, kDotFew = 2;
 
+// -- The gradient of the values (ops/sampled.cpp). Floats of the panels of x that are held together, and of
+// the panel of rows; what packing a row costs, in entries. --
+inline constexpr std::int64_t kSampledFloats = 4 << 20, kSampledRows = 64 << 10, kSampledRowCost = 10;
+
 // -- Threads. --
 inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth a thread
 inline constexpr double kStoreCost =
     40.0;  // storing a row of a strip costs what so many bytes of weight cost
 inline constexpr double kStripCost = 12.0;  // walking a tile for a strip costs what so many more tokens cost
+// Panels that wait for the next tile of weights may take this part of L2, which other threads of the core and
+// the weights share; and so many strips.
+inline constexpr std::int64_t kBandShare = 4, kBandMost = 64;
+inline constexpr double kWeightsOfL2 = 0.75;           // weights smaller than this stay there anyway
 inline constexpr std::int64_t kPackAlone = 64 * 1024;  // floats packed in the time of a parallel region
 
 }  // namespace threshold

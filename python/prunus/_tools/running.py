@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +23,37 @@ class Batch:
 
     def run(self, model: nn.Module) -> Any:
         """The output of one call."""
+        if self.kwargs and not self.args:
+            return call_with(model, self.kwargs)
         return model(*self.args, **self.kwargs)
+
+
+def call_with(model: nn.Module, named: Mapping[str, Any]) -> Any:
+    """Call a model with named inputs: as keywords, or as one dictionary where its forward wants that
+    (sentence-transformers; it gets one of its own, which it writes to)."""
+    forward = model.forward
+    if _takes_dictionary(getattr(forward, "__func__", forward)):
+        return model(dict(named))
+    return model(**named)
+
+
+@functools.cache
+def _takes_dictionary(forward: Callable[..., Any]) -> bool:
+    """Whether the one argument that it must have is a dictionary, by its annotation."""
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):  # of torch.jit, of C
+        return False
+    needed = [
+        p
+        for p in parameters
+        if p.name != "self" and p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    if len(needed) != 1:
+        return False
+    kind = needed[0].annotation
+    text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
+    return re.match(r"(\w+\.)*(dict|Dict|Mapping)\b", text) is not None
 
 
 def as_batches(inputs: Any, argument: str) -> list[Batch]:
@@ -36,6 +69,8 @@ def as_batches(inputs: Any, argument: str) -> list[Batch]:
 
 
 def _as_batch(inputs: Any, argument: str) -> Batch:
+    if isinstance(inputs, Batch):
+        return inputs
     if isinstance(inputs, Tensor):
         return Batch((inputs,), {})
     if isinstance(inputs, tuple):
@@ -61,6 +96,17 @@ def hooked(module: Any) -> bool:
         module._backward_pre_hooks,
     )
     return any(hooks) or "forward" in vars(module)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many of torch's threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -69,8 +69,11 @@ def take_turns(
     at_least: int = 5,
     at_most: int = 50,
     label: str = "measuring",
+    warm: float = 0.0,
 ) -> list[Times]:
-    """Time each call in turn (`laps`) after one round that does not count; `label` is for the bar.
+    """Time each call in turn (`laps`) after one round that does not count; `label` is for the bar. warm:
+    seconds of calls that do not count before each that does (0: none); threads that wait for more work of the
+    one before go to sleep meanwhile, and the caches are filled.
 
     >>> [len(t.seconds) for t in take_turns([int, str], seconds=0.0, at_least=3)]
     [3, 3]
@@ -79,6 +82,9 @@ def take_turns(
         call()
     times = [Times() for _ in calls]
     for j in laps(len(calls), progress(rounds(seconds, at_least, at_most), label, at_most)):
+        start = time.perf_counter()
+        while time.perf_counter() - start < warm:
+            calls[j]()
         times[j].add(calls[j])
     return times
 

@@ -14,7 +14,7 @@ from prunus.accelerate.candidates import CANDIDATES, Layers
 from prunus.accelerate.survey import Site
 from prunus.nn import SparseLinear
 
-__all__ = ["Milliseconds", "race"]
+__all__ = ["Milliseconds", "kind_of", "race"]
 
 # The fastest of some passes counts; a bar is shown while they run.
 MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 3.0
@@ -62,13 +62,13 @@ def _pooled(measured: list[tuple[Site, dict[str, float]]]) -> Milliseconds:
     """Per kind of layer the fastest of its layers, for all of them: blocks of a model are chosen alike."""
     best: dict[Any, dict[str, float]] = {}
     for site, times in measured:
-        of_kind = best.setdefault(_kind(site), {})
+        of_kind = best.setdefault(kind_of(site), {})
         for word, ms in times.items():
             of_kind[word] = min(ms, of_kind.get(word, ms))
-    return {id(site): {word: best[_kind(site)][word] for word in times} for site, times in measured}
+    return {id(site): {word: best[kind_of(site)][word] for word in times} for site, times in measured}
 
 
-def _kind(site: Site) -> Any:
+def kind_of(site: Site) -> Any:
     """Layers of one kind take as long: what differs between their times is the machine's noise."""
     zeros = round(site.sparsity or 0.0, 2)
     return site.shape, frozenset(site.inputs.items()), site.dtype, site.autocast, zeros

@@ -19,8 +19,9 @@ class AccelerateReport(Report):
     Row: name, shape (n, k), sparsity, m (tokens per call); dense_ms, sparse_ms (in its own pattern, the
     values in the fastest type allowed), bfloat16_ms and int8_ms (multiplied so), each the fastest of several
     runs for all calls of the example inputs together; speedup, runs ("dense", "sparse", "sparse bfloat16",
-    "sparse int8", "bfloat16" or "int8"), error (relative, L2, of the layer's answers to random inputs),
-    converted, reason (why it stayed dense), bytes_before, bytes_after. Summary: precision, layers, converted,
+    "sparse int8", "bfloat16", "int8" or "int8, zeros stored"), error (relative, L2, of the layer's answers to
+    random inputs), converted, reason (why it stayed dense), bytes_before, bytes_after. Summary: precision,
+    layers, converted, reached (the share that converted layers have of all weights of the model),
     linear_ms_before, linear_ms_after and linear_speedup over all timed layers, converted or not, bytes_before
     and bytes_after of the model, relative_error of its outputs (L2, against dense with the same zeros),
     threads, isa, and fused: what is done in one pass with a packed layer (name, kind, ms_before, ms_after).
@@ -52,6 +53,7 @@ class AccelerateReport(Report):
             if len(words) > 1
             else (next(iter(words), "sparse"))
         )
+        line += f", with {s['reached']:.1%} of all weights"
         if s["linear_speedup"] is not None:
             line += (
                 f"; all timed layers together {s['linear_speedup']:.2f}x ({s['linear_ms_before']:.2f} ms -> "

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from prunus._tools.running import hooked
-from prunus.families import READERS, FilterFn, is_linear, is_plain_linear, memory, owners, weight_matrix
+from prunus.families import (
+    READERS,
+    FilterFn,
+    in_adapter,
+    is_linear,
+    is_plain_linear,
+    memory,
+    owners,
+    weight_matrix,
+)
 from prunus.nn import SparseLinear
 
 # 8-bit columns cost 5 bytes per kept fp32 weight against 4: below this no regime can win.
@@ -156,6 +165,8 @@ def _describe(site: Site) -> None:
 
 def _why_fixed(site: Site, holders: Holders, copies_of: nn.Module | None) -> str:
     module = site.module
+    if in_adapter(site.name):
+        return "part of a low-rank adapter, which stays trainable"
     if "parametrizations" in module._modules:
         return "parametrised"
     if not is_plain_linear(module):

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import prunus._core as _core
+from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
-from prunus.accelerate.answers import culprits, relative_error
 from prunus.accelerate.candidates import PRECISIONS, Layers, pack_candidates
-from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
-from prunus.families import FilterFn
+from prunus.accelerate.together import NEAR, Chosen, Joined, faster_together
+from prunus.accelerate.trial import Trial, commit, fuse
+from prunus.families import FilterFn, weight_count
 from prunus.nn import SparseLinear
-from prunus.nn.fuse import Fusion
 from prunus.prune.fold import folded
+from prunus.shrink import save_ordinarily
 
 __all__ = ["AccelerateReport", "accelerate_"]
 
-# Its fast path hands the weights of the layer to one fused kernel; without it linear1 and linear2 are called.
-FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
-
 # By precision: the relative error of the model's outputs that rounding alone does not explain.
 MOST_ERROR = {"float32": 0.05, "bfloat16": 0.1, "int8": 0.3}
-
-# By id(site): the layer that takes its place, and the word for it.
-Chosen = dict[int, tuple[str, SparseLinear]]
 
 
 def accelerate_(
@@ -49,7 +43,8 @@ def accelerate_(
     production, because what is faster depends on the number of tokens. precision: how far layers may round.
     "float32" keeps the arithmetic: pruned layers race in their own pattern. "bfloat16" and "int8" add their
     values stored so, and products in that precision, for which a layer need not be pruned (format "dot" of
-    `prunus.pack`; int8 quantises the activations of each token); what "int8" allows includes "bfloat16".
+    `prunus.pack`; int8 quantises the activations of each token); what "int8" allows includes "bfloat16",
+    and the products of pruned layers are tried with their zeros stored too.
     min_speedup: the fastest candidate is taken when dense ms / its ms, the fastest of alternating runs with
     torch's current threads and of all layers of one shape and sparsity, reaches it.
     filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear,
@@ -59,10 +54,11 @@ def accelerate_(
     Models may be float32, bfloat16 or float16, and may run under `torch.autocast("cpu")`: accelerate them
     under it too.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
-    where that is not slower.
+    where that is not slower; a layer that alone is a little slower is taken where it wins with them.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
-    hooks, are unused by the inputs, or whose weight the model reads directly stay dense, and the report says
-    so. An error leaves the model as it was.
+    hooks, belong to a low-rank adapter, are unused by the inputs, or whose weight the model reads directly
+    stay dense, and the report says so. `save_pretrained` of a `transformers` model then writes the packed
+    layers as dense ones. An error leaves the model as it was.
 
     Raises TypeError (model, inputs of another kind) and ValueError (precision, min_speedup, max_error, no
     Linear in the model).
@@ -78,7 +74,7 @@ def accelerate_(
     batches = as_batches(example_inputs, "example_inputs")
     limits = _limits(precision, min_speedup, max_error)
     # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
-    with folded(model):
+    with OneInterrupt(), folded(model):
         return _accelerate(model, batches, limits, filter_fn)
 
 
@@ -101,27 +97,6 @@ def _limits(precision: str, min_speedup: float, max_error: float | None) -> Limi
     return Limits(precision, float(min_speedup), float(error))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A model, its layers, and what it answered with all of them dense."""
-
-    model: nn.Module
-    sites: list[Site]
-    batches: list[Batch]
-    expected: list[dict[str, Tensor]]
-
-    def put(self, chosen: Chosen) -> None:
-        """The packed layers of `chosen`, every other as it came."""
-        for site in self.sites:
-            site.put(chosen[id(site)][1] if id(site) in chosen else site.module)
-
-    def error(self) -> float:
-        """Of the model's outputs as it is now."""
-        return relative_error(
-            self.expected, [output_tensors(batch.run(self.model)) for batch in self.batches]
-        )
-
-
 def _accelerate(
     model: nn.Module, batches: list[Batch], limits: Limits, filter_fn: FilterFn | None
 ) -> AccelerateReport:
@@ -138,14 +113,25 @@ def _accelerate(
                 site.reason = site.reason or "not called by example_inputs"
         candidates = pack_candidates([site for site in sites if not site.reason], limits.precision)
         times = race(sites, candidates)
+        trial = Trial(model, sites, batches, expected)
         chosen = _choose(sites, candidates, times, limits.min_speedup)
-        error = _commit(Trial(model, sites, batches, expected), chosen, limits.max_error)
-        fused, error = _fuse(Trial(model, sites, batches, expected), error, limits.max_error)
-    for site in sites:
-        if id(site) in chosen:
-            chosen[id(site)][1].train(site.module.training)
-    rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
-    summary = _summary(model, rows, bytes_before, error)
+        joined = _join(trial, candidates, times, chosen, limits.min_speedup)
+        for fusion in joined:
+            chosen |= fusion.layers
+    try:
+        with evaluating(model):
+            error = commit(trial, chosen, limits.max_error)
+            fused, error = fuse(trial, error, limits.max_error, joined, chosen)
+        for site in sites:
+            if id(site) in chosen:
+                chosen[id(site)][1].train(site.module.training)
+        rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
+        summary = _summary(model, rows, bytes_before, error)
+        if chosen:
+            save_ordinarily(model)
+    except BaseException:
+        trial.undo()
+        raise
     return AccelerateReport(rows, summary | {"fused": fused, "precision": limits.precision})
 
 
@@ -164,76 +150,24 @@ def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_spee
     return chosen
 
 
-def _commit(trial: Trial, chosen: Chosen, max_error: float) -> float:
-    """Swap the layers in, run the model, take back what it cannot live with. Errors undo everything."""
+def _join(
+    trial: Trial, candidates: Layers, times: Milliseconds, chosen: Chosen, min_speedup: float
+) -> list[Joined]:
+    """The layers that win by what is fused into them; leaves the model dense, and undoes all on errors."""
+    near: Chosen = {}
+    for site in trial.sites:
+        ms = dict(times.get(id(site), {}))
+        dense = ms.pop("dense", 0.0)
+        if id(site) in chosen or not ms:
+            continue
+        word = min(ms, key=lambda word: ms[word])
+        if dense >= NEAR * ms[word]:
+            near[id(site)] = word, candidates[id(site)][word]
     try:
-        trial.put(chosen)
-        while True:
-            try:
-                error = trial.error()
-                break
-            except AttributeError as raised:
-                if not _take_back(trial.sites, chosen, raised):
-                    raise
-        if error > max_error:
-            error = _blame(trial, chosen, max_error)
-        return error
-    except BaseException:
+        trial.put(chosen | near)
+        return faster_together(trial.model, trial.sites, near, min_speedup)
+    finally:
         trial.put({})
-        raise
-
-
-def _blame(trial: Trial, chosen: Chosen, max_error: float) -> float:
-    """Take back the layers with which the model answers otherwise; all of them where that does not help."""
-
-    def error_of(some: Sequence[Site]) -> float:
-        trial.put({id(site): chosen[id(site)] for site in some})
-        return trial.error()
-
-    converted = [site for site in trial.sites if id(site) in chosen]
-    guilty = culprits(converted, error_of, max_error)
-    left = [site for site in converted if all(site is not other for other in guilty)]
-    error = error_of(left)
-    if error > max_error:
-        guilty, error = converted, error_of([])
-    for site in guilty:
-        site.reason = f"the model's outputs change by more than {max_error:g} with it"
-        del chosen[id(site)]
-    return error
-
-
-def _fuse(trial: Trial, error: float, max_error: float) -> tuple[list[dict[str, Any]], float]:
-    """What was fused, and the error of the outputs after it. Errors undo everything."""
-    found: list[tuple[Fusion, dict[str, Any]]] = []
-    try:
-        found = fuse_faster(trial.model, trial.sites)
-        after = trial.error() if found else error
-        if after > max(max_error, error):
-            for fusion, _ in found:
-                fusion.put(fusion.original)
-            return [], error
-    except BaseException:
-        for fusion, _ in found:
-            fusion.put(fusion.original)
-        trial.put({})
-        raise
-    return [row for _, row in found], after
-
-
-def _take_back(sites: list[Site], chosen: Chosen, error: AttributeError) -> bool:
-    """Some models read `layer.weight` (T5's wo, torch's encoder fast path): such layers, and all with the
-    same attribute name in the same kind of parent, become dense again. False: the error is another."""
-    reads = error.obj
-    culprits = [site for site in sites if id(site) in chosen and reads is chosen[id(site)][1]]
-    kinds = {(type(parent), leaf) for site in culprits for parent, leaf in site.places}
-    for site in sites:
-        if id(site) in chosen and kinds & {(type(parent), leaf) for parent, leaf in site.places}:
-            site.reason = f"the model reads its .{error.name}"
-            if any(isinstance(parent, nn.TransformerEncoderLayer) for parent, _ in site.places):
-                site.reason += f" ({FAST_PATH})"
-            site.put(site.module)
-            del chosen[id(site)]
-    return bool(culprits)
 
 
 def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | None) -> dict[str, Any]:
@@ -249,7 +183,7 @@ def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | No
         "dense_ms": dense,
         "sparse_ms": min((value for key, value in ms.items() if key.startswith("sparse")), default=None),
         "bfloat16_ms": ms.get("bfloat16"),
-        "int8_ms": ms.get("int8"),
+        "int8_ms": min((value for key, value in ms.items() if key.startswith("int8")), default=None),
         "speedup": dense / best if dense is not None and best else None,
         "runs": word,
         "error": site.errors.get(word) if layer is not None else None,
@@ -262,6 +196,7 @@ def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | No
 
 def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, error: float) -> dict[str, Any]:
     timed = [row for row in rows if row["dense_ms"] is not None]
+    converted = sum(math.prod(row["shape"]) for row in rows if row["converted"])
     before = sum(row["dense_ms"] for row in timed)
     after = sum(
         row["dense_ms"] / row["speedup"] if row["converted"] and row["speedup"] else row["dense_ms"]
@@ -270,6 +205,7 @@ def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, er
     return {
         "layers": len(rows),
         "converted": sum(row["converted"] for row in rows),
+        "reached": converted / max(weight_count(model), 1),
         "linear_ms_before": before if timed else None,
         "linear_ms_after": after if timed else None,
         "linear_speedup": before / after if timed and after > 0 else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ __all__ = ["Table", "Turns", "in_turn", "measure", "rehearse", "swapped"]
 # Per level, and for a whole model: enough turns for a median, few enough for ten levels of a large model.
 LEVEL_SECONDS, WHOLE_SECONDS = 2.0, 10.0
 AT_LEAST, AT_MOST = 5, 40
+FEWEST = 2  # turns that a model gets that is too slow for AT_LEAST in the time there is
 SETTLED = 0.01  # the median of the ratios is known to about this share of itself: no more turns
 
 
@@ -53,10 +55,13 @@ class Turns:
         low, _, high = quantiles(self.ratios, n=4)
         return (high - low) / self.ratio
 
-    def rounds(self, seconds: float) -> Iterator[int]:
-        """Round numbers until the time is used up or the ratio is settled."""
+    def rounds(self, seconds: float, most: float = math.inf) -> Iterator[int]:
+        """Round numbers until the time is used up or the ratio is settled; after `most` seconds FEWEST do."""
+        start = time.perf_counter()
         for i in rounds(seconds, AT_LEAST, AT_MOST):
             if i > AT_LEAST and self.spread < SETTLED * len(self.ratios) ** 0.5:
+                return
+            if i >= FEWEST and time.perf_counter() - start > most:
                 return
             yield i
 
@@ -77,9 +82,15 @@ class Table:
 
 
 def measure(
-    model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch], levels: list[Pattern]
+    model: nn.Module,
+    sites: Sequence[Site],
+    batches: Sequence[Batch],
+    levels: list[Pattern],
+    seconds: float = math.inf,
 ) -> Table:
     """Time `sites` dense and packed at every level; the zeros of a trial are those of the smallest weights.
+
+    seconds: for all levels; a model too slow for them gets few passes.
 
     Clocks sit on the layers of the running model: caches, threads and memory are in the state that they will
     be in. Dense and sparse passes alternate; a layer's sparse time is its dense time of all levels scaled by
@@ -99,7 +110,7 @@ def measure(
         with swapped(sites, packed):
             _run(model, batches)
         _run(model, batches)
-        for _ in turns.rounds(LEVEL_SECONDS):
+        for _ in turns.rounds(LEVEL_SECONDS, seconds / len(levels)):
             with _clocked(sites, [site.module for site in sites], clocks[0]):
                 turns.first.add(lambda: _run(model, batches))
             with swapped(sites, packed), _clocked(sites, packed, clocks[1]):
@@ -115,22 +126,31 @@ def measure(
 
 
 def rehearse(
-    model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch], levels: Mapping[str, Pattern]
+    model: nn.Module,
+    sites: Sequence[Site],
+    batches: Sequence[Batch],
+    levels: Mapping[str, Pattern],
+    seconds: float = math.inf,
 ) -> float:
     """Time of the whole model with trial weights at these levels (other layers dense) over its dense time."""
     packed = [_trial(site, levels[site.name]) if site.name in levels else site.module for site in sites]
-    return in_turn(model, sites, packed, batches).ratio
+    return in_turn(model, sites, packed, batches, seconds, "trying the choice").ratio
 
 
 def in_turn(
-    model: nn.Module, sites: Sequence[Site], modules: Sequence[nn.Module], batches: Sequence[Batch]
+    model: nn.Module,
+    sites: Sequence[Site],
+    modules: Sequence[nn.Module],
+    batches: Sequence[Batch],
+    seconds: float = math.inf,
+    label: str = "measuring",
 ) -> Turns:
-    """The model as it is, and with other modules at the sites."""
+    """The model as it is, and with other modules at the sites; few turns where `seconds` are not enough."""
     turns = Turns()
     with swapped(sites, modules):
         _run(model, batches)
     _run(model, batches)
-    for which in laps(2, turns.rounds(WHOLE_SECONDS)):
+    for which in laps(2, progress(turns.rounds(WHOLE_SECONDS, seconds), label, AT_MOST)):
         if which == 0:
             turns.first.add(lambda: _run(model, batches))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from prunus._tools.running import Batch, as_batches, check_model, evaluating
 from prunus.accelerate import AccelerateReport, accelerate_
 from prunus.accelerate.survey import Site, recording, survey
 from prunus.allocation import Allocation, Key, Survey, choose_levels, trials, weigh
+from prunus.balance.pace import Pace
 from prunus.balance.report import BalanceReport
 from prunus.balance.table import Table, Turns, in_turn, measure, rehearse
 from prunus.calibration import Calibration, Stats, as_calibration
@@ -30,6 +32,8 @@ LEVELS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 # How often the chosen levels are tried on the whole model, and by which share what it gains may differ from
 # the sum over the layers before they are chosen again.
 REHEARSALS, CLOSE = 3, 0.03
+# How a target's minutes are shared; the rehearsals have theirs each.
+SHARES = {"table": 0.4, "trials": 0.4, "rehearsal": 0.04, "end": 0.08}
 _WANDA, _UNSTRUCTURED = Wanda(), Unstructured(0.5)
 
 
@@ -38,9 +42,12 @@ class Target:
     """How fast the model shall be: `speedup` over its dense self, or `ms` for all example inputs together.
 
     pattern: its kind is used, its sparsity replaced by each of `levels`; level 0 (dense) is always tried.
+    minutes: about how long timing and trials may take. A model too slow for them is timed in fewer passes,
+    and what the whole model feels of a layer is tried for some layers only, spread evenly; solving and
+    packing come on top.
 
-    Raises ValueError unless exactly one of speedup (>= 1) and ms (> 0) is given, TypeError for a pattern that
-    is not Unstructured or Block.
+    Raises ValueError unless exactly one of speedup (>= 1) and ms (> 0) is given and minutes are > 0,
+    TypeError for a pattern that is not Unstructured or Block.
 
     >>> Target(speedup=1.5).candidates()[1]
     Unstructured(sparsity=0.5, scope='tensor')
@@ -50,6 +57,7 @@ class Target:
     ms: float | None = None
     pattern: Unstructured | Block = _UNSTRUCTURED
     levels: tuple[float, ...] = LEVELS
+    minutes: float = 5.0
 
     def __post_init__(self) -> None:
         if (self.speedup is None) == (self.ms is None):
@@ -59,6 +67,8 @@ class Target:
             raise ValueError(f"speedup: expected >= 1, got {self.speedup}")
         if self.ms is not None and not self.ms > 0:
             raise ValueError(f"ms: expected > 0, got {self.ms}")
+        if not self.minutes > 0:
+            raise ValueError(f"minutes: expected > 0, got {self.minutes}")
         if not isinstance(self.pattern, (Unstructured, Block)):
             raise TypeError(f"pattern: expected Unstructured or Block, got {type(self.pattern).__name__}")
         if isinstance(self.pattern, Unstructured) and self.pattern.scope == "model":
@@ -103,16 +113,18 @@ def balance_(
     check_model(model)
     if not isinstance(target, Target):
         raise TypeError(f"target: expected a Target such as Target(speedup=1.5), got {type(target).__name__}")
+    started = time.perf_counter()
     batches = as_batches(example_inputs, "example_inputs")
     given = _calibration(calibration, batches)
+    shares = {word: share * target.minutes * 60 for word, share in SHARES.items()}
     with Journal() as folds:
         targets, _ = find_targets(model, filter_fn)
         fold_targets(targets, folds)
         sites = _called(model, targets, batches)
         with evaluating(model):
-            table = measure(model, sites, batches, target.candidates()[1:])
+            table = measure(model, sites, batches, target.candidates()[1:], seconds=shares["table"])
         _check_reach(table, target)
-        rule = _Balance(target, table, partial(_tried, model, sites, batches))
+        rule = _Balance(target, table, partial(_tried, model, sites, batches, shares["rehearsal"]))
         accelerated: list[AccelerateReport] = []
 
         def convert() -> None:
@@ -123,8 +135,10 @@ def balance_(
         folds.commit()
     _tell_folded(pruned, targets)
     with evaluating(model):
-        turns = in_turn(model, sites, dense, batches)
-    return _report(rule, pruned, accelerated[0], turns)
+        turns = in_turn(model, sites, dense, batches, seconds=shares["end"])
+    report = _report(rule, pruned, accelerated[0], turns)
+    report.summary["seconds"] = time.perf_counter() - started
+    return report
 
 
 class _Balance(Allocation):
@@ -182,6 +196,7 @@ class _Trials(Survey):
         self.rule, self.method = rule, method
         self.candidates = rule.target.candidates()
         self.tried = len(self.candidates) // 2
+        self.pace = Pace(SHARES["trials"] * rule.target.minutes * 60, len(rule.table.dense))
 
     def see(self, key: Key, weight: Tensor, stats: Stats) -> Tensor | None:
         errors, trial = [0.0], None
@@ -191,9 +206,10 @@ class _Trials(Survey):
             errors.append(error)
             trial = values if level == self.tried else trial
         self.rule.errors[key] = errors
-        return trial
+        return trial if self.pace.allows(key[0]) else None
 
     def felt(self, key: Key, error: float) -> None:
+        self.pace.done()
         self.rule.influence[key] = error
 
     def patterns(self) -> dict[Key, Pattern]:
@@ -207,9 +223,15 @@ class _Trials(Survey):
         return {key: self.candidates[rule.chosen[key[0]]] for key in rule.errors}
 
 
-def _tried(model: nn.Module, sites: list[Site], batches: list[Batch], levels: Mapping[str, Pattern]) -> float:
+def _tried(
+    model: nn.Module,
+    sites: list[Site],
+    batches: list[Batch],
+    seconds: float,
+    levels: Mapping[str, Pattern],
+) -> float:
     with evaluating(model):
-        return rehearse(model, sites, batches, levels)
+        return rehearse(model, sites, batches, levels, seconds=seconds)
 
 
 def _tell_folded(report: PruneReport, targets: list[Prunable]) -> None:
@@ -276,6 +298,7 @@ def _report(
         "measured_speedup": measured,
         "off": predicted / measured - 1.0,
         "sparsity": pruned.summary["sparsity"],
+        "reached": pruned.summary["reached"],
         "layers": len(rows),
         "converted": accelerated.summary["converted"],
         "threads": torch.get_num_threads(),

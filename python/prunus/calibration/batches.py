@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prunus._tools.running import evaluation_mode
+from prunus._tools.running import call_with, evaluation_mode
 
 __all__ = ["Calibration", "as_calibration", "real_tokens", "run_batch", "untouched"]
 
@@ -66,7 +66,7 @@ def run_batch(model: nn.Module, batch: Any, calibration: Calibration) -> Any:
     if calibration.forward is not None:
         return calibration.forward(model, batch)
     if isinstance(batch, Mapping):
-        return model(**batch)
+        return call_with(model, batch)
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
 
 

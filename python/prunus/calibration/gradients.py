@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunus._tools.progress import progress
 from prunus.calibration.batches import Calibration
+from prunus.calibration.ranks import merge_stats
 from prunus.calibration.stats import Stats
 
 __all__ = ["gradients"]
@@ -49,6 +50,7 @@ def gradients(
         for parameter, (wanted, grad) in before.items():
             parameter.requires_grad_(wanted)
             parameter.grad = grad
+    merge_stats(stats, needs, weights)
     silent = ", ".join(name for name, found in stats.items() if found.tokens == 0)
     if silent:
         raise ValueError(f"loss: expected a gradient at every layer, got none at {silent}")

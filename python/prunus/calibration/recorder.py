@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from prunus.calibration.ranks import merge_stats, several
 from prunus.calibration.stats import Stats
+from prunus.families import weight_matrix
 
 __all__ = ["Recorder", "check_seen", "token_rows"]
 
@@ -80,7 +82,11 @@ class Recorder:
             self._once = all(self._calls[name] == 1 for name in self.layers)
 
     def check(self) -> dict[str, Stats]:
-        """The statistics; ValueError naming layers that saw no token, or inputs that are not finite."""
+        """The statistics, of all processes together; ValueError naming layers that saw no token, or inputs
+        that are not finite."""
+        if several():
+            weights = {name: weight_matrix(modules[0]) for name, modules in self.layers.items()}
+            merge_stats(self.stats, self.needs | {"sumsq"}, weights)
         check_seen(name for name, stats in self.stats.items() if stats.tokens == 0)
         for name, stats in self.stats.items():
             if stats.sumsq is not None and not bool(torch.isfinite(stats.sumsq).all()):

@@ -11,6 +11,7 @@ from torch import nn
 from prunus._tools.progress import progress
 from prunus.calibration.batches import Calibration, real_tokens, run_batch
 from prunus.calibration.chain import Chain
+from prunus.calibration.ranks import merged_order
 from prunus.calibration.recorder import Recorder, check_seen
 from prunus.calibration.stats import Stats
 from prunus.families import blocks
@@ -125,6 +126,7 @@ class _Walk:
         finally:
             for handle in handles:
                 handle.remove()
+        order = merged_order(order)
         check_seen(name for name in self.layers if name not in order)
         return order
 

@@ -34,6 +34,8 @@ def gather(model: nn.Module) -> Saved:
             raise ValueError(f"model: expected tensors with data, got {name!r} on the meta device")
         owner_path, _, leaf = name.rpartition(".")
         owner = modules.get(owner_path)
+        if isinstance(owner, SparseLinear) and leaf == "values":
+            continue  # the packed weight has them
         if isinstance(owner, SparseLinear) and leaf == "packed":
             name = weight_name(owner_path)
             saved.sparse[owner_path] = _entry(owner)

@@ -28,6 +28,13 @@ CHECKPOINT = "prunus.safetensors"
 KEPT = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".spm", ".md"})
 KEPT_NAMES = ("LICENSE", "LICENCE", "NOTICE")
 WEIGHT_INDEX = ".index.json"
+#: Says how the directory is opened; the config has the same sentence under "prunus".
+NOTE = "PRUNUS.md"
+SENTENCE = (
+    f"The weights are in {CHECKPOINT}: open this directory with prunus.load_pretrained(DIR). "
+    "from_pretrained of transformers finds no weights here; save_pretrained of the loaded model writes what "
+    "it opens."
+)
 
 Directory = str | os.PathLike[str]
 
@@ -56,6 +63,7 @@ def load_pretrained(path: Directory) -> Any:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    vars(config).pop("prunus", None)  # it is about the directory
     kind = _model_class(config)
     if not (folder / CHECKPOINT).exists():
         return _load_dense(kind, folder)
@@ -74,8 +82,9 @@ def write_pretrained(
 ) -> None:
     """Write `model` to a new directory, with the config and the tokenizer of the directory it came from.
 
-    `out` appears complete or not at all. reports: name -> report, written as NAME.json. Raises ValueError
-    (no such source), FileExistsError (out is there already), what `save` raises.
+    `out` appears complete or not at all; a page in it, and its config, say how it is opened. reports: name ->
+    report, written as NAME.json. Raises ValueError (no such source), FileExistsError (out is there already),
+    what `save` raises.
 
     >>> import os, tempfile, transformers
     >>> sizes = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
@@ -84,7 +93,7 @@ def write_pretrained(
     >>> model.save_pretrained(folder)
     >>> write_pretrained(model, folder, folder + "/pruned")
     >>> sorted(os.listdir(folder + "/pruned"))
-    ['config.json', 'prunus.safetensors']
+    ['PRUNUS.md', 'config.json', 'prunus.safetensors']
     """
     check_model(model)
     folder = _check_folder(source)
@@ -93,7 +102,8 @@ def write_pretrained(
             target = new / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-        _set_dtype(new / "config.json", model)
+        _complete_config(new / "config.json", model)
+        (new / NOTE).write_text(f"# Pruned by prunus\n\n{SENTENCE}\n", encoding="utf-8")
         save(model, new / CHECKPOINT)
         for name, report in (reports or {}).items():
             report.to_json(new / f"{name}.json")
@@ -180,11 +190,10 @@ def _companions(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _set_dtype(config: Path, model: nn.Module) -> None:
-    """The config names the dtype of the weights; they may have been cast."""
+def _complete_config(config: Path, model: nn.Module) -> None:
+    """The config names the dtype of the weights, which may have been cast, and how they are opened."""
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     values = json.loads(config.read_text(encoding="utf-8"))
     keys = [key for key in ("dtype", "torch_dtype") if values.get(key) not in (None, dtype)]
-    if keys:
-        values |= dict.fromkeys(keys, dtype)
-        config.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    values |= {**dict.fromkeys(keys, dtype), "prunus": SENTENCE}
+    config.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

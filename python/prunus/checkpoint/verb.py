@@ -16,7 +16,7 @@ from prunus.checkpoint.plan import Plan
 from prunus.nn import SparseLinear
 from prunus.nn.fuse import fuse_
 from prunus.prune.fold import folded
-from prunus.shrink.geometry import apply_geometry_
+from prunus.shrink import apply_geometry_, geometry, save_ordinarily
 
 __all__ = ["load", "save"]
 
@@ -67,7 +67,7 @@ def load(model: ModelT, path: Path) -> ModelT:
     check_model(model)
     saved = read(path, _most_elements(model))
     with OneInterrupt() as interrupt:
-        before = Before(model)
+        before, shape = Before(model), geometry(model)
         undo = apply_geometry_(model, saved.geometry)
         try:
             Plan(model, saved, before).apply()
@@ -77,6 +77,8 @@ def load(model: ModelT, path: Path) -> ModelT:
             before.restore()
             undo()
             raise
+    if saved.sparse or geometry(model) != shape:
+        save_ordinarily(model)
     return model
 
 

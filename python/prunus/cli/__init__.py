@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import prunus
-from prunus.cli import demo, info, prune, recover, report
+from prunus.cli import demo, export, info, prune, recover, report
 from prunus.cli.encoder import MissingPackage
 
 __all__ = ["main"]
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"prunus {prunus.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (demo, prune, recover, report, info):
+    for module in (demo, prune, recover, report, export, info):
         module.add_parser(commands)
     options = parser.parse_args(argv)
     try:

@@ -30,7 +30,9 @@ __all__ = [
     "quiet_transformers",
     "random_inputs",
     "read_texts",
+    "reads_text",
     "threads",
+    "tokenizer_of",
 ]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
@@ -79,13 +81,11 @@ def threads(count: int | None) -> Iterator[None]:
     """So many of torch's threads, or as many as it has; ValueError for less than one."""
     import torch
 
+    from prunus._tools.running import torch_threads
+
     check_least("threads", count, 1)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(count or before)
+    with torch_threads(count or torch.get_num_threads()):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass
@@ -150,12 +150,10 @@ def make_inputs(model: Any, folder: str, texts: list[str], size: SampleSize, opt
 
     Raises ValueError: no tokenizer, too little text, a length beyond the model's.
     """
-    if not any((Path(folder) / name).exists() for name in TOKENIZER_FILES):
+    if not reads_text(folder):
         raise ValueError(f"{option}: expected a tokenizer in {folder!r} to read text with, got none")
-    from transformers import AutoTokenizer
-
     check_length(model, size)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = tokenizer_of(folder)
     causal = is_causal(model)
     if causal or tokenizer.pad_token is None:
         batches = _blocks(tokenizer, texts, size, option)
@@ -164,6 +162,18 @@ def make_inputs(model: Any, folder: str, texts: list[str], size: SampleSize, opt
     for batch in batches:
         _check_vocabulary(model, batch["input_ids"])
     return Inputs([_complete(model, batch) for batch in batches], causal, text=True)
+
+
+def reads_text(folder: str) -> bool:
+    """Whether the directory has a tokenizer."""
+    return any((Path(folder) / name).exists() for name in TOKENIZER_FILES)
+
+
+def tokenizer_of(folder: str) -> Any:
+    """The tokenizer in a directory."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def random_inputs(model: Any, size: SampleSize) -> Inputs:
@@ -215,11 +225,11 @@ def _complete(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch
 
 
-def check_length(model: Any, size: SampleSize) -> None:
+def check_length(model: Any, size: SampleSize, option: str = "--length") -> None:
     """ValueError for texts longer than the model takes."""
     limits = [limit for name in POSITIONS if isinstance(limit := getattr(model.config, name, None), int)]
     if limits and size.length > min(limits) > 0:
-        raise ValueError(f"--length: expected at most {min(limits)}, the model's limit, got {size.length}")
+        raise ValueError(f"{option}: expected at most {min(limits)}, the model's limit, got {size.length}")
 
 
 def _check_vocabulary(model: Any, ids: Tensor) -> None:

@@ -19,6 +19,7 @@ from prunus.cli.inputs import (
     threads,
 )
 from prunus.cli.recover import check_minutes, draw, recover_on_text
+from prunus.cli.regimes import add_options, milliseconds, regimes, told
 from prunus.cli.written import add_out, check_out, print_written, write
 from prunus.methods.known import METHODS
 from prunus.patterns import Pattern, Scope
@@ -88,6 +89,7 @@ def add_parser(commands: Any) -> None:
     )
     SampleSize.add_options(data, 128, "of the choice of samples and of --method random")
     run_ = parser.add_argument_group("run")
+    add_options(run_)
     run_.add_argument("--no-accelerate", action="store_true", help="only write zeros: layers stay ordinary")
     run_.add_argument(
         "--dtype", choices=DTYPES, default="auto", help="cast the model first (auto: as stored)"
@@ -181,10 +183,10 @@ def _work(
 
     method = _method(options, inputs)
     given = inputs.batches if options.calibration else None
-    # The batch with most tokens: those of encoders differ in length.
-    example = max(inputs.batches, key=lambda batch: batch["input_ids"].numel(), default=None)
+    wanted = regimes(options, inputs, model, SampleSize.of(options))
+    example = [regime.example for regime in wanted]
     if options.target_speedup is not None:
-        if example is None:
+        if not example:
             raise ValueError("--target-speedup: expected a model that reads tokens, got none to time it on")
         target = Target(speedup=options.target_speedup, pattern=pattern)  # type: ignore[arg-type]
         balance = balance_(model, example, target, method, given)
@@ -193,9 +195,16 @@ def _work(
     reports |= between()
     if options.no_accelerate:
         return reports, "All layers are ordinary ones with zeros (--no-accelerate)."
-    if example is None:
+    if not example:
         return reports, "All layers are ordinary ones with zeros: no tokens to time this kind of model on."
-    return reports | {"accelerate": accelerate_(model, example, options.precision)}, ""
+    before = milliseconds(model, wanted)
+    reports["accelerate"] = accelerate_(model, example, options.precision)
+    after = milliseconds(model, wanted)
+    reports["accelerate"].summary["whole_model"] = [
+        {"name": regime.name, "ms_before": was, "ms_after": now}
+        for regime, was, now in zip(wanted, before, after, strict=True)
+    ]
+    return reports, told(wanted, before, after)
 
 
 def _shared(pattern: Pattern, options: argparse.Namespace) -> Pattern | Allocation:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from prunus.cli.encoder import MissingPackage
 from prunus.cli.inputs import (
     Inputs,
     SampleSize,
@@ -42,6 +44,13 @@ def add_parser(commands: Any) -> None:
     )
     SampleSize.add_options(parser, 32)
     add_threads(parser)
+    parser.add_argument(
+        "--engines",
+        action="store_true",
+        help="also measure both in every engine that is installed: torch, ONNX Runtime, OpenVINO, prunus",
+    )
+    parser.add_argument("--compiled", action="store_true", help="with --engines: torch.compile too, minutes")
+    parser.add_argument("--picture", metavar="FILE", help="with --engines: the frontier as .svg or .png")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -49,9 +58,12 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Load both, compare, print the table or JSON."""
     size = SampleSize.of(options)
+    _check(options)
     texts = read_texts(options.text, "--text") if options.text else []
     with quiet_transformers("report"), threads(options.threads):
         report = _compare(options, size, texts)
+    if options.picture and report.engines is not None:
+        report.engines.plot(options.picture)
     if options.json:
         print(report.to_json())
         return 0
@@ -63,6 +75,24 @@ def run(options: argparse.Namespace) -> int:
     if not texts:
         print("Outputs were compared on random tokens: give --text for quality on real text.")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """ValueError for options that need another, MissingPackage for a picture that cannot be drawn."""
+    for name in ("compiled", "picture"):
+        if getattr(options, name) and not options.engines:
+            raise ValueError(f"--{name}: expected --engines beside it")
+    if options.picture and importlib.util.find_spec("matplotlib") is None:
+        raise MissingPackage("prunus: --picture needs the package matplotlib: pip install matplotlib")
+
+
+def _engines(options: argparse.Namespace) -> list[str]:
+    if not options.engines:
+        return []
+    from prunus.report.frontier import choose_engines
+
+    names = choose_engines(True)
+    return choose_engines([*names, "torch compiled bfloat16"]) if options.compiled else names
 
 
 def _compare(options: argparse.Namespace, size: SampleSize, texts: list[str]) -> CompareReport:
@@ -82,7 +112,7 @@ def _compare(options: argparse.Namespace, size: SampleSize, texts: list[str]) ->
     if not inputs.batches:
         raise ValueError(f"BEFORE_DIR: expected a model that reads tokens, got {type(before).__name__}")
     cached = [{**batch, "use_cache": False} if inputs.causal else batch for batch in inputs.batches]
-    report = compare(before, after, cached)
+    report = compare(before, after, cached, _engines(options))
     disk = [weight_bytes(options.before), weight_bytes(options.after)]
     _add(
         report, "weights on disk, MB", [b / 1e6 for b in disk], f"{disk[1] / max(1, disk[0]):.2f}x the bytes"

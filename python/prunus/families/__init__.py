@@ -34,15 +34,25 @@ no entry of their own. An unknown architecture is described in ten lines:
 from prunus.families.family import READERS, Family, Stack
 from prunus.families.linears import (
     FilterFn,
+    in_adapter,
     is_conv1d,
     is_linear,
     is_plain_linear,
     memory,
     owners,
     stored_weight,
+    weight_count,
     weight_matrix,
 )
-from prunus.families.lookup import blocks, find_family, find_stack, fused_parts, register_family, stacks
+from prunus.families.lookup import (
+    blocks,
+    find_family,
+    find_stack,
+    fused_parts,
+    outer_lists,
+    register_family,
+    stacks,
+)
 
 __all__ = [
     "READERS",
@@ -53,13 +63,16 @@ __all__ = [
     "find_family",
     "find_stack",
     "fused_parts",
+    "in_adapter",
     "is_conv1d",
     "is_linear",
     "is_plain_linear",
     "memory",
+    "outer_lists",
     "owners",
     "register_family",
     "stacks",
     "stored_weight",
+    "weight_count",
     "weight_matrix",
 ]

@@ -11,17 +11,34 @@ from torch import Tensor, nn
 
 __all__ = [
     "FilterFn",
+    "in_adapter",
     "is_conv1d",
     "is_linear",
     "is_plain_linear",
     "memory",
     "owners",
     "stored_weight",
+    "weight_count",
     "weight_matrix",
 ]
 
 #: (module, qualified name) -> whether a verb may touch it.
 FilterFn = Callable[[nn.Module, str], bool]
+
+
+# What a low-rank adapter calls its two matrices, as peft, diffusers and others name them.
+ADAPTER_PARTS = frozenset(
+    {"lora_A", "lora_B", "lora_down", "lora_up", "lora_embedding_A", "lora_embedding_B"}
+)
+
+
+def in_adapter(name: str) -> bool:
+    """Whether the module or parameter of that name is part of a low-rank adapter (LoRA).
+
+    >>> in_adapter("layers.0.q_proj.lora_A.default"), in_adapter("layers.0.q_proj.base_layer")
+    (True, False)
+    """
+    return not ADAPTER_PARTS.isdisjoint(name.split("."))
 
 
 def is_conv1d(module: Any) -> bool:
@@ -70,19 +87,33 @@ def weight_matrix(module: nn.Module) -> Tensor:
     return weight.detach().t() if is_conv1d(module) else weight.detach()
 
 
+def weight_count(model: nn.Module) -> int:
+    """Numbers in all parameters of a model, shared ones once; a packed layer counts as the dense one.
+
+    >>> weight_count(nn.Linear(3, 4))
+    16
+    """
+    unique = {memory(p): p.numel() for p in model.parameters() if not nn.parameter.is_lazy(p)}
+    packed: list[Any] = [module for module in model.modules() if "packed" in module._buffers]
+    return sum([*unique.values(), *(int(layer.in_features) * int(layer.out_features) for layer in packed)])
+
+
 def stored_weight(module: Any) -> Tensor | None:
-    """The parameter behind `module.weight`: itself, or the original under a mask or a parametrization.
+    """The parameter behind `module.weight`: itself, or the (largest) original under a mask, a norm or a
+    parametrization.
 
     >>> layer = torch.nn.utils.prune.identity(nn.Linear(2, 2), "weight")
     >>> stored_weight(layer) is layer.weight_orig
     True
     """
-    found: Tensor | None = module._parameters.get("weight")
-    if found is None:
-        found = module._parameters.get("weight_orig")
-    if found is None and nn.utils.parametrize.is_parametrized(module, "weight"):
-        found = module.parametrizations.weight._parameters.get("original")
-    return found
+    for name in ("weight", "weight_orig", "weight_v"):
+        found: Tensor | None = module._parameters.get(name)
+        if found is not None:
+            return found
+    if not nn.utils.parametrize.is_parametrized(module, "weight"):
+        return None
+    originals = [p for p in module.parametrizations.weight._parameters.values() if p is not None]
+    return max(originals, key=Tensor.numel, default=None)
 
 
 def memory(tensor: Tensor | None) -> int:

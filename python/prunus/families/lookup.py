@@ -9,12 +9,24 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from prunus.families.family import Family, Stack
 from prunus.families.known import FAMILIES
-from prunus.families.linears import weight_matrix
+from prunus.families.linears import is_linear, weight_matrix
 
-__all__ = ["Rows", "blocks", "find_family", "find_stack", "fused_parts", "register_family", "stacks"]
+__all__ = [
+    "Rows",
+    "blocks",
+    "find_family",
+    "find_stack",
+    "fused_parts",
+    "outer_lists",
+    "register_family",
+    "stacks",
+]
 
 #: Rows of one part of a fused weight: a range, or their numbers where the parts alternate.
 Rows = range | tuple[int, ...]
+
+# A list of modules with less than this share of the largest stack is no stack of its own.
+MIN_STACK = 0.1
 
 
 def register_family(family: Family) -> None:
@@ -76,28 +88,57 @@ def find_family(model: nn.Module) -> Family:
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The transformer blocks of `model`, qualified name -> module, in the order they run.
 
-    An unknown architecture gives the `nn.ModuleList` with the most parameters; without any, {}.
+    Those of all its stacks: an encoder and a decoder, a tower for pictures and one for words. Of an unknown
+    architecture, the `nn.ModuleList` with the most parameters and those beside it that hold at least a tenth
+    as many, in modules of one class with several Linear layers each; without any list, {}.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
     >>> list(blocks(model))
     ['0.0', '0.1']
     """
-    found = {stack.name: stack.layers for stack in stacks(model)}
-    if not found:
-        lists = {
-            name: m
-            for name, m in model.named_modules()
-            if isinstance(m, nn.ModuleList) and len(m) and not isinstance(m, ParametrizationList)
-        }
-        if lists:
-            largest = max(lists, key=lambda name: _parameters(lists[name]))
-            found = {largest: lists[largest]}
+    known = {stack.name: stack.layers for stack in stacks(model)}
+    lists = outer_lists(model)
+    sizes = {name: _parameters(layers) for name, layers in {**lists, **known}.items()}
+    largest = max(sizes, key=lambda name: sizes[name], default="")
+    found = {
+        name: layers
+        for name, layers in lists.items()
+        if name in known
+        or (name == largest and not known)
+        or (_one_kind(layers) and sizes[name] >= MIN_STACK * sizes[largest])
+    }
+    # A known stack inside of another list.
+    found |= {name: layers for name, layers in known.items() if name not in found}
     return {
         f"{name}.{index}" if name else str(index): block
         for name, layers in found.items()
         for index, block in enumerate(layers)
     }
+
+
+def outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """Every `nn.ModuleList` that is in no other one and holds no stack of a known family deeper down.
+
+    >>> list(outer_lists(nn.Sequential(nn.ModuleList([nn.ModuleList([nn.Linear(2, 2)])]))))
+    ['0']
+    """
+    known = {stack.name for stack in stacks(model)}
+    found: dict[str, nn.ModuleList] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or isinstance(module, ParametrizationList):
+            continue
+        inside = any(not other or name.startswith(f"{other}.") for other in found)
+        above = any(other != name and (not name or other.startswith(f"{name}.")) for other in known)
+        if len(module) and not inside and not above:
+            found[name] = module
+    return found
+
+
+def _one_kind(layers: nn.ModuleList) -> bool:
+    """Whether it looks like a stack of blocks: a list of heads or projections is none."""
+    several = all(sum(is_linear(module) for module in block.modules()) > 1 for block in layers)
+    return len({type(block) for block in layers}) == 1 and several
 
 
 def fused_parts(model: nn.Module, name: str) -> dict[str, Rows]:
@@ -168,4 +209,4 @@ def _config_above(model: nn.Module, name: str) -> Any:
 
 
 def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(p.numel() for p in module.parameters() if not nn.parameter.is_lazy(p))

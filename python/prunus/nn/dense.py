@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
 from prunus.nn.fused import Fused
 from prunus.nn.sparse_linear import SparseLinear
@@ -16,10 +17,10 @@ __all__ = ["to_dense_"]
 def to_dense_(model: nn.Module) -> list[str]:
     """Turn every packed layer of a model back into a dense one, in place; the names of those layers.
 
-    For what packed layers cannot do: prune again, train all weights, merge adapters, export,
-    `save_pretrained`. Weights are as they were stored (zeros stay, what int8 or bfloat16 rounded stays
-    rounded); a head that was packed beside the embedding it is tied to shares its weight again. Fused
-    modules become what they were. An error leaves the model as it was.
+    For what packed layers cannot do: prune again, train all weights, merge adapters, export, change the size
+    of the vocabulary beside a packed head. Weights are as they were stored (zeros stay, what int8 or bfloat16
+    rounded stays rounded); a head that was packed beside the embedding it is tied to shares its weight again.
+    Fused modules become what they were. An error leaves the model as it was.
 
     Raises TypeError unless model is a torch.nn.Module, and ValueError when it is a packed layer itself, or
     one of its layers has an activation.
@@ -51,8 +52,10 @@ def to_dense_(model: nn.Module) -> list[str]:
             continue
         parent, _, leaf = name.rpartition(".")
         places.append((model.get_submodule(parent)._modules, leaf, new))
-    for children, leaf, new in places:
-        children[leaf] = new
+    with OneInterrupt() as interrupt:
+        interrupt.hold()
+        for children, leaf, new in places:
+            children[leaf] = new
     return names
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model, evaluating, hooked
 from prunus.families import stacks
 from prunus.families.family import Family, resolve
@@ -66,8 +67,10 @@ def fuse_(model: nn.Module, names: Collection[str] | None = None) -> list[str]:
     check_model(model)
     found = [] if names is not None and not names else fusions(model)
     found = [fusion for fusion in found if names is None or fusion.name in names]
-    for fusion in found:
-        fusion.put(fusion.fused)
+    with OneInterrupt() as interrupt:
+        interrupt.hold()
+        for fusion in found:
+            fusion.put(fusion.fused)
     return [fusion.name for fusion in found]
 
 
@@ -200,7 +203,9 @@ def _known(module: nn.Module, roles: dict[str, str], others: set[str]) -> dict[s
 
 def _packed(module: nn.Module, name: str) -> bool:
     layer = module._modules.get(name)
-    return type(layer) is SparseLinear and layer.activation is None and layer.packed.device.type == "cpu"
+    if type(layer) is not SparseLinear or layer.trainable:
+        return False
+    return layer.activation is None and layer.packed.device.type == "cpu"
 
 
 def _features(module: nn.Module, name: str) -> int:

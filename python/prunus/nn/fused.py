@@ -111,5 +111,5 @@ def _alike(x: Tensor, residual: Tensor, width: int) -> bool:
 
 
 def _plain(layer: nn.Module) -> bool:
-    """Packed, and nothing but a product and a bias."""
-    return isinstance(layer, SparseLinear) and layer.activation is None
+    """Packed, and nothing but a product and a bias; its packed weight is not a copy of trained values."""
+    return isinstance(layer, SparseLinear) and layer.activation is None and not layer.trainable

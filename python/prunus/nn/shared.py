@@ -94,7 +94,7 @@ class _Group:
         # Past nn.Module's own look-up, which takes a microsecond a name.
         packed: list[Any] = [one._buffers["packed"] for one in layers]
         biases = [one._parameters.get("bias") for one in layers]
-        if any(one.activation is not None for one in layers) or wants_gradient(*biases):
+        if any(one.activation is not None or one.trainable for one in layers) or wants_gradient(*biases):
             return None
         answers = linear_many_op(x, packed, biases, [one.out_features for one in layers])
         waiting, key = self.waiting, id(x)

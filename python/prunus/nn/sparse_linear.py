@@ -9,11 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor, is_grad_enabled, nn
 
+import prunus._core as _core
 from prunus._core import FormatError
 from prunus.families import is_conv1d, weight_matrix
+from prunus.nn.weight import weight_of
 from prunus.ops import activation_number
 from prunus.ops.autograd import linear_with_gradient
+from prunus.ops.differentiable import differentiable_linear, is_traced
 from prunus.ops.torch_ops import buffer_tensor, linear_op
+from prunus.ops.training import (
+    ValueIndex,
+    linear_of_values,
+    pack_with_values,
+    value_index,
+    values_of,
+    with_values,
+)
 from prunus.packed import PackedWeight, array_view, pack
 
 if TYPE_CHECKING:
@@ -32,8 +43,12 @@ class SparseLinear(nn.Module):
     `bias` an ordinary parameter or None, `activation` None, "relu", "gelu", "gelu_tanh" or "silu".
     state_dict, deepcopy, pickle, torch.compile and export work as for nn.Linear; casts of the model change
     the bias and the dtype that `to_linear` gives (`weight_dtype`), never the packed bytes. The constructor
-    makes a layer of zeros to load a state_dict into: most layers come from `from_linear`. Gradients go to x
-    and to the bias; the packed weight is frozen (to train it, go back with `to_linear`).
+    makes a layer of zeros to load a state_dict into: most layers come from `from_linear`.
+
+    Gradients go to x and to the bias. With `trainable=True` they go to the weight too: `values`, a parameter
+    (nnz,), holds what the mask kept, in row-major order of the weight, and gets a gradient there alone, so
+    that what was pruned costs nothing and stays pruned, whatever the optimiser. `packed` follows `values`
+    before it is used, saved or read by `packed_weight`. Values are stored as float32.
 
     >>> import torch, prunus
     >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(8, 4))
@@ -43,6 +58,8 @@ class SparseLinear(nn.Module):
 
     packed: Tensor
     bias: nn.Parameter | None
+    #: The kept weights (nnz,), of a trainable layer only.
+    values: nn.Parameter
     #: Of the dense weight that this layer stands for.
     weight_dtype: torch.dtype = torch.float32
     #: Whether it stands for a `transformers` Conv1D, whose weight is (in_features, out_features).
@@ -50,8 +67,18 @@ class SparseLinear(nn.Module):
     #: The parameter, an embedding's, that this layer holds a packed copy of; None: no other module has it.
     copy_of: nn.Parameter | None = None
 
+    #: Where `values` belong, of a trainable layer only.
+    _index: ValueIndex
+    #: The fingerprint of the values that `packed` holds.
+    _packed_from: int | None = None
+
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, activation: str | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation: str | None = None,
+        trainable: bool = False,
     ) -> None:
         super().__init__()
         activation_number(activation)  # refuses unknown names
@@ -61,14 +88,20 @@ class SparseLinear(nn.Module):
         zeros = pack(np.zeros((out_features, in_features), np.float32))
         self.register_buffer("packed", torch.from_numpy(zeros.buffer))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        if trainable:
+            self.train_values_()
 
     @classmethod
     def from_packed(
-        cls, packed: PackedWeight, bias: Tensor | None = None, activation: str | None = None
+        cls,
+        packed: PackedWeight,
+        bias: Tensor | None = None,
+        activation: str | None = None,
+        trainable: bool = False,
     ) -> Self:
         """A layer around a packed weight (n, k); bias (n,) is used as it is when it is a Parameter.
 
-        Raises ValueError when bias has another shape.
+        Raises ValueError when bias has another shape, or a trainable layer's values are not float32.
 
         >>> import numpy as np, prunus
         >>> prunus.SparseLinear.from_packed(prunus.pack(np.eye(3, dtype=np.float32))).out_features
@@ -82,7 +115,7 @@ class SparseLinear(nn.Module):
         layer.packed = buffer_tensor(packed)
         if bias is not None:
             layer.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias.detach().clone())
-        return layer
+        return layer.train_values_() if trainable else layer
 
     @classmethod
     def from_linear(
@@ -92,11 +125,15 @@ class SparseLinear(nn.Module):
         dtype: DtypeLike | None = None,
         format: str = "auto",
         activation: str | None = None,
+        rows: int | None = None,
+        trainable: bool = False,
     ) -> Self:
         """Pack a Linear (or a `transformers` Conv1D); the bias parameter is shared, not copied.
 
-        mask: bool (n, k), True = keep; None keeps every nonzero weight. dtype, format: as for `prunus.pack`,
-        but that a bfloat16 or float16 weight is stored as it is unless dtype says otherwise.
+        mask: bool (n, k), True = keep; None keeps every nonzero weight. dtype, format, rows: as for
+        `prunus.pack`, but that a bfloat16 or float16 weight is stored as it is unless dtype says otherwise.
+        trainable: `values` is a parameter of the weight's dtype, with a place for every kept weight, also one
+        that is zero now; it is stored as float32, in any format but dot.
         Raises TypeError for other modules, ValueError for shapes, dtypes and devices that cannot be packed.
 
         >>> import torch, prunus
@@ -106,9 +143,18 @@ class SparseLinear(nn.Module):
         True
         """
         weight = weight_matrix(linear)
+        if trainable:
+            packed, values = pack_with_values(weight, mask, dtype, format)
+            layer = cls._around(linear, packed, activation).train_values_()
+            layer.values = nn.Parameter(values, linear.weight.requires_grad)  # type: ignore[arg-type]
+            return layer
         if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
             dtype = weight.dtype
-        packed = pack(weight, mask, dtype, format)
+        return cls._around(linear, pack(weight, mask, dtype, format, rows), activation)
+
+    @classmethod
+    def _around(cls, linear: nn.Module, packed: PackedWeight, activation: str | None) -> Self:
+        weight = weight_matrix(linear)
         # An attribute, not only a parameter: a bias under a mask or a parametrization is computed.
         layer = cls.from_packed(packed, getattr(linear, "bias", None), activation)
         layer.weight_dtype = weight.dtype
@@ -117,9 +163,86 @@ class SparseLinear(nn.Module):
         return layer
 
     @property
+    def trainable(self) -> bool:
+        """Whether the weight is a parameter: `values`."""
+        return self._parameters.get("values") is not None
+
+    def train_values_(self, on: bool = True) -> Self:
+        """Make the weight a parameter, or (on=False) freeze it as it is now, in place; returns the layer.
+
+        An optimiser has to be made after this. Raises ValueError where the packed values are not float32 or
+        its format is dot.
+
+        >>> import torch, prunus
+        >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(2, 1)).train_values_()
+        >>> layer(torch.tensor([[3.0, 4.0]])).sum().backward()
+        >>> layer.values.grad
+        tensor([3., 4.])
+        """
+        if on and not self.trainable:
+            self._index = value_index(self.packed)
+            self.values = nn.Parameter(values_of(self.packed_weight))
+            self._packed_from = None
+        elif not on and self.trainable:
+            self.packed = self.current()
+            del self.values, self._index
+        return self
+
+    def current(self) -> Tensor:
+        """`packed` with the values as they are now."""
+        values = self._parameters.get("values")
+        if values is None:
+            return self.packed
+        if torch.compiler.is_compiling():
+            return with_values(self.packed, values.detach(), self._index.places)
+        if values.is_cpu:
+            # Not torch's version counter, which a write through `.data`, numpy or inference mode does not
+            # raise. 0.06 ms for a million values.
+            with torch.inference_mode(False):
+                detached = values.detach().contiguous()
+                now = _core.fingerprint(detached.view(torch.uint8).numpy()) if len(values) else 0
+                if now != self._packed_from:
+                    self.packed = with_values(self.packed, detached, self._index.places)
+                    self._packed_from = now
+        return self.packed
+
+    @property
     def packed_weight(self) -> PackedWeight:
         """The packed weight, sharing the buffer's memory: shape, nnz, sparsity, format, dtype, to_dense()."""
-        return PackedWeight(array_view(self.packed))
+        return PackedWeight(array_view(self.current()))
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, as that of the layer this one stands for: (n, k), of a Conv1D (k, n); read only.
+
+        For code that reads `layer.weight`. Its shape, dtype and device cost nothing; who asks for its values
+        makes the layer slow: they are unpacked, and forgotten when nobody holds the tensor any more.
+
+        >>> import torch, prunus
+        >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(8, 4))
+        >>> layer.weight.shape, torch.equal(layer.weight, layer.to_linear().weight)
+        (torch.Size([4, 8]), True)
+        """
+        return weight_of(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight":
+            self._tie(value)
+        else:
+            super().__setattr__(name, value)
+
+    def _tie(self, weight: Any) -> None:
+        """A head that holds a copy of an embedding's weight is tied to it again (`tie_weights`)."""
+        if self.copy_of is None or not isinstance(weight, nn.Parameter):
+            raise AttributeError(
+                f"weight: expected to be read only, got an assignment of {_describe(weight)}: a packed "
+                "weight is frozen. Put to_linear() in the place of the layer first"
+            )
+        if weight is not self.copy_of:
+            old = self.packed_weight
+            packed = pack(weight.detach(), dtype=old.dtype, format="dot" if old.format == "dot" else "auto")
+            self.packed, (self.out_features, self.in_features) = buffer_tensor(packed), packed.shape
+            self.weight_dtype, self.__dict__["copy_of"] = weight.dtype, weight
 
     def to_linear(self) -> nn.Linear:
         """A dense nn.Linear with the same weights, zeros where the mask pruned, and the same bias; its
@@ -148,11 +271,22 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         number = activation_number(self.activation)
-        packed, bias = self.packed, self.bias
+        packed, bias = self.current(), self.bias
+        values = self._parameters.get("values")
+        if values is not None and is_grad_enabled() and values.requires_grad:
+            return linear_of_values(x, values, bias, packed, self._index, self.out_features, number)
+        if is_traced(x):
+            return differentiable_linear(x, packed, bias, self.out_features, number)
         if is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
             return linear_with_gradient(x, packed, bias, self.out_features, number)
         y: Tensor = linear_op(x, packed, bias, self.out_features, number)
         return y
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise RuntimeError(
+            "model: expected layers that torch.jit.script can read, got a packed one: torch.export and "
+            "torch.jit.trace take it, and prunus.to_dense_(model) makes it an ordinary one"
+        )
 
     def extra_repr(self) -> str:
         text = (
@@ -161,6 +295,7 @@ class SparseLinear(nn.Module):
         if self.packed.device.type == "cpu":
             w = self.packed_weight
             text += f", sparsity={w.sparsity:.3f}, format={w.format}, dtype={w.dtype}"
+            text += ", trainable=True" if self.trainable else ""
         return text + (f", activation={self.activation}" if self.activation else "")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -172,6 +307,10 @@ class SparseLinear(nn.Module):
         if self.packed.dtype != torch.uint8:
             self.packed = packed.to(self.packed.device)
         return self
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.current()  # packed and values are to agree
+        super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -187,7 +326,25 @@ class SparseLinear(nn.Module):
             self._check_packed(given, prefix + "packed")
             # New memory, even where the size is the same: the old bytes may belong to a PackedWeight.
             self.packed = torch.empty(given.shape, dtype=torch.uint8, device=self.packed.device)
+            if self.trainable:
+                state_dict = self._make_room(given, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _make_room(self, given: Tensor, state_dict: dict[str, Any], prefix: str) -> dict[str, Any]:
+        """For the values of another pattern; a frozen layer's state has them in its packed weight alone."""
+        index, packed = value_index(given), PackedWeight(array_view(given))
+        self._index, self._packed_from = index, None
+        if len(self.values) != packed.nnz:
+            room = self.values.new_empty(packed.nnz)
+            self.values = nn.Parameter(room, self.values.requires_grad)
+        return (
+            state_dict
+            if prefix + "values" in state_dict
+            else {
+                **state_dict,
+                prefix + "values": values_of(packed),
+            }
+        )
 
     @staticmethod
     def _check_kind(given: Any, name: str) -> None:

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 import prunus._core as _core
 from prunus.packed import PackedWeight, array_view, pack, tensor_view
 
-__all__ = ["gated_with_gradient", "linear_with_gradient"]
+__all__ = ["gated_with_gradient", "linear_with_gradient", "under_autocast"]
 
 SCHEMA = "input_gradient(Tensor grad, Tensor packed, int in_features) -> Tensor"
 # By the numbers of prunus.ops.ACTIVATIONS.
@@ -46,11 +46,23 @@ def linear_with_gradient(
     """
     if not 0 <= activation < len(FUNCTIONS):
         raise ValueError(f"activation: expected 0..{len(FUNCTIONS) - 1}, got {activation}")
-    if torch.is_autocast_enabled("cpu"):  # outside of the Function, so that gradients come in their own types
-        dtype = torch.get_autocast_dtype("cpu")
-        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+    x, bias = under_autocast(x, bias)
     z: torch.Tensor = _Linear.apply(x, packed, bias, out_features)  # type: ignore[no-untyped-call]
     return FUNCTIONS[activation](z) if activation else z
+
+
+def under_autocast(x: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """x and bias in the dtype of `torch.autocast("cpu")`; outside of it as they are.
+
+    Called outside of the Functions, so that gradients come in the types of what was given.
+
+    >>> under_autocast(torch.ones(1), None)
+    (tensor([1.]), None)
+    """
+    if not torch.is_autocast_enabled("cpu"):
+        return x, bias
+    dtype = torch.get_autocast_dtype("cpu")
+    return x.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def gated_with_gradient(

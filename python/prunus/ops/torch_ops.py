@@ -14,16 +14,20 @@ from torch import is_grad_enabled
 
 import prunus._core as _core
 from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
+from prunus.ops.differentiable import differentiable_gated, differentiable_linear, is_traced
 from prunus.packed import PackedWeight, array_view, tensor_view
 
 __all__ = [
+    "DTYPES",
     "buffer_tensor",
+    "dtype_name",
     "gated",
     "gated_of",
     "linear",
     "linear_many_op",
     "linear_of",
     "linear_op",
+    "refuse_transform",
     "wants_gradient",
 ]
 
@@ -34,6 +38,9 @@ SCHEMAS = (
     "gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,"
     " int activation) -> Tensor",
     "linear_many(Tensor x, Tensor[] packed, Tensor?[] biases, int[] out_features) -> Tensor[]",
+    # Of training on the packed weight; their Python is in training.py.
+    "with_values(Tensor packed, Tensor values, Tensor places) -> Tensor",
+    "values_gradient(Tensor grad, Tensor x, Tensor first, Tensor columns) -> Tensor",
 )
 
 # Lives as long as the process: dropping it would take the op away.
@@ -49,19 +56,24 @@ for _name in ("linear", "linear_add", "gated", "linear_many"):
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _dtype_name(tensor: torch.Tensor) -> str:
+def dtype_name(tensor: torch.Tensor) -> str:
+    """The word for the dtype of a tensor.
+
+    >>> dtype_name(torch.ones(1))
+    'float32'
+    """
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _fake(x: torch.Tensor, out_features: int, **others: torch.Tensor | None) -> torch.Tensor:
     """What the answer looks like; others: biases and the residual, by name."""
     if x.dtype not in DTYPES:
-        raise ValueError(f"x: expected float32, bfloat16 or float16, got {_dtype_name(x)}")
+        raise ValueError(f"x: expected float32, bfloat16 or float16, got {dtype_name(x)}")
     for name, tensor in others.items():
         allowed = (x.dtype,) if name == "residual" else (torch.float32, x.dtype)
         if tensor is not None and tensor.dtype not in allowed:
-            expected = _dtype_name(x) if len({*allowed}) == 1 else f"float32 or {_dtype_name(x)}"
-            raise ValueError(f"{name}: expected {expected}, got {_dtype_name(tensor)}")
+            expected = dtype_name(x) if len({*allowed}) == 1 else f"float32 or {dtype_name(x)}"
+            raise ValueError(f"{name}: expected {expected}, got {dtype_name(tensor)}")
     for name, tensor in (("x", x), *others.items()):
         if tensor is not None and is_grad_enabled() and tensor.requires_grad:
             raise RuntimeError(_core.gradient_sentence(name))
@@ -111,7 +123,8 @@ def _linear_many_fake(
     return [_fake(x, n, **{f"biases[{i}]": biases[i]}) for i, n in enumerate(out_features)]
 
 
-def _refuse_transform(*arguments: object) -> torch.Tensor:
+def refuse_transform(*arguments: object) -> torch.Tensor:
+    """The kernel of our ops inside torch.func: RuntimeError, whatever the arguments."""
     raise RuntimeError(
         "x: expected a plain tensor, got one inside a torch.func transform (grad, jvp, vmap): use backward() "
         "instead; prunus.linear takes any leading dimensions without vmap"
@@ -126,7 +139,7 @@ _fakes: dict[str, Any] = {
 }
 for _name, _function in _fakes.items():
     torch.library.register_fake(f"prunus::{_name}", _function, lib=_library)
-    _library.impl(_name, _refuse_transform, "FuncTorchDynamicLayerFrontMode")
+    _library.impl(_name, refuse_transform, "FuncTorchDynamicLayerFrontMode")
 linear_op: Any = torch.ops.prunus.linear.default
 linear_add_op: Any = torch.ops.prunus.linear_add.default
 gated_op: Any = torch.ops.prunus.gated.default
@@ -198,6 +211,9 @@ def linear_of(
     >>> linear_of(torch.ones(1, 2), p, None, 2, 1)
     tensor([[1., 1.]])
     """
+    if is_traced(x):
+        z = differentiable_linear(x, packed, bias, out_features, activation)
+        return z if residual is None else z + residual
     if wants_gradient(x, bias, residual):
         z = linear_with_gradient(x, packed, bias, out_features, activation)
         return z if residual is None else z + residual
@@ -244,6 +260,8 @@ def gated_of(
     >>> gated_of(torch.full((1, 2), 3.0), (p, None), (p, None), 2, 0)
     tensor([[9., 9.]])
     """
+    if is_traced(x):
+        return differentiable_gated(x, gate, up, out_features, activation)
     if wants_gradient(x, gate[1], up[1]):
         return gated_with_gradient(x, gate, up, out_features, activation)
     y: torch.Tensor = gated_op(x, gate[0], up[0], gate[1], up[1], out_features, activation)
@@ -299,7 +317,7 @@ def buffer_tensor(p: PackedWeight) -> torch.Tensor:
 def _out_features(name: str, packed: torch.Tensor) -> int:
     if packed.dtype != torch.uint8 or packed.dim() != 1 or not packed.is_contiguous() or not packed.is_cpu:
         raise ValueError(
-            f"{name}: expected a contiguous 1-D uint8 CPU tensor, got {_dtype_name(packed)} "
+            f"{name}: expected a contiguous 1-D uint8 CPU tensor, got {dtype_name(packed)} "
             f"{tuple(packed.shape)} on {packed.device}"
         )
     return int(_core.packed_info(array_view(packed))["n"])

@@ -7,33 +7,51 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils import prune as torch_prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from prunus._tools.interrupts import OneInterrupt
 
 __all__ = ["fold", "folded"]
 
 Undo = Callable[[], None]
 
+# Kinds of hooks that compute a weight before every call, and what takes them off.
+NORMS: dict[type, Callable[[nn.Module], object]] = {
+    WeightNorm: remove_weight_norm,
+    SpectralNorm: remove_spectral_norm,
+}
+
 
 def fold(module: Any) -> tuple[str, Undo] | None:
     """Make `module.weight` an ordinary parameter again with the value it has now.
 
-    Understands `torch.nn.utils.prune` (weight_orig, weight_mask) and parametrizations of the weight
-    (`torch.ao.pruning`'s FakeSparsity among them). Returns a note for the report and a function that puts
-    everything back; None where there is nothing to fold.
+    Understands `torch.nn.utils.prune` (weight_orig, weight_mask), the weight and spectral norm of
+    `torch.nn.utils`, and parametrizations of the weight, whatever they have as originals
+    (`torch.ao.pruning`'s FakeSparsity and the norms of `torch.nn.utils.parametrizations` among them). Returns
+    a note for the report and a function that puts everything back; None where there is nothing to fold.
     """
     if "weight_orig" in module._parameters and "weight_mask" in module._buffers:
-        undo = _snapshot(module, module._parameters["weight_orig"])
+        undo = _snapshot(module)
         torch_prune.remove(module, "weight")  # type: ignore[no-untyped-call]
         return "folded torch.nn.utils.prune mask", undo
+    for hook in module._forward_pre_hooks.values():
+        if type(hook) in NORMS and hook.name == "weight":
+            undo = _snapshot(module)
+            NORMS[type(hook)](module)
+            return f"folded {type(hook).__name__}", undo
     if parametrize.is_parametrized(module, "weight"):
         rules = module.parametrizations.weight
-        undo = _snapshot(module, rules._parameters.get("original"))
-        names = ", ".join(type(rule).__name__ for rule in rules)
+        undo = _snapshot(module)
+        names = ", ".join(type(rule).__name__.lstrip("_") for rule in rules)
         kind, attribute = type(module), type(module).__dict__["weight"]
         parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         if type(module) is not kind:  # torch took the attribute off a class that deep copies share
             kind.weight = attribute
+        if module._parameters.get("weight") is None:  # of several frozen originals torch makes a buffer
+            module.weight = nn.Parameter(module._buffers.pop("weight"), requires_grad=False)
         return f"folded parametrization {names}", undo
     return None
 
@@ -59,8 +77,10 @@ def folded(model: nn.Module) -> Iterator[None]:
                 undos.append(made[1])
         yield
     finally:
-        while undos:
-            undos.pop()()
+        with OneInterrupt() as interrupt:
+            interrupt.hold()
+            while undos:
+                undos.pop()()
 
 
 def _is_masked(module: nn.Module) -> bool:
@@ -73,16 +93,20 @@ def _is_masked(module: nn.Module) -> bool:
     return all(isinstance(getattr(rule, "mask", None), Tensor) for rule in rules.weight)
 
 
-def _snapshot(module: Any, original: Tensor | None) -> Undo:
-    """Remember class, tables and the original's memory: folding replaces them, it writes into none."""
+def _snapshot(module: Any) -> Undo:
+    """Remember class, tables and the originals' memory: folding replaces them, it writes into none."""
     kind = type(module)
-    data = None if original is None else original.data
     holder = module._modules.get("parametrizations")
+    rules = list(holder._modules.values()) if holder is not None else []
+    originals = [p for part in (module, *rules) for p in part._parameters.values() if p is not None]
+    memory = [p.data for p in originals]
     tables: list[dict[str, Any]] = [
         module._parameters,
         module._buffers,
         module._modules,
         module._forward_pre_hooks,
+        module._state_dict_hooks,
+        module._load_state_dict_pre_hooks,
     ]
     tables += [holder._modules] if holder is not None else []
     before = [dict(table) for table in tables]
@@ -94,7 +118,7 @@ def _snapshot(module: Any, original: Tensor | None) -> Undo:
             table.clear()
             table.update(entries)
         module.__dict__.update(plain)
-        if original is not None and data is not None:
+        for original, data in zip(originals, memory, strict=True):
             original.data = data
 
     return undo

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from prunus._tools.running import output_tensors
 from prunus.calibration import Calibration
 from prunus.calibration.batches import real_tokens, run_batch
+from prunus.calibration.ranks import summed
 from prunus.calibration.recorder import token_rows
 
 __all__ = ["Influence"]
@@ -25,8 +27,8 @@ class Influence:
 
     def of(self, weight: Tensor, trial: Tensor, rows: slice | list[int] = ALL) -> float | None:
         """|now - before|^2 / |before|^2 of the outputs without padding, `trial` in the place of these rows of
-        `weight`, averaged over outputs; None when the model gives no floating-point output. The weight comes
-        back."""
+        `weight`, averaged over outputs and processes; None when the model gives no floating-point output. The
+        weight comes back."""
         old = weight[rows].clone()
         try:
             weight[rows] = trial.to(weight.dtype)
@@ -38,7 +40,9 @@ class Influence:
             size = float(before.square().sum())
             if size > 0 and name in now:
                 errors.append(float((now[name] - before).square().sum()) / size)
-        return sum(errors) / len(errors) if errors else None
+        error = sum(errors) / len(errors) if errors else 0.0
+        error, count = summed(torch.tensor([error, float(bool(errors))], dtype=torch.float64)).tolist()
+        return error / count if count else None
 
     def _outputs(self) -> dict[str, Tensor]:
         real = real_tokens(self.model, self.batch, self.calibration)

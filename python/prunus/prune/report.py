@@ -13,8 +13,8 @@ __all__ = ["PruneReport"]
 class PruneReport(Report):
     """One row per weight: pruned with its zeros counted in the model, or skipped and why.
 
-    Summary: method, pattern, weights (considered), zeros, sparsity (of the considered weights), layers,
-    skipped (rows), seconds.
+    Summary: method, pattern, weights (considered), zeros, sparsity (of the considered weights), reached (the
+    share that those are of all weights of the model), layers, skipped (rows), seconds.
 
     >>> row = {"name": "fc", "shape": (2, 2), "weights": 4, "zeros": 2, "sparsity": 0.5, "status": "pruned"}
     >>> PruneReport([row], {"sparsity": 0.5, "layers": 1, "skipped": 0}).pruned
@@ -48,6 +48,7 @@ class PruneReport(Report):
         """One sentence with the totals."""
         s = self.summary
         return (
-            f"{s['layers']} layers, {s['zeros']:,} of {s['weights']:,} weights zero ({s['sparsity']:.2%}); "
+            f"{s['layers']} layers, {s['zeros']:,} of {s['weights']:,} weights zero ({s['sparsity']:.2%}), "
+            f"which are {s['reached']:.1%} of all weights; "
             f"{s['skipped']} weights skipped; {s['method']}, {s['pattern']}, {s['seconds']:.1f} s"
         )

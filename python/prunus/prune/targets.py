@@ -14,8 +14,10 @@ from prunus.families import (
     READERS,
     FilterFn,
     blocks,
+    in_adapter,
     is_linear,
     memory,
+    outer_lists,
     owners,
     stacks,
     stored_weight,
@@ -24,9 +26,13 @@ from prunus.families import (
 from prunus.families.lookup import Rows, block_parts
 from prunus.prune.experts import experts
 
-__all__ = ["Prunable", "find_targets", "read_weights"]
+__all__ = ["Prunable", "find_targets", "lists_left_out", "read_weights"]
 
 
+ADAPTER = "part of a low-rank adapter (LoRA), which stays as it is"
+OUTSIDE = "outside the blocks"
+# Of the Linear weights of a model, what may be outside of the blocks without a warning.
+MOST_UNSAID = 0.1
 UNSEEN = "one of several experts in a parameter: only methods that look at the weight alone reach it"
 
 # What projections that are several in one are called. Those of a known family get a budget per part.
@@ -129,6 +135,20 @@ def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Pru
     return list(targets.values()), skipped
 
 
+def lists_left_out(model: nn.Module, skipped: list[dict[str, Any]]) -> list[str]:
+    """Names of lists of modules, with a tenth of the model's Linear weights or more, that were left out as a
+    whole: they look like no stack of blocks, or are of no known family beside one that is."""
+    outside = {row["name"]: row["weights"] or 0 for row in skipped if row["note"] == OUTSIDE}
+    weights = [stored_weight(module) for module in model.modules() if is_linear(module)]
+    every = sum(w.numel() for w in weights if w is not None and not nn.parameter.is_lazy(w))
+    found = []
+    for name in outer_lists(model):
+        size = sum(count for path, count in outside.items() if path.startswith(f"{name}."))
+        if size >= MOST_UNSAID * every > 0:
+            found.append(name)
+    return found
+
+
 def read_weights(model: nn.Module) -> dict[str, str]:
     """Name -> kind of the module above that reads the weight of this Linear instead of calling it."""
     return {
@@ -195,11 +215,13 @@ def _unfit(module: Any, weight: Tensor | None) -> str | None:
 def _left_out_by_default(
     name: str, inside: tuple[str, ...], owners: list[tuple[str, nn.Module]]
 ) -> str | None:
+    if in_adapter(name):
+        return ADAPTER
     strangers = [owner for owner, module in owners if not is_linear(module)]
     if strangers:
         return f"shared with {', '.join(strangers)}"
     if inside and not _is_inside(name, inside):
-        return "outside the blocks"
+        return OUTSIDE
     return None
 
 
@@ -218,6 +240,7 @@ def _other_weights(model: nn.Module, covered: set[Any]) -> Iterator[dict[str, An
                 if parameter.dim() == 3 and not hasattr(module, "kernel_size"):
                     kind = f"{len(parameter)} matrices in one parameter, of no known layout"
                 path = name if key == "weight" else f"{name}.{key}".lstrip(".")
+                kind = ADAPTER if in_adapter(path) else kind
                 yield _row(path, module, parameter, kind)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from prunus.allocation import Allocation
 from prunus.calibration import as_calibration
-from prunus.families import FilterFn
+from prunus.families import FilterFn, weight_count
 from prunus.methods import Magnitude, Method
 from prunus.nn import SparseLinear
 from prunus.patterns import NM, Block, Pattern, Unstructured
@@ -19,7 +20,7 @@ from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
 from prunus.prune.report import PruneReport
 from prunus.prune.run import GRADIENTS, Run, needed
-from prunus.prune.targets import Prunable, find_targets, read_weights
+from prunus.prune.targets import Prunable, find_targets, lists_left_out, read_weights
 
 __all__ = ["fold_targets", "prune_", "prune_and"]
 
@@ -40,15 +41,19 @@ def prune_(
     method: how weights are chosen. calibration: sample batches or a `Calibration`, for methods that need it.
     filter_fn(module, name) -> bool: which Linear (n, k) and Conv1D to prune. By default those inside the
     transformer blocks (all, where the model has none) whose weight is not shared with an embedding; so not
-    the embeddings, poolers and output heads. A shared weight is pruned and counted once. Fused projections
-    (q, k, v or gate, up in one weight) get one budget per part. Masks left by `torch.nn.utils.prune` or a
-    parametrization of the weight are folded in first. Weights: float32, float64, float16, bfloat16. Methods
-    that look at inputs leave out what `nn.MultiheadAttention` holds (its weights are read, not called), and
-    experts that `transformers` keeps in one 3-D parameter: those are for methods that look at weights alone,
-    each with a budget of its own, named like "mlp.experts.down_proj.3", also for filter_fn (as a Linear).
+    the embeddings, poolers, output heads and low-rank adapters. A shared weight is pruned and counted once.
+    Fused projections (q, k, v or gate, up in one weight) get one budget per part. Masks left by
+    `torch.nn.utils.prune`, its norms and parametrizations of the weight are folded in first. Weights:
+    float32, float64, float16, bfloat16. With several processes (`torch.distributed`) each gives samples of
+    its own: statistics are added up, and all get the same mask.
+    Methods that look at inputs leave out what `nn.MultiheadAttention` holds (its weights are read, not
+    called), and experts that `transformers` keeps in one 3-D parameter: those are for methods that look at
+    weights alone, each with a budget of its own, named like "mlp.experts.down_proj.3", also for filter_fn (as
+    a Linear).
 
     Raises TypeError for arguments of another kind, ValueError when nothing is left to prune, when `method`
-    needs a calibration that is missing, when a layer saw no token, when a weight is NaN.
+    needs a calibration that is missing, when a layer saw no token, when a weight is NaN. Warns (UserWarning)
+    when a list of modules with a tenth of the Linear weights or more is left out.
 
     >>> from torch import nn
     >>> report = prune_(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)), Unstructured(0.75))
@@ -72,6 +77,7 @@ def prune_and(
         _check_dense(model)
     started = time.perf_counter()
     targets, rows = find_targets(model, filter_fn)
+    left_out = lists_left_out(model, rows) if filter_fn is None else []
     targets = _seen(model, targets, needed(method, pattern), rows)
     targets = _fitting(targets, pattern, rows)
     if not targets:
@@ -88,7 +94,15 @@ def prune_and(
         run = Run(model, targets, method, given)
         run.prune(run.plan(pattern), journal)
         journal.commit(then)
-    return _report(targets, before, rows, method, pattern, time.perf_counter() - started)
+    if left_out:
+        warnings.warn(
+            f"prune_ left {', '.join(left_out)} as it is: no list of blocks that it knows. "
+            "prunus.families.register_family describes one, filter_fn chooses its layers",
+            UserWarning,
+            stacklevel=3,
+        )
+    seconds = time.perf_counter() - started
+    return _report(targets, before, rows, method, pattern, seconds, weight_count(model))
 
 
 def _check(model: object, pattern: object, method: object) -> None:
@@ -180,6 +194,7 @@ def _report(
     method: Method,
     pattern: object,
     seconds: float,
+    every: int,
 ) -> PruneReport:
     rows = []
     for target in targets:
@@ -199,6 +214,7 @@ def _report(
         "weights": weights,
         "zeros": zeros,
         "sparsity": zeros / weights,
+        "reached": weights / every,
         "skipped": len(skipped),
         "seconds": seconds,
     }

@@ -16,8 +16,8 @@ class RecoverReport(Report):
 
     Row: method, minutes, steps, tokens (real ones trained on), before and after (the figure named by
     summary["figure"]), note. Curve: method, minutes (since the beginning), step, tokens, loss (mean since the
-    measurement before), and the figures. Summary: figure, before, after, minutes, tokens, notes, and every
-    figure as before_NAME and after_NAME.
+    measurement before), and the figures. Summary: figure, before, after, minutes, tokens, reached (the share
+    of all weights that recovery may change), notes, and every figure as before_NAME and after_NAME.
 
     >>> RecoverReport([{"method": "Refit"}], {"figure": "cosine", "before": 0.5, "after": 0.9}).summary_line()
     'cosine 0.5000 before, 0.9000 after'
@@ -49,6 +49,8 @@ class RecoverReport(Report):
         line = f"{s['figure']} {s['before']:.4f} before, {s['after']:.4f} after"
         if s.get("tokens"):
             line += f"; {s['tokens']:,} tokens, {s['minutes']:.1f} minutes"
+        if s.get("reached"):
+            line += f"; {s['reached']:.1%} of all weights may change"
         return "; ".join([line, *s.get("notes", ())])
 
     def to_dict(self) -> dict[str, Any]:

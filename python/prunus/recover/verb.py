@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus.families import FilterFn
+from prunus.families import FilterFn, weight_count
 from prunus.recover.base import Recovery
 from prunus.recover.check import check_pair
 from prunus.recover.data import as_source
 from prunus.recover.distill import Distill
 from prunus.recover.report import RecoverReport
-from prunus.recover.session import Session
+from prunus.recover.session import Session, trainable
 
 __all__ = ["recover_"]
 
@@ -123,12 +123,14 @@ def _predicts_next(model: Any) -> bool:
 def _report(
     session: Session, rows: list[dict[str, Any]], first: dict[str, float], last: dict[str, float], goal: str
 ) -> RecoverReport:
+    learners = trainable(session.model, session.filter_fn).values()
     summary: dict[str, Any] = {
         "figure": goal,
         "before": first[goal],
         "after": last[goal],
         "minutes": sum(row["minutes"] for row in rows),
         "tokens": sum(row.get("tokens", 0) for row in rows),
+        "reached": sum(p.numel() for p in learners) / weight_count(session.model),
         "threads": torch.get_num_threads(),
         "notes": session.notes,
     }

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunus._tools.report import Column, Report
-from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
+from prunus._tools.running import (
+    Batch,
+    as_batches,
+    check_model,
+    evaluating,
+    module_bytes,
+    output_tensors,
+    torch_threads,
+)
 from prunus._tools.timing import take_turns
+from prunus.report.closeness import Closeness
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from prunus.report.frontier import EnginesReport
 
 __all__ = ["CompareReport", "compare"]
 
@@ -32,6 +47,22 @@ class CompareReport(Report):
         Column("change"),
     )
 
+    #: The table of all engines; None where it was not asked for.
+    engines: EnginesReport | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Report.to_dict`, with the table of the engines where there is one."""
+        whole = super().to_dict()
+        return whole | {"engines": self.engines.to_dict()} if self.engines is not None else whole
+
+    def __rich__(self) -> RenderableType:
+        """The table, or both, for `rich.print`."""
+        if self.engines is None:
+            return super().__rich__()
+        from rich.console import Group
+
+        return Group(super().__rich__(), "", self.engines)
+
     def summary_line(self) -> str:
         s = self.summary
         return (
@@ -41,18 +72,29 @@ class CompareReport(Report):
         )
 
 
-def compare(before: nn.Module, after: nn.Module, inputs: Any) -> CompareReport:
+def compare(
+    before: nn.Module,
+    after: nn.Module,
+    inputs: Any,
+    engines: bool | Sequence[str] = False,
+    threads: int | None = None,
+) -> CompareReport:
     """Run two models on the same inputs and report quality, time and size.
 
-    inputs: a tensor, a tuple (positional), a dict or BatchEncoding (keywords), or a list of such batches.
-    Both models run in evaluation mode without gradients, taking turns, with torch's current threads; times
-    are medians in milliseconds over all batches together. Quality: every floating-point output of `after`
+    inputs: a tensor, a tuple (positional), a dict or BatchEncoding (keywords; what the `preprocess` of a
+    sentence-transformers model makes too), or a list of such batches. Both models run in evaluation mode
+    without gradients, taking turns, with `threads` threads (None: torch's); times are medians in milliseconds
+    over all batches together. Quality: every floating-point output of `after`
     against the same output of `before`: relative error |a - b| / |b| in the L2 norm over everything, and
     the mean cosine along the last dimension. Positions where an `attention_mask` (batch, tokens) is 0 are
     left out.
+    engines: True measures both models in every engine that is installed as well: torch in float32 and
+    bfloat16, ONNX Runtime in float32 and int8, OpenVINO as it comes, and prunus; `report.engines` has the
+    table, `report.engines.plot(path)` draws the frontier. A list of names (`prunus.report.frontier.ENGINES`)
+    measures those. All are in memory at once and take turns, each with the same number of threads.
 
-    Raises TypeError (not models, inputs of another kind) and ValueError (no comparable outputs, other
-    shapes).
+    Raises TypeError (not models, inputs of another kind), ValueError (no comparable outputs, other shapes,
+    an unknown engine, threads) and ImportError (an engine that is not installed).
 
     >>> import torch, prunus
     >>> model = torch.nn.Linear(4, 4)
@@ -62,8 +104,12 @@ def compare(before: nn.Module, after: nn.Module, inputs: Any) -> CompareReport:
     check_model(before, "before")
     check_model(after, "after")
     batches = as_batches(inputs, "inputs")
-    with evaluating(before, after):
-        quality = _Quality()
+    names = _names(engines)
+    threads = torch.get_num_threads() if threads is None else threads
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    with evaluating(before, after), torch_threads(threads):
+        quality = Closeness()
         for batch in batches:
             quality.add(batch, output_tensors(batch.run(before)), output_tensors(batch.run(after)))
         times = take_turns(
@@ -96,61 +142,27 @@ def compare(before: nn.Module, after: nn.Module, inputs: Any) -> CompareReport:
         "speedup": speedup,
         "bytes_before": sizes[0],
         "bytes_after": sizes[1],
-        "cosine": sum(cosine for _, _, cosine in outputs) / len(outputs),
-        "relative_error": max(error for _, error, _ in outputs),
-        "threads": torch.get_num_threads(),
+        "cosine": quality.cosine,
+        "relative_error": quality.relative_error,
+        "threads": threads,
         "batches": len(batches),
     }
-    return CompareReport(rows, summary)
+    report = CompareReport(rows, summary)
+    if names:
+        from prunus.report.frontier import measure_engines
+
+        report.engines = measure_engines(before, after, batches, names, threads)
+    return report
+
+
+def _names(engines: bool | Sequence[str]) -> list[str]:
+    if not engines:
+        return []
+    from prunus.report.frontier import choose_engines
+
+    return choose_engines(engines)
 
 
 def _run_all(model: nn.Module, batches: list[Batch]) -> None:
     for batch in batches:
         batch.run(model)
-
-
-class _Quality:
-    """Sums over batches, per output name, in float64."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, list[float]] = {}  # squared error, squared norm, cosines, positions
-
-    def add(self, batch: Batch, before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
-        if not before:
-            raise ValueError("before: expected a model with floating-point outputs, got none")
-        if before.keys() != after.keys():
-            raise ValueError(f"after: expected the outputs {sorted(before)}, got {sorted(after)}")
-        mask = batch.kwargs.get("attention_mask")
-        for name, b in before.items():
-            a = after[name]
-            if a.shape != b.shape:
-                raise ValueError(
-                    f"after: expected output {name} of shape {tuple(b.shape)}, got {tuple(a.shape)}"
-                )
-            a, b = _positions(a, mask).double(), _positions(b, mask).double()
-            cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1)
-            # Two zero vectors agree; the library's cosine calls that 0.
-            cosine[(a == b).all(-1)] = 1.0
-            terms = [(a - b).square().sum(), b.square().sum(), cosine.sum(), torch.tensor(cosine.numel())]
-            sums = self.sums.setdefault(name, [0.0] * 4)
-            self.sums[name] = [s + float(t) for s, t in zip(sums, terms, strict=True)]
-
-    def rows(self) -> list[tuple[str, float, float]]:
-        """(output, relative error, mean cosine)."""
-        return [
-            (
-                name,
-                (error / norm) ** 0.5 if norm else (0.0 if error == 0 else float("inf")),
-                cosines / max(1.0, count),
-            )
-            for name, (error, norm, cosines, count) in self.sums.items()
-        ]
-
-
-def _positions(output: Tensor, mask: Any) -> Tensor:
-    """Rows (positions, features); without the padding where the mask fits the output."""
-    if output.dim() < 2:
-        return output.reshape(1, -1)
-    if isinstance(mask, Tensor) and mask.dim() == 2 and output.dim() == 3 and output.shape[:2] == mask.shape:
-        return output[mask.bool()]
-    return output.reshape(-1, output.shape[-1])

@@ -3,6 +3,7 @@
 from prunus.shrink.geometry import apply_geometry_, geometry
 from prunus.shrink.optimizer import check_optimizer
 from prunus.shrink.report import ShrinkReport
+from prunus.shrink.saving import save_ordinarily
 from prunus.shrink.targets import Heads, Layers, Neurons
 from prunus.shrink.verb import shrink_
 
@@ -14,5 +15,6 @@ __all__ = [
     "apply_geometry_",
     "check_optimizer",
     "geometry",
+    "save_ordinarily",
     "shrink_",
 ]

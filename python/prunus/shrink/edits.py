@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus._tools.interrupts import OneInterrupt
 from prunus.families import is_conv1d, weight_matrix
 
 __all__ = ["Edits"]
@@ -18,7 +19,8 @@ _MISSING = object()
 class Edits:
     """Attribute assignments, prepared first (which may fail) and applied together.
 
-    Nothing of the model changes before `apply`; should an assignment fail, those before it are taken back.
+    Nothing of the model changes before `apply`; should an assignment fail, those before it are taken back. A
+    Ctrl-C waits for the last of them.
     """
 
     def __init__(self) -> None:
@@ -75,13 +77,15 @@ class Edits:
                     delattr(owner, name)
             done.clear()
 
-        try:
-            for owner, name, value in self._changes:
-                done.append((owner, name, getattr(owner, name, _MISSING)))
-                setattr(owner, name, value)
-        except BaseException:
-            undo()
-            raise
+        with OneInterrupt() as interrupt:
+            interrupt.hold()
+            try:
+                for owner, name, value in self._changes:
+                    done.append((owner, name, getattr(owner, name, _MISSING)))
+                    setattr(owner, name, value)
+            except BaseException:
+                undo()
+                raise
         return undo
 
     def _count(self, module: nn.Module, name: str, value: int) -> None:

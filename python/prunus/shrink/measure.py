@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunus._tools.progress import progress
 from prunus.calibration.batches import Calibration, real_tokens, run_batch, untouched
+from prunus.calibration.ranks import several, summed
 from prunus.calibration.recorder import token_rows
 from prunus.calibration.walk import walk
 from prunus.families import Stack, weight_matrix
@@ -51,6 +52,18 @@ class Moments:
         self.mean = self.mean + shift * (count / total)
         self.tokens = total
 
+    def merge_ranks(self, columns: int) -> None:
+        """Become the moments of all processes together (`torch.distributed`)."""
+        if not several():
+            return
+        mine = self.tokens > 0
+        mean = self.mean if mine else torch.zeros(columns, dtype=torch.float64)
+        squares = self._squares if mine else torch.zeros(columns, dtype=torch.float64)
+        tokens = int(summed(torch.tensor(self.tokens)))
+        whole = summed(mean * self.tokens) / max(tokens, 1)
+        self._squares = summed(squares + (mean - whole).square() * self.tokens)
+        self.tokens, self.mean = tokens, whole
+
     @property
     def variance(self) -> Tensor:
         """Mean squared deviation per column (population variance)."""
@@ -69,6 +82,7 @@ def input_moments(model: nn.Module, found: Sequence[BlockGroups], calibration: C
             hooks.callback(site.out.register_forward_pre_hook(_adding(moment, run)).remove)
         run.all()
     for site, moment in zip(found, moments, strict=True):
+        moment.merge_ranks(site.count * site.per)
         _check(site.name, moment.tokens, moment.variance)
     return moments
 
@@ -144,6 +158,8 @@ def taylor_scores(
                 grouped = product.reshape(-1, found[index].count, found[index].per).sum(2)
                 totals[index] += grouped.abs().sum(0).cpu()
                 counts[index] += product.shape[0]
+    totals = [summed(total) for total in totals]
+    counts = summed(torch.tensor(counts)).tolist()
     for site, total, count in zip(found, totals, counts, strict=True):
         _check(site.name, count, total)
     return [total / count for total, count in zip(totals, counts, strict=True)]
@@ -168,7 +184,9 @@ def block_influence(model: nn.Module, stack: Stack, calibration: Calibration) ->
         for index, block in enumerate(stack.layers):
             hooks.callback(block.register_forward_hook(hook(index), with_kwargs=True).remove)
         run.all()
+    totals = summed(totals)
     for index, moment in enumerate(moments):
+        moment.merge_ranks(weight_matrix(stack.layers[index].get_submodule(stack.family.down)).shape[0])
         _check(f"{stack.name}.{index}", moment.tokens, totals[index])
     return totals / torch.tensor([moment.tokens for moment in moments]), moments
 

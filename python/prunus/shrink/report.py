@@ -14,7 +14,8 @@ __all__ = ["ShrinkReport", "size"]
 class ShrinkReport(Report):
     """Per layer: groups (neurons, key/value heads or blocks) and parameters before and after, the next bias.
 
-    Summary: parameters and MB (1e6 bytes) of the whole model before and after, the importance used, and what
+    Summary: parameters and MB (1e6 bytes) of the whole model before and after, reached (the share of its
+    parameters that was looked at), the importance used, and what
     the config cannot say, so that only `prunus.save` keeps it: `config`, the name of a number that does not
     fit all blocks ("" if all do), and `biases_added`, how many layers got a bias.
     """
@@ -37,7 +38,8 @@ class ShrinkReport(Report):
         s = self.summary
         line = (
             f"{s['parameters_before']:,} -> {s['parameters_after']:,} parameters, "
-            f"{s['mb_before']:.2f} -> {s['mb_after']:.2f} MB, importance: {s['importance']}"
+            f"{s['mb_before']:.2f} -> {s['mb_after']:.2f} MB, importance: {s['importance']}; "
+            f"looked at {s['reached']:.1%} of all"
         )
         if s["config"]:
             line += f"; config.{s['config']} cannot describe the new shape"

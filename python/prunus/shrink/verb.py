@@ -16,6 +16,7 @@ from prunus.shrink.edits import Edits
 from prunus.shrink.groups import BlockGroups, sites
 from prunus.shrink.measure import Moments, input_moments, repaired_weights, taylor_scores
 from prunus.shrink.report import ShrinkReport, size
+from prunus.shrink.saving import save_ordinarily
 from prunus.shrink.scores import choose, constants, reconstruction, weight_norms
 from prunus.shrink.targets import Heads, Layers, Neurons, Removal
 
@@ -35,9 +36,12 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
         beyond the present width: fewer may go than `sparsity` asks. 8 suits CPU kernels.
 
     Weights, biases, head counts, key/value cache slots and config numbers stay consistent; the weights that
-    were cut are new parameters (`check_optimizer`). Widths may differ from block to block. With an error the
-    model is left as it was. Raises TypeError or ValueError: unknown architecture, missing calibration, shared
-    weights, a layer that saw no token, NaN scores.
+    were cut are new parameters (`check_optimizer`). Widths may differ from block to block: `save_pretrained`
+    then fills up with zeros what the config cannot say. A class without biases (Mistral, Qwen2, Phi-3) has no
+    place for those that `compensate` adds: its `save_pretrained` is refused, `prunus.save` and
+    `prunus.checkpoint.write_pretrained` keep them. With an error the model is left as it was. Raises
+    TypeError or ValueError: unknown architecture, missing calibration, shared weights, a layer that saw no
+    token, NaN scores.
 
     >>> import torch
     >>> from prunus.shrink import Neurons, shrink_
@@ -67,12 +71,15 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
         rows, summary = _remove_groups(model, stack, what, batches, int(round_to))
     after = size([model])
     summary |= {
+        "reached": sum(row["parameters_before"] for row in rows) / max(before[0], 1),
         "biases_added": sum(row["bias"] == "added" for row in rows),
         "parameters_before": before[0],
         "parameters_after": after[0],
         "mb_before": before[1],
         "mb_after": after[1],
     }
+    if summary["config"] or summary["biases_added"]:
+        save_ordinarily(model)
     return ShrinkReport(rows, summary)
 
 

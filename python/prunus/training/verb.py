@@ -26,12 +26,14 @@ def keep_zeros(model: nn.Module, optimizer: Optimizer, filter_fn: FilterFn | Non
     Masking gradients is not enough: momentum from before the pruning moves zeros, and so may weight decay and
     noise. Here the gradient of a pruned weight is set to zero when it arrives (so that clipping by norm and
     the optimiser's averages do not see it), and the weight itself after every step. Works with gradient
-    accumulation, `torch.amp.GradScaler` and any optimiser. Weights that reach zero by themselves later stay
+    accumulation, `torch.amp.GradScaler` and any optimiser, also in the wrapper that `transformers.Trainer`
+    and `accelerate` put around it. Weights that reach zero by themselves later stay
     free. A weight of nothing but zeros (a fresh low-rank adapter) is left free: it would never learn.
     filter_fn(module, name) -> bool: False leaves a layer free.
 
     Masks are bool, one byte per weight. Warns (UserWarning) when the optimiser holds parameters that the
-    model lost to `shrink_`. Raises TypeError (kinds), ValueError (no layer has zeros).
+    model lost to `shrink_`. Raises TypeError (kinds), ValueError (no layer has zeros; weights that FSDP keeps
+    in shards: no process sees the zeros of a whole one).
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(2, 1))
@@ -46,6 +48,8 @@ def keep_zeros(model: nn.Module, optimizer: Optimizer, filter_fn: FilterFn | Non
     check_model(model)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    optimizer = _innermost(optimizer)
+    _check_whole(model)
     check_optimizer(optimizer, model)
     masks: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -60,6 +64,31 @@ def keep_zeros(model: nn.Module, optimizer: Optimizer, filter_fn: FilterFn | Non
     if not masks:
         raise ValueError("model: expected a Linear or Conv1D whose weight is zero in part, got none")
     return ZeroKeeper(model, optimizer, masks)
+
+
+def _innermost(optimizer: Any) -> Optimizer:
+    """The optimiser inside wrappers that are called one but lack its hooks (`AcceleratedOptimizer`)."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    found: Optimizer = optimizer
+    return found
+
+
+def _check_whole(model: nn.Module) -> None:
+    """ValueError for the shards of FSDP: FullyShardedDataParallel, and fully_shard with its DTensors."""
+    for name, module in model.named_modules():
+        if any(base.__name__ in ("FullyShardedDataParallel", "FSDPModule") for base in type(module).__mro__):
+            where = f"at {name!r}" if name else "as the model"
+            raise ValueError(
+                f"model: expected whole weights, got shards of FSDP {where}: their zeros cannot be kept. "
+                "Train with DistributedDataParallel, or without keep_zeros and prune again"
+            )
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "placements"):  # a DTensor
+            raise ValueError(
+                f"model: expected whole weights, got a {type(parameter.data).__name__} {name!r}: the zeros "
+                "of a shard cannot be kept"
+            )
 
 
 class ZeroKeeper:

