@@ -19,7 +19,7 @@ void torch_run(std::int64_t tasks, RangeFn fn, void* context) {
 
 const ParallelBackend kTorchPool{"torch", torch_threads, torch_run};
 
-// Idempotent. The schemas are defined in Python (prunus/ops/torch_ops.py), before.
+// Idempotent. The schemas are defined in Python (prunus/ops/registered.py), before.
 void join_torch(const std::string& version) {
   static bool joined = false;
   if (joined) return;

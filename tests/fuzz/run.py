@@ -103,7 +103,7 @@ class Op:
     def __init__(self) -> None:
         import torch
 
-        from prunus.ops.torch_ops import linear_op  # defines them
+        from prunus.ops.registered import linear_op  # defines them
 
         assert linear_op is not None
         self.torch, self.ops, self.seeds = torch, torch.ops.prunus, seeds()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.nn.sparse_linear import SparseLinear
-from prunus.ops.torch_ops import linear_many_op, wants_gradient
+from prunus.ops.registered import linear_many_op
+from prunus.ops.torch_ops import wants_gradient
 
 __all__ = ["SharedLinear", "SideBySide"]
 

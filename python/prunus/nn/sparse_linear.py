@@ -16,7 +16,8 @@ from prunus.nn.weight import weight_of
 from prunus.ops import activation_number
 from prunus.ops.autograd import linear_with_gradient
 from prunus.ops.differentiable import differentiable_linear, is_traced
-from prunus.ops.torch_ops import buffer_tensor, linear_op
+from prunus.ops.registered import linear_op
+from prunus.ops.torch_ops import buffer_tensor
 from prunus.ops.training import (
     ValueIndex,
     linear_of_values,

@@ -5,17 +5,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 import prunus._core as _core
 from prunus.ops.unpack import unpack_op
-
-if TYPE_CHECKING:
-    from prunus.nn.sparse_linear import SparseLinear
+from prunus.packed import PackedWeight
 
 __all__ = ["UnpackedWeight", "weight_of", "weight_reads"]
 
@@ -48,6 +46,21 @@ _held: weakref.WeakKeyDictionary[Any, weakref.ref[UnpackedWeight]] = weakref.Wea
 _readings: list[dict[int, bool]] = []
 
 
+class PackedLayer(Protocol):
+    """What of a `SparseLinear` is needed here, which it says."""
+
+    in_features: int
+    out_features: int
+    packed: Tensor
+    weight_dtype: torch.dtype
+    conv1d: bool
+    copy_of: nn.Parameter | None
+
+    @property
+    def packed_weight(self) -> PackedWeight:
+        """Its packed weight."""
+
+
 class UnpackedWeight(Tensor):
     """The weight of a packed layer as a tensor that has no memory before its values are read.
 
@@ -56,11 +69,11 @@ class UnpackedWeight(Tensor):
     notice.
     """
 
-    layer: SparseLinear
+    layer: PackedLayer
     _dense: tuple[int, Tensor] | None
 
     @staticmethod
-    def __new__(cls, layer: SparseLinear) -> UnpackedWeight:
+    def __new__(cls, layer: PackedLayer) -> UnpackedWeight:
         shape = (layer.out_features, layer.in_features)
         made: UnpackedWeight = Tensor._make_wrapper_subclass(
             cls,
@@ -114,7 +127,7 @@ class UnpackedWeight(Tensor):
         return func(*_dense(args), **_dense(kwargs or {}))
 
 
-def weight_of(layer: SparseLinear) -> Tensor:
+def weight_of(layer: PackedLayer) -> Tensor:
     """The dense weight of a packed layer; of the copy of an embedding's, that one."""
     if layer.copy_of is not None:
         return layer.copy_of
@@ -149,7 +162,7 @@ def weight_reads() -> Iterator[dict[int, bool]]:
         _readings[:] = [other for other in _readings if other is not reads]
 
 
-def _note(layer: SparseLinear, values: bool) -> None:
+def _note(layer: PackedLayer, values: bool) -> None:
     for reads in _readings:
         reads[id(layer)] = values or reads.get(id(layer), False)
 

@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 
 import prunus._core as _core
 from prunus.ops.autograd import FUNCTIONS, under_autocast
-from prunus.ops.torch_ops import DTYPES, buffer_tensor, dtype_name, linear_op, refuse_transform
+from prunus.ops.registered import DTYPES, dtype_name, linear_op, refuse_transform
+from prunus.ops.torch_ops import buffer_tensor
 from prunus.packed import PackedWeight, array_view, pack, tensor_view
 
 if TYPE_CHECKING:
