@@ -27,6 +27,7 @@ _LAZY = {
     "OWL": "prunus.allocation",
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
+    "PruningCallback": "prunus.training.callback",
     "Reconstruct": "prunus.recover",
     "RecoverError": "prunus.recover",
     "RecoverReport": "prunus.recover",
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from prunus.shrink import shrink_ as shrink_
     from prunus.training import ZeroKeeper as ZeroKeeper
     from prunus.training import keep_zeros as keep_zeros
+    from prunus.training.callback import PruningCallback as PruningCallback
 else:
     _HERE = ("NM", "Block", "FormatError", "Unstructured", "__version__")
     __all__ = sorted((*_HERE, *_LAZY, *_methods.__all__))

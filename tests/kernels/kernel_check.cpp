@@ -9,8 +9,10 @@
 #include "core/isa.h"
 #include "core/parallel.h"
 #include "formats/pack.h"
+#include "formats/value_index.h"
 #include "ops/linear.h"
 #include "ops/policy/policy.h"
+#include "ops/sampled.h"
 
 using namespace prunus;
 
@@ -95,6 +97,34 @@ void check(Format format, Dtype stored, Dtype io, int n, int k, int m) {
   ++cases;
 }
 
+// The gradient of the values: whole rows and passes of tokens, and cut ones.
+void check_sampled(Dtype io, int n, int k, int m) {
+  const std::vector<float> w = weight(Format::col8, n, k);
+  const Dense dense{w.data(), Dtype::f32, n, k, k, nullptr, 0};
+  const Layout layout = plan_pack(dense, Dtype::f32, nullptr);
+  std::vector<std::uint8_t> bytes(layout.header.bytes);
+  pack(dense, layout, bytes.data());
+  const PackedView view = validate_packed(bytes.data(), bytes.size());
+  const KeptColumns kept = kept_columns(view);
+  std::vector<float> grad(static_cast<std::size_t>(m * n)), x(static_cast<std::size_t>(m * k)),
+      out(kept.column.size());
+  for (std::size_t i = 0; i < grad.size(); ++i) put(io, static_cast<float>(whole(-2, 2)), grad.data(), i);
+  for (std::size_t i = 0; i < x.size(); ++i) put(io, static_cast<float>(whole(-2, 2)), x.data(), i);
+  sampled_product(
+      {io, m, n, k, grad.data(), n, x.data(), k, kept.first.data(), kept.column.data(), out.data()});
+  std::size_t entry = 0;
+  for (int r = 0; r < n; ++r)
+    for (int c = 0; c < k; ++c) {
+      if (w[static_cast<std::size_t>(r * k + c)] == 0.0f) continue;
+      double exact = 0;
+      for (int t = 0; t < m; ++t)
+        exact += static_cast<double>(get(io, grad.data(), static_cast<std::size_t>(t * n + r))) *
+                 get(io, x.data(), static_cast<std::size_t>(t * k + c));
+      wrong += out[entry++] != static_cast<float>(exact);
+    }
+  ++cases;
+}
+
 }  // namespace
 
 int main() {
@@ -105,6 +135,7 @@ int main() {
       for (Dtype stored : {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::i8})
         for (int m : {0, 1, 2, 3, 5, 8, 9, 17, 24, 40, 64, 70})
           check(format, stored, m % 2 ? Dtype::f32 : m % 8 ? Dtype::f16 : Dtype::bf16, 44, 148, m);
+    for (int m : {1, 63, 64, 65, 130}) check_sampled(m % 2 ? Dtype::f32 : Dtype::bf16, 44, 148, m);
     std::printf("%s: %d cases, %d wrong outputs\n", isa_name(isa), cases, wrong);
   }
   return wrong != 0;

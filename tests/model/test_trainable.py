@@ -384,3 +384,42 @@ def test_saved_and_loaded_as_a_packed_layer(tmp_path: Path) -> None:
     assert torch.equal(other(inputs(K)[0]), model(inputs(K)[0]))
     prunus.to_dense_(model)
     assert torch.equal(model[0].weight, other[0].to_linear().weight)
+
+
+def pruned_mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(K, 96), nn.GELU(), nn.Linear(96, N))
+    prunus.prune_(model, Unstructured(0.9))
+    return model
+
+
+def test_accelerated_to_train() -> None:
+    model = pruned_mlp()
+    dense = copy.deepcopy(model)
+    dense[2].weight.requires_grad_(False)
+    model[2].weight.requires_grad_(False)
+    report = prunus.accelerate_(model, inputs(K)[0], min_speedup=0.0, trainable=True)
+    assert [row["converted"] for row in report.rows] == [True, True]
+    assert report.summary["fused"] == []
+    assert model[0].trainable
+    assert not model[2].values.requires_grad
+    assert model[0].values.grad is None
+    x, target = inputs(K)
+    for one in (dense, model):
+        F.mse_loss(one(x), target).backward()
+    mask = dense[0].weight != 0
+    torch.testing.assert_close(model[0].values.grad, dense[0].weight.grad[mask], rtol=1e-4, atol=1e-5)
+    assert model[2].values.grad is None
+
+
+def test_layers_that_are_slower_to_train_stay_dense() -> None:
+    model = pruned_mlp()
+    report = prunus.accelerate_(model, inputs(K)[0], min_speedup=1e6, trainable=True)
+    assert not any(row["converted"] for row in report.rows)
+    assert all(row["dense_ms"] > 0 and row["sparse_ms"] > 0 for row in report.rows)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_is_trained_is_float32() -> None:
+    with pytest.raises(ValueError, match="precision: expected float32 for trainable layers, got 'int8'"):
+        prunus.accelerate_(pruned_mlp(), inputs(K)[0], "int8", trainable=True)

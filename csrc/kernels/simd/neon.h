@@ -9,6 +9,7 @@ struct Quad {
   static Quad set(float f) { return {vdupq_n_f32(f)}; }
   void store(float* p) const { vst1q_f32(p, v); }
 };
+inline Quad operator+(Quad a, Quad b) { return {vaddq_f32(a.v, b.v)}; }
 inline Quad fma(Quad a, Quad b, Quad c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
 
 struct Pair {

@@ -53,17 +53,19 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 Layers = dict[int, dict[str, SparseLinear]]
 
 
-def pack_candidates(sites: list[Site], precision: str) -> Layers:
-    """Every layer that may replace each of the sites."""
+def pack_candidates(sites: list[Site], precision: str, trainable: bool = False) -> Layers:
+    """Every layer that may replace each of the sites; trainable: their weights are parameters."""
     found: Layers = {}
     for site in progress(sites, "packing"):
         words = [word for word in PRECISIONS[precision] if _worth_a_try(site, CANDIDATES[word])]
-        found[id(site)] = {word: _packed(site, CANDIDATES[word]) for word in words}
+        found[id(site)] = {word: _packed(site, CANDIDATES[word], trainable) for word in words}
     return found
 
 
-def _packed(site: Site, how: Candidate) -> SparseLinear:
-    layer = SparseLinear.from_linear(site.module, dtype=how.dtype, format=how.format, rows=how.rows)
+def _packed(site: Site, how: Candidate, trainable: bool) -> SparseLinear:
+    layer = SparseLinear.from_linear(
+        site.module, dtype=how.dtype, format=how.format, rows=how.rows, trainable=trainable
+    )
     if site.tied:
         layer.__dict__["copy_of"] = site.module.weight  # not a parameter of this layer too
     return layer

@@ -27,8 +27,10 @@ Shape = tuple[int, ...]
 Milliseconds = dict[int, dict[str, float]]
 
 
-def race(sites: list[Site], candidates: Layers) -> Milliseconds:
+def race(sites: list[Site], candidates: Layers, backward: bool = False) -> Milliseconds:
     """Milliseconds of every plain layer over all its recorded calls: dense, and each of its candidates.
+
+    backward: with the gradients of x and of all parameters that want one.
 
     Of layers and their candidates in turn, in model order (`take_laps`). A candidate whose answer is wrong
     leaves the race (and `candidates`); a layer that loses all so gets a reason.
@@ -47,7 +49,8 @@ def race(sites: list[Site], candidates: Layers) -> Milliseconds:
     racers = []
     for site, of in zip(sites, layers, strict=True):
         given = [x[shape, site.dtype] for shape in site.inputs]
-        contenders = [[partial(of[word].forward, one) for one in given if word in of] for word in words]
+        run = _forward_and_backward if backward else _forward
+        contenders = [[partial(run, of[word], one) for one in given if word in of] for word in words]
         racers.append(Racer(contenders, list(site.inputs.values()), site.as_called))
     take_laps(racers, SECONDS * len(words) / 2, MIN_PASSES, MAX_PASSES, "measuring")
     return _pooled(
@@ -56,6 +59,19 @@ def race(sites: list[Site], candidates: Layers) -> Milliseconds:
             for site, of, racer in zip(sites, layers, racers, strict=True)
         ]
     )
+
+
+def _forward(layer: nn.Module, x: Tensor) -> object:
+    return layer.forward(x)
+
+
+def _forward_and_backward(layer: nn.Module, x: Tensor) -> object:
+    """One step of training; the layer's own gradients stay as they are."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        y = layer.forward(x)
+        wanted = [p for p in layer.parameters() if p.requires_grad]
+        return torch.autograd.grad(y, [x, *wanted], torch.ones_like(y))
 
 
 def _pooled(measured: list[tuple[Site, dict[str, float]]]) -> Milliseconds:

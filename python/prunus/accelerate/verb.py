@@ -36,6 +36,7 @@ def accelerate_(
     min_speedup: float = 1.05,
     filter_fn: FilterFn | None = None,
     max_error: float | None = None,
+    trainable: bool = False,
 ) -> AccelerateReport:
     """Convert, in place, each Linear whose packed form is measured faster on the shapes it really sees.
 
@@ -51,6 +52,8 @@ def accelerate_(
     and so does a layer masked by `torch.nn.utils.prune` or `torch.ao.pruning`. max_error: the relative error
     (L2) of the model's outputs that is allowed (None: 0.05, 0.1 for bfloat16, 0.3 for int8); layers that push
     it beyond (a forward that asks whether its child is an nn.Linear) stay dense, and the report names them.
+    trainable: the weights of packed layers are parameters (`SparseLinear.values`), and what is measured is
+    forward and backward; precision must be "float32", nothing is fused, and optimisers are made afterwards.
     Models may be float32, bfloat16 or float16, and may run under `torch.autocast("cpu")`: accelerate them
     under it too.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
@@ -72,7 +75,7 @@ def accelerate_(
     """
     check_model(model)
     batches = as_batches(example_inputs, "example_inputs")
-    limits = _limits(precision, min_speedup, max_error)
+    limits = _limits(precision, min_speedup, max_error, trainable)
     # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
     with OneInterrupt(), folded(model):
         return _accelerate(model, batches, limits, filter_fn)
@@ -85,16 +88,19 @@ class Limits:
     precision: str
     min_speedup: float
     max_error: float
+    trainable: bool
 
 
-def _limits(precision: str, min_speedup: float, max_error: float | None) -> Limits:
+def _limits(precision: str, min_speedup: float, max_error: float | None, trainable: bool) -> Limits:
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if trainable and precision != "float32":
+        raise ValueError(f"precision: expected float32 for trainable layers, got {precision!r}")
     error = MOST_ERROR[precision] if max_error is None else max_error
     for name, value in (("min_speedup", min_speedup), ("max_error", error)):
         if not isinstance(value, (int, float)) or not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
-    return Limits(precision, float(min_speedup), float(error))
+    return Limits(precision, float(min_speedup), float(error), bool(trainable))
 
 
 def _accelerate(
@@ -111,11 +117,13 @@ def _accelerate(
         for site in sites:
             if not site.inputs:
                 site.reason = site.reason or "not called by example_inputs"
-        candidates = pack_candidates([site for site in sites if not site.reason], limits.precision)
-        times = race(sites, candidates)
+        free = [site for site in sites if not site.reason]
+        candidates = pack_candidates(free, limits.precision, limits.trainable)
+        times = race(sites, candidates, limits.trainable)
         trial = Trial(model, sites, batches, expected)
         chosen = _choose(sites, candidates, times, limits.min_speedup)
-        joined = _join(trial, candidates, times, chosen, limits.min_speedup)
+        # Of training only whole steps of layers are timed.
+        joined = [] if limits.trainable else _join(trial, candidates, times, chosen, limits.min_speedup)
         for fusion in joined:
             chosen |= fusion.layers
     try:

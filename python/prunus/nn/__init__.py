@@ -8,6 +8,7 @@ from prunus.nn.fuse import Fusion, fuse_, fusions
 from prunus.nn.fused import Fused, FusedMLP, FusedResidual
 from prunus.nn.shared import SharedLinear, SideBySide
 from prunus.nn.sparse_linear import SparseLinear
+from prunus.ops.training import ValueIndex  # noqa: F401
 
 __all__ = [
     "Fused",
