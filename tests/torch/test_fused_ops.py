@@ -38,13 +38,13 @@ def test_opcheck(dtype: torch.dtype) -> None:
     x, residual = integers(2, 3, 20, seed=3).to(dtype), integers(2, 3, 12, seed=4).to(dtype)
     bias = integers(12, seed=5)
     for given in (None, bias):
-        torch.library.opcheck(torch.ops.prunus.linear_add, (x, p, given, residual, 12, 1))
-        torch.library.opcheck(torch.ops.prunus.gated, (x, p, q, given, given, 12, 4))
+        torch.library.opcheck(torch.ops.prunus.linear_add.default, (x, p, given, residual, 12, 1))
+        torch.library.opcheck(torch.ops.prunus.gated.default, (x, p, q, given, given, 12, 4))
         for count in (1, 3, 5):
             weights, biases = [p, q, p, q, p][:count], [given, None, given, None, given][:count]
-            torch.library.opcheck(torch.ops.prunus.linear_many, (x, weights, biases, [12] * count))
+            torch.library.opcheck(torch.ops.prunus.linear_many.default, (x, weights, biases, [12] * count))
     strided = residual.transpose(0, 1).contiguous().transpose(0, 1)
-    torch.library.opcheck(torch.ops.prunus.linear_add, (x, p, None, strided, 12, 0))
+    torch.library.opcheck(torch.ops.prunus.linear_add.default, (x, p, None, strided, 12, 0))
 
 
 def test_gradients() -> None:
