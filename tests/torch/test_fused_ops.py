@@ -83,9 +83,9 @@ def test_the_op_refuses_gradients() -> None:
     x, residual, bias = integers(5, 20, seed=3), integers(5, 12, seed=4), integers(12, seed=5)
     grad = [t.clone().requires_grad_() for t in (x, residual, bias)]
     for name, call in {
-        "x": lambda: torch.ops.prunus.gated(grad[0], p, p, None, None, 12, 4),
-        "gate_bias": lambda: torch.ops.prunus.gated(x, p, p, grad[2], None, 12, 4),
-        "up_bias": lambda: torch.ops.prunus.gated(x, p, p, None, grad[2], 12, 4),
+        "x": lambda: torch.ops.prunus.gated.default(grad[0], p, p, None, None, 12, 4),
+        "gate_bias": lambda: torch.ops.prunus.gated.default(x, p, p, grad[2], None, 12, 4),
+        "up_bias": lambda: torch.ops.prunus.gated.default(x, p, p, None, grad[2], 12, 4),
         "residual": lambda: torch.ops.prunus.linear_add(x, p, None, grad[1], 12, 0),
         "biases[1]": lambda: torch.ops.prunus.linear_many(x, [p] * 3, [None, grad[2], None], [12] * 3),
     }.items():
