@@ -27,6 +27,7 @@ _LAZY = {
     "OWL": "prunus.allocation",
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
+    "Recipe": "prunus.recipes",
     "Reconstruct": "prunus.recover",
     "RecoverError": "prunus.recover",
     "RecoverReport": "prunus.recover",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from prunus.packed import pack as pack
     from prunus.prune import PruneReport as PruneReport
     from prunus.prune import prune_ as prune_
+    from prunus.recipes import Recipe as Recipe
     from prunus.recover import Batches as Batches
     from prunus.recover import Distill as Distill
     from prunus.recover import Reconstruct as Reconstruct

@@ -38,7 +38,7 @@ LEVELS = [
     {"checkpoint", "training"},
     {"accelerate"},
     {"recover", "balance", "engines"},
-    {"report"},
+    {"report", "recipes"},
     {"cli"},
     {"__main__"},
 ]
