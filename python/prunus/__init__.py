@@ -28,6 +28,7 @@ _LAZY = {
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
     "PruningCallback": "prunus.training.callback",
+    "Recipe": "prunus.recipes",
     "Reconstruct": "prunus.recover",
     "RecoverError": "prunus.recover",
     "RecoverReport": "prunus.recover",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from prunus.packed import pack as pack
     from prunus.prune import PruneReport as PruneReport
     from prunus.prune import prune_ as prune_
+    from prunus.recipes import Recipe as Recipe
     from prunus.recover import Batches as Batches
     from prunus.recover import Distill as Distill
     from prunus.recover import Reconstruct as Reconstruct

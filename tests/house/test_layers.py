@@ -39,7 +39,7 @@ LEVELS = [
     {"checkpoint", "training"},
     {"accelerate"},
     {"recover", "balance", "engines"},
-    {"report"},
+    {"report", "recipes"},
     {"cli"},
     {"__main__"},
 ]

@@ -81,7 +81,8 @@ def test_export_runs_with_gradients(
         program = torch.export.export(packed, (torch.ones(4, 10),), strict=strict)
     torch.export.save(program, tmp_path / "model.pt2")
     names = [str(node.target) for node in program.graph.nodes if "prunus" in str(node.target)]
-    assert sorted(names) == ["prunus.gated.differentiable"] + ["prunus.linear.differentiable"] * 3
+    expected = ["differentiable_gated"] + ["differentiable_linear"] * 3
+    assert sorted(names) == [f"prunus.{name}.default" for name in expected]
     check(torch.export.load(tmp_path / "model.pt2").module(), dense)
 
 
@@ -112,10 +113,10 @@ def test_scripts_are_refused(packed: Model) -> None:
 def test_opcheck(activation: int) -> None:
     w = torch.arange(60).remainder(3).view(6, 10).float() - 1
     p, x, bias = prunus.pack(w).tensor, torch.randn(3, 10), torch.randn(6)
-    torch.library.opcheck(torch.ops.prunus.linear.differentiable, (x, p, bias, 6, activation))
+    torch.library.opcheck(torch.ops.prunus.differentiable_linear, (x, p, bias, 6, activation))
     x, biases = x.requires_grad_(), (bias.requires_grad_(), None)
-    torch.library.opcheck(torch.ops.prunus.linear.differentiable, (x, p, bias, 6, activation))
-    torch.library.opcheck(torch.ops.prunus.gated.differentiable, (x, p, p, *biases, 6, activation))
+    torch.library.opcheck(torch.ops.prunus.differentiable_linear, (x, p, bias, 6, activation))
+    torch.library.opcheck(torch.ops.prunus.differentiable_gated, (x, p, p, *biases, 6, activation))
 
 
 def test_autocast_gives_its_dtype() -> None:

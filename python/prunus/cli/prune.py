@@ -18,6 +18,7 @@ from prunus.cli.inputs import (
     read_texts,
     threads,
 )
+from prunus.cli.recipe import run_recipe
 from prunus.cli.recover import check_minutes, draw, recover_on_text
 from prunus.cli.regimes import add_options, milliseconds, regimes, told
 from prunus.cli.written import add_out, check_out, print_written, write
@@ -34,6 +35,20 @@ __all__ = ["add_parser"]
 ALLOCATIONS = ("uniform", "owl", "sensitivity")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SPARSITY = 0.5
+# What a recipe says itself.
+RECIPE_HAS = (
+    "method",
+    "sparsity",
+    "pattern",
+    "scope",
+    "allocation",
+    "target_speedup",
+    "precision",
+    "steps",
+    "repair",
+    "recover",
+    "no_accelerate",
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -48,6 +63,12 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL_DIR", help="transformers model directory with safetensors")
     add_out(parser)
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="a YAML file of steps instead: shrink, prune, recover, accelerate, export; files of export go "
+        "to --out",
+    )
     what = parser.add_argument_group("what to prune")
     rows = " and ".join(word for word, method in METHODS.items() if method.scope == "row")
     what.add_argument(
@@ -96,12 +117,14 @@ def add_parser(commands: Any) -> None:
     )
     add_threads(run_)
     run_.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, defaults={word: parser.get_default(word) for word in RECIPE_HAS})
 
 
 def run(options: argparse.Namespace) -> int:
     """Prune, accelerate, write; then print the tables or JSON."""
     size = SampleSize.of(options)
+    if options.recipe:
+        return run_recipe(options, size)
     pattern = _check(options)
     texts = read_texts(options.calibration, "--calibration") if options.calibration else []
     with quiet_transformers("prune"), threads(options.threads):

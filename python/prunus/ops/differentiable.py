@@ -1,7 +1,7 @@
-"""torch.ops.prunus.linear.differentiable and gated.differentiable: what graphs hold instead of the plain ops.
+"""torch.ops.prunus.differentiable_linear and differentiable_gated: what graphs hold instead of the plain ops.
 
 A plain op refuses tensors that want a gradient: its derivative is outside of it (autograd.py), where an
-exported or symbolically traced program has no way to go. These overloads carry their derivative, for some
+exported or symbolically traced program has no way to go. These ones carry it, for some
 microseconds more in every call; the backward computes the forward again.
 """
 
@@ -19,9 +19,9 @@ from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
 __all__ = ["differentiable_gated", "differentiable_linear", "is_traced"]
 
 SCHEMAS = (
-    "linear.differentiable(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation)"
+    "differentiable_linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation)"
     " -> Tensor",
-    "gated.differentiable(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias,"
+    "differentiable_gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias,"
     " int out_features, int activation) -> Tensor",
 )
 
@@ -51,7 +51,7 @@ def differentiable_linear(
     tensor([[0., 2.]])
     """
     x, bias = _lowered(x), _lowered(bias)
-    y: Tensor = torch.ops.prunus.linear.differentiable(x, packed, bias, out_features, activation)
+    y: Tensor = torch.ops.prunus.differentiable_linear.default(x, packed, bias, out_features, activation)
     return y
 
 
@@ -72,7 +72,9 @@ def differentiable_gated(
     tensor([[0., 8.]])
     """
     x, biases = _lowered(x), (_lowered(gate[1]), _lowered(up[1]))
-    y: Tensor = torch.ops.prunus.gated.differentiable(x, gate[0], up[0], *biases, out_features, activation)
+    y: Tensor = torch.ops.prunus.differentiable_gated.default(
+        x, gate[0], up[0], *biases, out_features, activation
+    )
     return y
 
 
@@ -135,9 +137,9 @@ _made: Any = zip(
 )
 for _schema, _name, _forward, _backward in _made:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(f"{_name}.differentiable", _forward, "CPU")
+    _library.impl(f"differentiable_{_name}", _forward, "CPU")
     # The plain op's own answer for tensors without values.
-    torch.library.register_fake(f"prunus::{_name}.differentiable", _forward, lib=_library)
+    torch.library.register_fake(f"prunus::differentiable_{_name}", _forward, lib=_library)
     torch.library.register_autograd(
-        f"prunus::{_name}.differentiable", _backward, setup_context=_keep, lib=_library
+        f"prunus::differentiable_{_name}", _backward, setup_context=_keep, lib=_library
     )
