@@ -66,7 +66,7 @@ inline constexpr std::int64_t kDotFewFlat = 8, kDotFew = 2;
 
 // -- The gradient of the values (ops/sampled.cpp). Floats of the panels of x that are held together, and of
 // the panel of rows; what packing a row costs, in entries. --
-inline constexpr std::int64_t kSampledFloats = 4 << 20, kSampledRows = 64 << 10, kSampledRowCost = 10;
+inline constexpr std::int64_t kSampledFloats = 512 << 10, kSampledRows = 64 << 10, kSampledRowCost = 10;
 
 // -- Threads. --
 inline constexpr double kWorkPerThread = 160e3;  // multiply-adds that are worth a thread
