@@ -28,7 +28,7 @@ _LAZY = {
     "PackedWeight": "prunus.packed",
     "PruneReport": "prunus.prune",
     "PruningCallback": "prunus.training.callback",
-    "Recipe": "prunus.recipes",
+    "Recipe": "prunus.cli.recipes",
     "Reconstruct": "prunus.recover",
     "RecoverError": "prunus.recover",
     "RecoverReport": "prunus.recover",
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from prunus.checkpoint import load as load
     from prunus.checkpoint import load_pretrained as load_pretrained
     from prunus.checkpoint import save as save
+    from prunus.cli.recipes import Recipe as Recipe
     from prunus.engines import ExportReport as ExportReport
     from prunus.engines import export as export
     from prunus.masks import apply_mask_ as apply_mask_
@@ -92,7 +93,6 @@ if TYPE_CHECKING:
     from prunus.packed import pack as pack
     from prunus.prune import PruneReport as PruneReport
     from prunus.prune import prune_ as prune_
-    from prunus.recipes import Recipe as Recipe
     from prunus.recover import Batches as Batches
     from prunus.recover import Distill as Distill
     from prunus.recover import Reconstruct as Reconstruct

@@ -39,7 +39,7 @@ LEVELS = [
     {"checkpoint", "training"},
     {"accelerate"},
     {"recover", "balance", "engines"},
-    {"report", "recipes"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]

@@ -26,7 +26,7 @@ def clock(monkeypatch):
     each, and the fusion of query, key and value never pays."""
 
     def show(alone: float, fused: float) -> None:
-        def race(sites, candidates):
+        def race(sites, candidates, trainable):
             words = {id(site): list(candidates.get(id(site), {})) for site in sites}
             return {key: {"dense": 1.0, **dict.fromkeys(found, alone)} for key, found in words.items()}
 

@@ -13,7 +13,7 @@ from torch import nn
 import prunus
 from prunus import Heads, Neurons, SparseLinear
 from prunus.accelerate import race as race_module
-from prunus.accelerate import verb
+from prunus.accelerate import trial, verb
 from prunus.accelerate.survey import Site
 from prunus.nn import Fusion
 from prunus.shrink.edits import Edits
@@ -64,7 +64,7 @@ class At:
         return call
 
 
-PLACES = ((Site, "put"), (Fusion, "put"), (verb, "relative_error"), (verb, "save_ordinarily"))
+PLACES = ((Site, "put"), (Fusion, "put"), (trial, "relative_error"), (verb, "save_ordinarily"))
 
 
 @pytest.mark.parametrize("number", [0, 1, 5, 6, 7, 8, 9, 10, 11, 12])

@@ -11,7 +11,7 @@ import prunus
 from prunus.accelerate import race
 from prunus.checkpoint.pretrained import load_pretrained
 from prunus.cli import main
-from prunus.recipes import Accelerate, Export, Prune, Recipe, Recover, Shrink
+from prunus.cli.recipes import Accelerate, Export, Prune, Recipe, Recover, Shrink
 
 HERE = Path(__file__).parent
 EXAMPLES = sorted(HERE.glob("*.yaml"))

@@ -23,7 +23,7 @@ from prunus.cli.written import check_out, print_written, write
 
 if TYPE_CHECKING:
     from prunus._tools.report import Report
-    from prunus.recipes import Recipe
+    from prunus.cli.recipes import Recipe
 
 __all__ = ["run_recipe"]
 
@@ -38,7 +38,7 @@ def run_recipe(options: argparse.Namespace, size: SampleSize) -> int:
             )
     texts = read_texts(options.calibration, "--calibration") if options.calibration else []
     with quiet_transformers("prune"), threads(options.threads), tempfile.TemporaryDirectory() as files:
-        from prunus.recipes import Recipe
+        from prunus.cli.recipes import Recipe
 
         try:
             recipe = Recipe.read(options.recipe)

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunus._tools.report import Report
 from prunus._tools.running import check_model
-from prunus.recipes.steps import Job, Step
+from prunus.cli.recipes.steps import Job, Step
 
 __all__ = ["Recipe"]
 
@@ -21,13 +21,13 @@ __all__ = ["Recipe"]
 class Recipe:
     """Steps that are done to a model one after the other: shrink, prune, recover, accelerate, export.
 
-    steps: `Shrink`, `Prune`, `Recover`, `Accelerate` and `Export` of `prunus.recipes`. After `Accelerate`
+    steps: `Shrink`, `Prune`, `Recover`, `Accelerate` and `Export` of `prunus.cli.recipes`. After `Accelerate`
     only an `Export` may follow: packed layers are not pruned or trained. `Recipe.read(path)` reads a YAML
     file.
 
     Raises TypeError for something else than steps, ValueError for none and for an order that cannot be.
 
-    >>> from prunus.recipes import Accelerate, Prune
+    >>> from prunus.cli.recipes import Accelerate, Prune
     >>> from prunus.patterns import Unstructured
     >>> [step.word for step in Recipe([Prune(Unstructured(0.7)), Accelerate()]).steps]
     ['prune', 'accelerate']
@@ -43,7 +43,7 @@ class Recipe:
         for i, step in enumerate(self.steps, 1):
             if not isinstance(step, Step):
                 raise TypeError(
-                    f"steps: expected steps of prunus.recipes, got {type(step).__name__} as step {i}"
+                    f"steps: expected steps of prunus.cli.recipes, got {type(step).__name__} as step {i}"
                 )
             if packed and step.word != "export":
                 raise ValueError(
@@ -55,7 +55,7 @@ class Recipe:
     def read(cls, path: str | os.PathLike[str]) -> Recipe:
         """The recipe in a YAML file. Raises ValueError for what it does not understand, by the step's number,
         ImportError without PyYAML."""
-        from prunus.recipes.read import steps_of
+        from prunus.cli.recipes.read import steps_of
 
         return cls(steps_of(Path(path)))
 

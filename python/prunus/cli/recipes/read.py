@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from prunus.cli.recipes.steps import Accelerate, Export, Prune, Recover, Shrink, Step
 from prunus.methods.known import METHODS
 from prunus.patterns import NM, Block, Pattern, Scope, Unstructured
-from prunus.recipes.steps import Accelerate, Export, Prune, Recover, Shrink, Step
 from prunus.recover import Distill
 from prunus.shrink import Heads, Layers, Neurons
 
