@@ -423,3 +423,16 @@ def test_layers_that_are_slower_to_train_stay_dense() -> None:
 def test_what_is_trained_is_float32() -> None:
     with pytest.raises(ValueError, match="precision: expected float32 for trainable layers, got 'int8'"):
         prunus.accelerate_(pruned_mlp(), inputs(K)[0], "int8", trainable=True)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_weight_has_the_values_of_now(compiled):
+    layer = prunus.SparseLinear.from_linear(nn.Linear(6, 4, bias=False), trainable=True)
+    read = lambda: layer.weight * 1  # noqa: E731
+    if compiled:
+        torch._dynamo.reset()
+        read = torch.compile(read, backend="aot_eager")
+    with torch.no_grad():
+        before = read().clone()
+        layer.values.mul_(2)
+        assert torch.equal(read(), 2 * before)

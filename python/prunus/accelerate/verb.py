@@ -120,14 +120,14 @@ def _accelerate(
         free = [site for site in sites if not site.reason]
         candidates = pack_candidates(free, limits.precision, limits.trainable)
         times = race(sites, candidates, limits.trainable)
-        trial = Trial(model, sites, batches, expected)
         chosen = _choose(sites, candidates, times, limits.min_speedup)
-        # Of training only whole steps of layers are timed.
-        joined = [] if limits.trainable else _join(trial, candidates, times, chosen, limits.min_speedup)
-        for fusion in joined:
-            chosen |= fusion.layers
+    trial = Trial(model, sites, batches, expected)
     try:
         with evaluating(model):
+            # Of training only whole steps of layers are timed.
+            joined = [] if limits.trainable else _join(trial, candidates, times, chosen, limits.min_speedup)
+            for fusion in joined:
+                chosen |= fusion.layers
             error = commit(trial, chosen, limits.max_error)
             fused, error = fuse(trial, error, limits.max_error, joined, chosen)
         for site in sites:
@@ -161,7 +161,7 @@ def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_spee
 def _join(
     trial: Trial, candidates: Layers, times: Milliseconds, chosen: Chosen, min_speedup: float
 ) -> list[Joined]:
-    """The layers that win by what is fused into them; leaves the model dense, and undoes all on errors."""
+    """The layers that win by what is fused into them; leaves the model dense."""
     near: Chosen = {}
     for site in trial.sites:
         ms = dict(times.get(id(site), {}))
@@ -171,11 +171,10 @@ def _join(
         word = min(ms, key=lambda word: ms[word])
         if dense >= NEAR * ms[word]:
             near[id(site)] = word, candidates[id(site)][word]
-    try:
-        trial.put(chosen | near)
-        return faster_together(trial.model, trial.sites, near, min_speedup)
-    finally:
-        trial.put({})
+    trial.put(chosen | near)
+    joined = faster_together(trial.model, trial.sites, near, min_speedup)
+    trial.put({})
+    return joined
 
 
 def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | None) -> dict[str, Any]:

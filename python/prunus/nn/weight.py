@@ -60,6 +60,9 @@ class PackedLayer(Protocol):
     def packed_weight(self) -> PackedWeight:
         """Its packed weight."""
 
+    def current(self) -> Tensor:
+        """The packed bytes, with the values as they are now where these are trained."""
+
 
 class UnpackedWeight(Tensor):
     """The weight of a packed layer as a tensor that has no memory before its values are read.
@@ -132,7 +135,9 @@ def weight_of(layer: PackedLayer) -> Tensor:
     if layer.copy_of is not None:
         return layer.copy_of
     if torch.compiler.is_compiling():
-        dense: Tensor = unpack_op(layer.packed, layer.out_features, layer.in_features).to(layer.weight_dtype)
+        dense: Tensor = unpack_op(layer.current(), layer.out_features, layer.in_features).to(
+            layer.weight_dtype
+        )
         return dense.t() if layer.conv1d else dense
     _note(layer, False)
     known = _held.get(layer)
