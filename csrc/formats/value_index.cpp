@@ -124,8 +124,11 @@ void write_values(const void* values, Dtype type, const std::int32_t* place, std
         return write_range(static_cast<const bf16_t*>(values), place, begin, end, buffer, size);
       case Dtype::f16:
         return write_range(static_cast<const f16_t*>(values), place, begin, end, buffer, size);
-      default:
+      case Dtype::f32:
         return write_range(static_cast<const float*>(values), place, begin, end, buffer, size);
+      case Dtype::i8:
+      case Dtype::f64:
+        throw ValueError(expected_got("values", "float32, bfloat16 or float16", dtype_name(type)));
     }
   });
 }

@@ -141,12 +141,12 @@ def pack(
     int8 has one scale max|w| / 127 per row), as a word or a torch or numpy dtype.
     format: "nm" (n slots for every m consecutive inputs, m <= 16), "block" (r x c weights share a column;
     powers of two, r <= 32, c <= 16), "col8" (8-bit columns), "bitmap" (one bit per weight), or "auto": what
-    the nonzeros fit, else the bitmap below 67 % sparsity (avx512: 75 %). n, m, r and c are read off the
-    nonzeros; where m, r or c does not divide the weight, its last groups or blocks are cut off. These four
-    multiply float32 whatever the dtype. "dot" multiplies in the dtype itself: int8 (activations become 8-bit
-    integers too, each token with a scale of its own; sums are exact) or bfloat16 (products of bfloat16,
-    float32 sums), in blocks of r rows (1, 4, 16, 32) x 32 bits of inputs whose zeros are multiplied, for
-    which a dense weight is the 0 % case. A token with NaN or infinity gives NaN in int8 dot.
+    the nonzeros fit, else the bitmap or, for few nonzeros, col8. n, m, r and c are read off the nonzeros;
+    where m, r or c does not divide the weight, its last groups or blocks are cut off. These four multiply
+    float32 whatever the dtype. "dot" multiplies in the dtype itself: int8 (activations become 8-bit integers
+    too, each token with a scale of its own; sums are exact) or bfloat16 (products of bfloat16, float32 sums),
+    in blocks of r rows (1, 4, 16, 32) x 32 bits of inputs whose zeros are multiplied, for which a dense
+    weight is the 0 % case. A token with NaN or infinity gives NaN in int8 dot.
     rows: r of "dot"; None: the one whose stored values cost least. Tall blocks run on the tiles of AMX, where
     a weight with most zeros stored can be faster than one without.
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunus.nn.sparse_linear import SparseLinear
 from prunus.ops import activation_number
 from prunus.ops.autograd import FUNCTIONS
+from prunus.ops.factor import Factor
 from prunus.ops.torch_ops import gated_of, linear_of
 
 __all__ = ["Fused", "FusedMLP", "FusedResidual"]
@@ -74,7 +75,9 @@ class FusedMLP(Fused):
         elif gate is None:
             h = linear_of(x, up.packed, up.bias, up.out_features, number)
         else:
-            h = gated_of(x, (gate.packed, gate.bias), (up.packed, up.bias), up.out_features, number)
+            h = gated_of(
+                x, Factor(gate.packed, gate.bias), Factor(up.packed, up.bias), up.out_features, number
+            )
         return h if down is None else self.dropped(down(h))
 
     def extra_repr(self) -> str:

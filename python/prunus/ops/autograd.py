@@ -14,6 +14,7 @@ from torch.nn.functional import gelu, relu, silu
 from torch.utils.weak import WeakTensorKeyDictionary
 
 import prunus._core as _core
+from prunus.ops.factor import Factor
 from prunus.packed import PackedWeight, array_view, pack, tensor_view
 
 __all__ = ["gated_with_gradient", "linear_with_gradient", "under_autocast"]
@@ -67,13 +68,13 @@ def under_autocast(x: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Te
 
 def gated_with_gradient(
     x: torch.Tensor,
-    gate: tuple[torch.Tensor, torch.Tensor | None],
-    up: tuple[torch.Tensor, torch.Tensor | None],
+    gate: Factor,
+    up: Factor,
     out_features: int,
     activation: int,
 ) -> torch.Tensor:
-    """`torch.ops.prunus.gated` that autograd can follow; gate and up are (packed, bias). Not fused: the
-    backward needs both factors.
+    """`torch.ops.prunus.gated` that autograd can follow. Not fused: the backward needs both
+    factors.
 
     >>> import prunus
     >>> x = torch.ones(1, 2, requires_grad=True)

@@ -15,6 +15,7 @@ from torch.compiler import is_exporting
 from torch.fx import Proxy
 
 from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
+from prunus.ops.factor import Factor
 
 __all__ = ["differentiable_gated", "differentiable_linear", "is_traced"]
 
@@ -57,23 +58,23 @@ def differentiable_linear(
 
 def differentiable_gated(
     x: Tensor,
-    gate: tuple[Tensor, Tensor | None],
-    up: tuple[Tensor, Tensor | None],
+    gate: Factor,
+    up: Factor,
     out_features: int,
     activation: int,
 ) -> Tensor:
-    """`torch.ops.prunus.gated` with its derivative; gate and up are (packed, bias).
+    """`torch.ops.prunus.gated` with its derivative.
 
     >>> import prunus
     >>> x = torch.ones(1, 2, requires_grad=True)
     >>> p = prunus.pack(torch.tensor([[0.0, 2.0]])).tensor
-    >>> differentiable_gated(x, (p, None), (p, None), 1, 0).sum().backward()
+    >>> differentiable_gated(x, Factor(p, None), Factor(p, None), 1, 0).sum().backward()
     >>> x.grad
     tensor([[0., 8.]])
     """
-    x, biases = _lowered(x), (_lowered(gate[1]), _lowered(up[1]))
+    x, biases = _lowered(x), (_lowered(gate.bias), _lowered(up.bias))
     y: Tensor = torch.ops.prunus.differentiable_gated.default(
-        x, gate[0], up[0], *biases, out_features, activation
+        x, gate.packed, up.packed, *biases, out_features, activation
     )
     return y
 
@@ -127,7 +128,7 @@ def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def _gated_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     def forward(x: Tensor, gate: Tensor, up: Tensor, gate_bias: Any, up_bias: Any, *numbers: int) -> Tensor:
-        return gated_with_gradient(x, (gate, gate_bias), (up, up_bias), *numbers)
+        return gated_with_gradient(x, Factor(gate, gate_bias), Factor(up, up_bias), *numbers)
 
     return _again(ctx, grad, forward)
 

@@ -10,6 +10,7 @@ from torch import is_grad_enabled
 import prunus._core as _core
 from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
 from prunus.ops.differentiable import differentiable_gated, differentiable_linear, is_traced
+from prunus.ops.factor import Factor
 from prunus.ops.registered import dtype_name, gated_op, linear_add_op, linear_op
 from prunus.packed import PackedWeight, array_view, tensor_view
 
@@ -82,13 +83,13 @@ def gated(
     _check_kinds(x, gate_bias=gate_bias, up_bias=up_bias)
     first, out_features = _buffer("gate", gate)
     second, _ = _buffer("up", up)
-    return gated_of(x, (first, gate_bias), (second, up_bias), out_features, activation)
+    return gated_of(x, Factor(first, gate_bias), Factor(second, up_bias), out_features, activation)
 
 
 def gated_of(
     x: torch.Tensor,
-    gate: tuple[torch.Tensor, torch.Tensor | None],
-    up: tuple[torch.Tensor, torch.Tensor | None],
+    gate: Factor,
+    up: Factor,
     out_features: int,
     activation: int,
 ) -> torch.Tensor:
@@ -96,14 +97,14 @@ def gated_of(
 
     >>> import torch, prunus
     >>> p = buffer_tensor(prunus.pack(torch.eye(2)))
-    >>> gated_of(torch.full((1, 2), 3.0), (p, None), (p, None), 2, 0)
+    >>> gated_of(torch.full((1, 2), 3.0), Factor(p, None), Factor(p, None), 2, 0)
     tensor([[9., 9.]])
     """
     if is_traced(x):
         return differentiable_gated(x, gate, up, out_features, activation)
-    if wants_gradient(x, gate[1], up[1]):
+    if wants_gradient(x, gate.bias, up.bias):
         return gated_with_gradient(x, gate, up, out_features, activation)
-    y: torch.Tensor = gated_op(x, gate[0], up[0], gate[1], up[1], out_features, activation)
+    y: torch.Tensor = gated_op(x, gate.packed, up.packed, gate.bias, up.bias, out_features, activation)
     return y
 
 
