@@ -50,7 +50,7 @@ def seeds() -> list[Bytes]:
                 found.append(prunus.pack(w, dtype=dtype, format="dot").buffer)
     for file in sorted(GOLDEN.glob("*-*.npz")):
         with np.load(file) as arrays:
-            found += [arrays["wide_packed"], arrays["tall_packed"]]
+            found += [arrays[key] for key in arrays if key.endswith("_packed")]
     return found
 
 
