@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: F401  # the inherited fields' types are looked up here
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor  # noqa: F401  # likewise
 
 from prunus.recover.options import Options
 from prunus.recover.session import Session
