@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor  # noqa: F401  # likewise
 
-from prunus.recover.options import Options
+from prunus.recover.options import Options, Precision  # noqa: F401  # likewise
 from prunus.recover.session import Session
 from prunus.recover.train import Training
 
