@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     found = []
     for seed in (3, 3, 4):
         model, teacher = pruned_pair("bert")
-        recover_(model, teacher, batches_for("bert"), Distill(steps=8, seed=seed))
+        recover_(model, teacher, batches_for("bert"), Distill(steps=8, seed=seed, precision="float32"))
         found.append(weights_of(model))
     assert same(found[0], found[1])
     assert not same(found[0], found[2])

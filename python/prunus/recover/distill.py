@@ -21,8 +21,9 @@ class Distill(Options):
 
     Parameters
     ----------
-    minutes, steps : the budget; with both, whichever ends first. Neither: ten minutes. Only `steps` alone
-        gives the same numbers again: what a minute holds depends on the machine.
+    minutes, steps : the budget; with both, whichever ends first. Neither: ten minutes. Only `steps` alone,
+        with a precision, gives the same numbers again: what a minute holds, and what "auto" finds faster,
+        depends on the machine.
     learning_rate : of AdamW, as a share of each weight's own size (the root mean square of what is not
         zero), so that one value serves every model; it warms up and falls to zero over the budget.
     loss : (output, batch) -> scalar tensor, added to the loss with the factor `loss_weight`: a task of yours.
