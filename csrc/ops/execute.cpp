@@ -31,9 +31,11 @@ void prefetch_output(const Work& work, std::int64_t t, std::int64_t s, std::int6
 // A set of panels: pieces of one size, one for each column tile.
 struct Panels {
   const PanelKind& kind;
-  std::int64_t piece;  // bytes
+  std::int64_t piece, strip;  // bytes: of a column tile, and of all
   explicit Panels(const Work& work)
-      : kind(panel_kind(work.plan.row->panel)), piece((kind.bytes(work) + 63) / 64 * 64) {}
+      : kind(panel_kind(work.plan.row->panel)),
+        piece((kind.bytes(work) + 63) / 64 * 64),
+        strip(work.geo.col_tiles() * piece) {}
 };
 
 // The finished sums of row tile t and strip s, in `room`.
@@ -72,7 +74,7 @@ void compute(const Work& work, const Panels& panels, std::int64_t t, std::int64_
 // long strip.
 bool pack_together(const Work& work, const Panels& panels, std::int32_t threads) {
   constexpr auto alone = threshold::kPackAlone * static_cast<std::int64_t>(sizeof(float));
-  return panels.kind.shareable && threads > 2 * work.strips && work.geo.col_tiles() * panels.piece > alone;
+  return panels.kind.shareable && threads > 2 * work.strips && panels.strip > alone;
 }
 
 // The panels of all strips, in the caller's memory.
@@ -91,18 +93,15 @@ const std::uint8_t* pack_all(const Work& work, const Panels& panels, std::int32_
 class OwnPanels {
  public:
   OwnPanels(const Work& work, const Panels& panels, const Items& items)
-      : work_(work),
-        panels_(panels),
-        strip_bytes_(work.geo.col_tiles() * panels.piece),
-        of_band_(items.band) {
-    data_ = panels_of_thread.bytes(static_cast<std::size_t>(of_band_ * strip_bytes_) + kPanelSlack);
+      : work_(work), panels_(panels), of_band_(items.band) {
+    data_ = panels_of_thread.bytes(static_cast<std::size_t>(of_band_ * panels.strip) + kPanelSlack);
   }
   // nullptr when x holds NaN or infinity and the kernel must not see them.
   const std::uint8_t* strip(std::int64_t s) {
     const std::int64_t band = s / of_band_, at = s % of_band_;
     if (band != band_) packed_ = 0;
     band_ = band;
-    std::uint8_t* const strip = data_ + at * strip_bytes_;
+    std::uint8_t* const strip = data_ + at * panels_.strip;
     if (packed_ >> at & 1) return strip;
     for (std::int64_t b = 0; b < work_.geo.col_tiles(); ++b)
       if (!panels_.kind.pack(work_, s, b, strip + b * panels_.piece)) return nullptr;
@@ -113,7 +112,7 @@ class OwnPanels {
  private:
   const Work& work_;
   const Panels& panels_;
-  std::int64_t strip_bytes_, of_band_, band_ = -1;
+  std::int64_t of_band_, band_ = -1;
   std::uint64_t packed_ = 0;
   std::uint8_t* data_;
 };
@@ -126,8 +125,7 @@ thread_local const Row* ran[2];
 bool execute(const Job* jobs, int count, std::int32_t threads) {
   const std::vector<Work> works(jobs, jobs + count);
   const Panels panels(works[0]);
-  const std::int64_t bytes = works[0].geo.col_tiles() * panels.piece;
-  const Items items(works, strips_of_band(works, bytes, threads));
+  const Items items(works, strips_of_band(works, panels.strip, threads));
   const Workspace::Trim trim{panels_of_thread};
   const std::uint8_t* const all =
       pack_together(works[0], panels, threads) ? pack_all(works[0], panels, threads) : nullptr;
@@ -143,7 +141,7 @@ bool execute(const Job* jobs, int count, std::int32_t threads) {
     const std::int64_t end = items.begin_of(i + 1, threads);
     for (std::int64_t item = items.begin_of(i, threads); item < end; ++item) {
       const Items::Place at = items.at(item);
-      const std::uint8_t* const strip = all ? all + at.strip * bytes : own->strip(at.strip);
+      const std::uint8_t* const strip = all ? all + at.strip * panels.strip : own->strip(at.strip);
       if (!strip) return finite.store(false);
       compute(*at.work, panels, at.tile, at.strip, strip);
     }
@@ -164,7 +162,7 @@ double balance(const PackedView& w, const Plan& plan, std::int64_t m) {
   args.m = m;
   const std::vector<Work> works(1, Work(Job{w, plan, args, Combine::none, nullptr}));
   const Panels panels(works[0]);
-  const Items items(works, strips_of_band(works, works[0].geo.col_tiles() * panels.piece, plan.threads));
+  const Items items(works, strips_of_band(works, panels.strip, plan.threads));
   double largest = 0, before = 0;
   for (std::int32_t i = 1; i <= plan.threads; ++i) {
     const double end = i == plan.threads ? items.cost() : items.cost_before(items.begin_of(i, plan.threads));

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from small_models import save_bert
 from torch import nn
 
 import prunus
@@ -25,16 +26,8 @@ def short(monkeypatch, set_threads):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
     path = tmp_path_factory.mktemp("model")
-    PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(path)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    BertModel(BertConfig(vocab_size=len(WORDS), initializer_range=0.2, **shape)).save_pretrained(path)
+    save_bert(path, WORDS)
     return str(path)
 
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,3 +114,17 @@ def tokens(count: int = 4, rows: int = 3, length: int = 10, seed: int = 1) -> li
     """Batches of token ids (rows, length) for the small models."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(1, SMALL.vocabulary, (rows, length), generator=generator) for _ in range(count)]
+
+
+def save_bert(folder: Path, words: list[str]) -> None:
+    """A tiny BERT that knows those words, with its tokenizer, as `transformers` saves them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    BertModel(BertConfig(vocab_size=len(words), initializer_range=0.2, **shape)).save_pretrained(folder)

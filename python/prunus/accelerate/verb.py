@@ -146,16 +146,24 @@ def _accelerate(
 def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_speedup: float) -> Chosen:
     chosen = {}
     for site in sites:
-        ms = dict(times.get(id(site), {}))
-        dense = ms.pop("dense", 0.0)
-        if not ms:
+        fastest = _fastest(times.get(id(site), {}))
+        if fastest is None:
             continue
-        word = min(ms, key=lambda word: ms[word])
-        if dense >= min_speedup * ms[word]:
+        word, ms, dense = fastest
+        if dense >= min_speedup * ms:
             chosen[id(site)] = word, candidates[id(site)][word]
         else:
-            site.reason = "measured slower" if ms[word] >= dense else f"gain below {min_speedup:.2f}x"
+            site.reason = "measured slower" if ms >= dense else f"gain below {min_speedup:.2f}x"
     return chosen
+
+
+def _fastest(times: dict[str, float]) -> tuple[str, float, float] | None:
+    """The fastest candidate of a layer, its ms, and those of the dense layer; None: nothing raced."""
+    others = {word: ms for word, ms in times.items() if word != "dense"}
+    if not others:
+        return None
+    word = min(others, key=lambda word: others[word])
+    return word, others[word], times.get("dense", 0.0)
 
 
 def _join(
@@ -164,12 +172,11 @@ def _join(
     """The layers that win by what is fused into them; leaves the model dense."""
     near: Chosen = {}
     for site in trial.sites:
-        ms = dict(times.get(id(site), {}))
-        dense = ms.pop("dense", 0.0)
-        if id(site) in chosen or not ms:
+        fastest = None if id(site) in chosen else _fastest(times.get(id(site), {}))
+        if fastest is None:
             continue
-        word = min(ms, key=lambda word: ms[word])
-        if dense >= NEAR * ms[word]:
+        word, ms, dense = fastest
+        if dense >= NEAR * ms:
             near[id(site)] = word, candidates[id(site)][word]
     trial.put(chosen | near)
     joined = faster_together(trial.model, trial.sites, near, min_speedup)
