@@ -29,6 +29,7 @@ MAY_INCLUDE = {
 LEVELS = [
     {"_core"},
     {"_tools", "families", "patterns"},
+    {"cuda"},
     {"masks", "packed"},
     {"ops"},
     {"nn"},
