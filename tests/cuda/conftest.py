@@ -14,10 +14,8 @@ from prunus import _core
 ROOT = Path(__file__).resolve().parents[2]
 HOST = Path(__file__).parent / "host"
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-FLAGS = (
-    "-std=c++17 -O1 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas "
-    "-DPRUNUS_CUDA_ON_HOST"
-).split()
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DPRUNUS_CUDA_ON_HOST"]
+FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 
 
 def compile_for_host(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prunus import _core
-from prunus.cuda.library import is_cuda, open_library, why_closed
+from prunus._tools.cuda import is_cuda, open_library, why_closed
 
 
 def test_the_kernels_run_on_the_host(host_library: Path) -> None:
@@ -18,7 +18,7 @@ def test_the_kernels_run_on_the_host(host_library: Path) -> None:
 def test_a_file_that_is_no_library_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lib.so"
     path.write_bytes(b"no library")
-    with pytest.raises(RuntimeError, match="prunus_cuda: .*lib.so"):
+    with pytest.raises(RuntimeError, match=r"prunus_cuda: .*lib\.so"):
         _core.cuda_open(str(path))
 
 

@@ -29,7 +29,6 @@ MAY_INCLUDE = {
 LEVELS = [
     {"_core"},
     {"_tools", "families", "patterns"},
-    {"cuda"},
     {"masks", "packed"},
     {"ops"},
     {"nn"},

@@ -42,8 +42,8 @@ def why_closed() -> str:
         if not device["has_code"]:
             major, minor = device["capability"]
             return (
-                f"the library has code for {info['architectures']}, and {device['name']} is sm_{major}{minor} "
-                "(pip install . -C cmake.define.PRUNUS_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES="
+                f"the library has code for {info['architectures']}, and {device['name']} is "
+                f"sm_{major}{minor} (pip install . -C cmake.define.PRUNUS_CUDA=ON -C cmake.define.CMAKE_CUDA_ARCHITECTURES="
                 f"{major}{minor})"
             )
     return ""
