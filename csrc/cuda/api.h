@@ -4,10 +4,12 @@
 #pragma once
 #include <cstdint>
 
+#include "cuda/pruning.h"
+
 namespace prunus::cuda {
 
 // Raised with every change of the table: a library of another build is refused.
-inline constexpr int kApiVersion = 1;
+inline constexpr int kApiVersion = 2;
 
 struct DeviceInfo {
   char name[128];
@@ -23,6 +25,7 @@ struct Api {
   const char* (*error_text)(int error);
   int (*device_count)(int* count);
   int (*describe)(int device, DeviceInfo* info);
+  const PruningApi* pruning;
 };
 
 }  // namespace prunus::cuda
