@@ -1,6 +1,5 @@
 // Selection, normalise and masks on CUDA tensors. Python (masks/on_device.py) has checked shapes, strides and
 // devices, and hands over the addresses of contiguous memory, its own and torch's current stream.
-#include <algorithm>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -53,12 +52,11 @@ std::int64_t select_bytes(const std::vector<std::int64_t>& sizes) {
   return pruning().select_bytes(arrays.data(), static_cast<int>(arrays.size()));
 }
 
-void select(const std::vector<Scores>& all, Address nan, double sparsity, Address workspace, Address stream) {
+void select(const std::vector<Scores>& all, Address nan, std::int64_t prune, Address workspace,
+            Address stream) {
   const std::vector<cuda::ScoreArray> arrays = arrays_of(all, nan);
-  std::int64_t entries = 0;
-  for (const auto& a : arrays) entries += a.size;
-  check_cuda(pruning().select(arrays.data(), static_cast<int>(arrays.size()), common_dtype(all),
-                              pruned_count(sparsity, entries), at<void>(workspace), stream_at(stream)),
+  check_cuda(pruning().select(arrays.data(), static_cast<int>(arrays.size()), common_dtype(all), prune,
+                              at<void>(workspace), stream_at(stream)),
              "select");
 }
 
@@ -113,7 +111,7 @@ void apply_mask(const Rows& w, Address mask, Shape strides, Address stream) {
 
 void register_cuda_pruning(py::module_& m) {
   m.def("cuda_select_bytes", &select_bytes, py::arg("sizes"));
-  m.def("cuda_select", &select, py::arg("scores"), py::arg("nan"), py::arg("sparsity"), py::arg("workspace"),
+  m.def("cuda_select", &select, py::arg("scores"), py::arg("nan"), py::arg("prune"), py::arg("workspace"),
         py::arg("stream"));
   m.def("cuda_select_lines", &select_lines, py::arg("scores"), py::arg("nan"), py::arg("length"),
         py::arg("prune"), py::arg("workspace"), py::arg("stream"));

@@ -6,13 +6,6 @@
 
 #include "core/check.h"
 
-// What a kernel of csrc/cuda may call too; nothing for every other compiler.
-#ifdef __CUDACC__
-#  define PRUNUS_HOST_DEVICE __host__ __device__
-#else
-#  define PRUNUS_HOST_DEVICE
-#endif
-
 namespace prunus {
 
 enum class Dtype : std::uint8_t {
@@ -60,15 +53,15 @@ inline Dtype dtype_from_name(const std::string& name) {
   throw ValueError(expected_got("dtype", "float32, float64, float16, bfloat16 or int8", name));
 }
 
-PRUNUS_HOST_DEVICE inline float to_float(float v) { return v; }
-PRUNUS_HOST_DEVICE inline float to_float(double v) { return static_cast<float>(v); }
-PRUNUS_HOST_DEVICE inline float to_float(bf16_t v) {
+inline float to_float(float v) { return v; }
+inline float to_float(double v) { return static_cast<float>(v); }
+inline float to_float(bf16_t v) {
   const std::uint32_t u = static_cast<std::uint32_t>(v.bits) << 16;
   float f;
   std::memcpy(&f, &u, 4);
   return f;
 }
-PRUNUS_HOST_DEVICE inline float to_float(f16_t v) {
+inline float to_float(f16_t v) {
   const std::uint32_t sign = (v.bits & 0x8000u) << 16, exponent = (v.bits >> 10) & 31,
                       mantissa = v.bits & 1023;
   std::uint32_t u;
@@ -86,14 +79,14 @@ PRUNUS_HOST_DEVICE inline float to_float(f16_t v) {
   return f;
 }
 
-PRUNUS_HOST_DEVICE inline bf16_t to_bf16(float f) {
+inline bf16_t to_bf16(float f) {
   std::uint32_t u;
   std::memcpy(&u, &f, 4);
   if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((u >> 16) | 0x40)};  // quiet NaN
   u += 0x7fffu + ((u >> 16) & 1);
   return {static_cast<std::uint16_t>(u >> 16)};
 }
-PRUNUS_HOST_DEVICE inline f16_t to_f16(float f) {
+inline f16_t to_f16(float f) {
   std::uint32_t u;
   std::memcpy(&u, &f, 4);
   const std::uint16_t sign = static_cast<std::uint16_t>((u >> 16) & 0x8000u);

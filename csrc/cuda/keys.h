@@ -1,8 +1,7 @@
 // Order-preserving keys: a float as the unsigned integer that sorts like it. They are the CPU's signed ones
 // (pruning/keys.h) moved up by half their range, so -0.0 equals 0.0 and subnormals are apart here too.
 #pragma once
-#include "core/dtype.h"
-#include "cuda/device.h"
+#include "cuda/halves.h"
 
 namespace prunus::cuda {
 
@@ -43,18 +42,10 @@ using WordOf = typename KeyOf<T>::Word;
 template <typename T>
 using KeyType = typename KeyOf<T>::Key;
 
-template <typename To, typename From>
-__device__ __forceinline__ To same_bits(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 // The value as F, which holds every T exactly.
 template <typename F, typename T>
 struct Widened {
-  static __device__ __forceinline__ F value(T v) { return static_cast<F>(to_float(v)); }
+  static __device__ __forceinline__ F value(T v) { return static_cast<F>(float_of(v)); }
 };
 template <typename F>
 struct Widened<F, F> {

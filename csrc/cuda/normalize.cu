@@ -117,11 +117,11 @@ struct Narrowed<double> {
 };
 template <>
 struct Narrowed<f16_t> {
-  static __device__ __forceinline__ f16_t value(double v) { return to_f16(static_cast<float>(v)); }
+  static __device__ __forceinline__ f16_t value(double v) { return f16_of(static_cast<float>(v)); }
 };
 template <>
 struct Narrowed<bf16_t> {
-  static __device__ __forceinline__ bf16_t value(double v) { return to_bf16(static_cast<float>(v)); }
+  static __device__ __forceinline__ bf16_t value(double v) { return bf16_of(static_cast<float>(v)); }
 };
 
 template <typename T>
