@@ -38,8 +38,8 @@ __device__ __forceinline__ f16_t f16_of(float v) {
   if (u > 0x7f800000u) return {static_cast<std::uint16_t>(sign | 0x7e00)};   // NaN
   if (u >= 0x477ff000u) return {static_cast<std::uint16_t>(sign | 0x7c00)};  // rounds past 65504: infinity
   if (u < 0x38800000u)  // a subnormal: the adder of fp32 rounds at 2^-24
-    return {static_cast<std::uint16_t>(
-        sign | (same_bits<std::uint32_t>(same_bits<float>(u) + 0.5f) - 0x3f000000u))};
+    return {static_cast<std::uint16_t>(sign |
+                                       (same_bits<std::uint32_t>(same_bits<float>(u) + 0.5f) - 0x3f000000u))};
   return {static_cast<std::uint16_t>(sign | (u + 0xc8000fffu + (u >> 13 & 1)) >> 13)};
 }
 

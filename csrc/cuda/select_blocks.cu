@@ -22,6 +22,7 @@ struct BlockGrid {
   long long height, width;           // of a whole block
   long long across;                  // blocks side by side
   long long panels;                  // thread blocks side by side
+  double down_scale, across_scale;   // of blocks that the lower and the right edge cut off
 };
 
 // Thread x takes a block, thread y every blockDim.y-th of its rows; thread (x, 0) adds the rows in order.
@@ -47,8 +48,8 @@ __global__ void __launch_bounds__(kThreads) sum_blocks(const T* scores, BlockGri
     __syncthreads();
   }
   if (!here || threadIdx.y > 0) return;
-  if (height < g.height) sum *= static_cast<double>(g.height) / static_cast<double>(height);
-  if (width < g.width) sum *= static_cast<double>(g.width) / static_cast<double>(width);
+  if (height < g.height) sum *= g.down_scale;
+  if (width < g.width) sum *= g.across_scale;
   sums[down * g.across + block] = sum;
 }
 
@@ -95,7 +96,18 @@ int block_sums(const Matrix& scores, std::int64_t height, std::int64_t width, do
   while (deep < 8 && deep < height) deep *= 2;
   const unsigned wide = kThreads / deep;
   const long long across = ceil_of(scores.cols, width), panels = ceil_of(across, wide);
-  const BlockGrid g{scores.rows, scores.cols, scores.row_stride, height, width, across, panels};
+  const auto scale = [](std::int64_t whole, std::int64_t rest) {
+    return static_cast<double>(whole) / static_cast<double>(rest);
+  };
+  const BlockGrid g{scores.rows,
+                    scores.cols,
+                    scores.row_stride,
+                    height,
+                    width,
+                    across,
+                    panels,
+                    scale(height, scores.rows % height),
+                    scale(width, scores.cols % width)};
   int error = static_cast<int>(cudaErrorInvalidValue);
   with_element(scores.dtype, [&](auto t) {
     using T = decltype(t);
