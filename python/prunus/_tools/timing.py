@@ -1,4 +1,7 @@
-"""Fair timing: contenders take turns, so that a slow phase of the machine hits all of them."""
+"""Fair timing: contenders take turns, so that a slow phase of the machine hits all of them.
+
+A call that works on a GPU returns before its work is done: clocks are read when the device has finished.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,49 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunus._tools.progress import progress
 
-__all__ = ["Racer", "Times", "laps", "rounds", "take_laps", "take_turns"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Racer", "Times", "laps", "rounds", "settling", "take_laps", "take_turns"]
+
+
+def settling(device: torch.device | None) -> Callable[[], object]:
+    """What waits until a device has done all that it was given; nothing on the CPU, whose calls wait
+    themselves.
+
+    >>> settling(None)() is None
+    True
+    """
+    if device is None or device.type != "cuda":
+        return _nothing
+    import torch
+
+    return partial(torch.cuda.synchronize, device)
+
+
+def _nothing() -> None:
+    """The CPU is never behind."""
 
 
 @dataclass
 class Times:
-    """Seconds of repeated runs of one contender."""
+    """Seconds of repeated runs of one contender; settle: see `settling`."""
 
     seconds: list[float] = field(default_factory=list)
+    settle: Callable[[], object] = _nothing
 
     def add(self, call: Callable[[], object]) -> None:
         """Run once and note the time."""
+        self.settle()
         start = time.perf_counter()
         call()
+        self.settle()
         self.seconds.append(time.perf_counter() - start)
 
     @property
@@ -70,17 +98,19 @@ def take_turns(
     at_most: int = 50,
     label: str = "measuring",
     warm: float = 0.0,
+    devices: Sequence[torch.device | None] = (),
 ) -> list[Times]:
     """Time each call in turn (`laps`) after one round that does not count; `label` is for the bar. warm:
     seconds of calls that do not count before each that does (0: none); threads that wait for more work of the
-    one before go to sleep meanwhile, and the caches are filled.
+    one before go to sleep meanwhile, and the caches are filled. devices: that the calls work on, where one of
+    them is no CPU.
 
     >>> [len(t.seconds) for t in take_turns([int, str], seconds=0.0, at_least=3)]
     [3, 3]
     """
     for call in calls:
         call()
-    times = [Times() for _ in calls]
+    times = [Times(settle=settling(device)) for device in devices or [None] * len(calls)]
     for j in laps(len(calls), progress(rounds(seconds, at_least, at_most), label, at_most)):
         start = time.perf_counter()
         while time.perf_counter() - start < warm:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunus.allocation import Allocation
-from prunus.calibration import as_calibration
+from prunus.calibration import calibration_for
 from prunus.families import FilterFn, weight_count
 from prunus.methods import Magnitude, Method
 from prunus.nn import SparseLinear
@@ -90,7 +90,7 @@ def prune_and(
     with Journal() as journal:
         fold_targets(targets, journal)
         before = {target.name: _zeros(target) for target in targets}
-        given = None if calibration is None else as_calibration(calibration)
+        given = None if calibration is None else calibration_for(model, calibration)
         run = Run(model, targets, method, given)
         run.prune(run.plan(pattern), journal)
         journal.commit(then)

@@ -204,17 +204,6 @@ def strip_labels(batch: Any) -> tuple[Any, bool]:
     return batch, False
 
 
-def move(batch: Any, device: torch.device) -> Any:
-    """The tensors of a batch on `device`."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: move(value, device) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(move(value, device) for value in batch)
-    return batch
-
-
 def count_tokens(batch: Any, real: Tensor | None) -> int:
     """Tokens of a batch that are no padding; rows where it has no tokens.
 

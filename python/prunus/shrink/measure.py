@@ -41,9 +41,10 @@ class Moments:
         count = rows.shape[0]
         if count == 0:
             return
-        values = rows.detach().double().cpu()
+        values = rows.detach().double()
         mean = values.mean(0)
-        squares = (values - mean).square_().sum(0)
+        squares = (values - mean).square_().sum(0).cpu()
+        mean = mean.cpu()
         if self.tokens == 0:
             self.tokens, self.mean, self._squares = count, mean, squares
             return

@@ -50,6 +50,7 @@ def _emitted(site: BlockGroups) -> Tensor:
     """(columns,) fp64: the input of `out` if all weights before it were zero."""
 
     biases = {slot.part: _bias(site, slot) for slot in site.slots}
+    device = weight_matrix(site.out).device
     if site.kind == "heads":
         per_value = biases["v"].reshape(site.count, 1, -1)
         repeats = site.per // per_value.shape[2]  # query heads that read the same value head
@@ -57,8 +58,8 @@ def _emitted(site: BlockGroups) -> Tensor:
     act: Callable[[Tensor], Tensor] = site.activation()
     with torch.no_grad():
         if "gate" in biases:
-            return act(biases["gate"]) * biases["up"]
-        return act(biases["up"])
+            return act(biases["gate"].to(device)).cpu() * biases["up"]
+        return act(biases["up"].to(device)).cpu()
 
 
 def _rows(site: BlockGroups, slot: Slot) -> Tensor:
