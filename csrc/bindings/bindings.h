@@ -25,5 +25,6 @@ void register_packed(py::module_& m);   // pack, unpack on numpy
 void register_linear(py::module_& m);   // the operators on numpy
 void register_pruning(py::module_& m);  // normalize, select, apply_mask on numpy
 void register_torch(py::module_& m);    // torch: thread pool, dispatcher
+void register_cuda(py::module_& m);     // the library of CUDA kernels
 
 }  // namespace prunus::bindings

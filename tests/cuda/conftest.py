@@ -1,21 +1,62 @@
-"""A GPU for the tests of models: the real one where there is one, and everywhere a pretended one."""
+"""The kernels of csrc/cuda, compiled for the host (host/cuda_on_host.h), and a GPU, real or pretended."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
-
 from pretended_gpu import PretendedGpu
+
+from prunus import _core
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = Path(__file__).parent / "host"
+SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-DPRUNUS_CUDA_ON_HOST"]
+FLAGS += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+
+
+def compile_for_host(folder: Path) -> Path:
+    compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
+    launcher = [found] if (found := shutil.which("ccache")) else []
+
+    def compile_one(source: Path) -> Path:
+        made = folder / (source.stem + ".o")
+        command = [*launcher, compiler, *FLAGS, f"-I{ROOT / 'csrc'}", f"-I{HOST}", "-x", "c++", "-c"]
+        subprocess.run([*command, str(source), "-o", str(made)], check=True)
+        return made
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, SOURCES))
+    library = folder / "libprunus_cuda_on_host.so"
+    subprocess.run([compiler, "-shared", *map(str, objects), "-o", str(library)], check=True)
+    return library
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of kernels on the host, open: they take the memory of CPU tensors for a device's."""
+    if torch.cuda.is_available():
+        pytest.skip("the library for the device is open here")
+    library = compile_for_host(tmp_path_factory.mktemp("cuda_on_host"))
+    _core.cuda_open(str(library))
+    return library
+
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture(params=["pretended", pytest.param("real", marks=needs_gpu)])
-def gpu(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The word to move models and inputs with."""
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The word to move models and inputs with: "cuda" to the real GPU, "cuda:0" to the pretended one."""
     if request.param == "real":
         torch.backends.cuda.matmul.allow_tf32 = False
         yield "cuda"
-    else:
-        with PretendedGpu():
-            yield "cuda:0"
+        return
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    with PretendedGpu():
+        yield "cuda:0"
