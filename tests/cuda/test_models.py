@@ -106,7 +106,7 @@ def test_methods_that_look_at_inputs(gpu, name, method):
         other = weights(there)[key]
         same = (tensor != 0) == (other != 0)
         # Repair stops at a tolerance, each solver at another place.
-        assert (tensor[same] - other[same]).norm() <= 0.01 * other.norm(), key
+        assert (tensor[same] - other[same]).norm() <= 0.03 * other.norm(), key
 
 
 @pytest.mark.parametrize("rule", [OWL(Unstructured(0.6)), Sensitivity(Unstructured(0.6))])
