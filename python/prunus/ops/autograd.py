@@ -15,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 import prunus._core as _core
 from prunus.ops.factor import Factor
+from prunus.ops.registered import autocast_dtype
 from prunus.packed import PackedWeight, array_view, pack, tensor_view
 
 __all__ = ["gated_with_gradient", "linear_with_gradient", "under_autocast"]
@@ -53,16 +54,16 @@ def linear_with_gradient(
 
 
 def under_autocast(x: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """x and bias in the dtype of `torch.autocast("cpu")`; outside of it as they are.
+    """x and bias in the dtype of the `torch.autocast` of x's device; outside of it as they are.
 
     Called outside of the Functions, so that gradients come in the types of what was given.
 
     >>> under_autocast(torch.ones(1), None)
     (tensor([1.]), None)
     """
-    if not torch.is_autocast_enabled("cpu"):
+    dtype = autocast_dtype(x.device.type)
+    if dtype is None:
         return x, bias
-    dtype = torch.get_autocast_dtype("cpu")
     return x.to(dtype), None if bias is None else bias.to(dtype)
 
 

@@ -14,7 +14,7 @@ from prunus.allocation import Allocation
 from prunus.calibration import calibration_for
 from prunus.families import FilterFn, weight_count
 from prunus.methods import Magnitude, Method
-from prunus.nn import SparseLinear
+from prunus.nn.dense import PACKED
 from prunus.patterns import NM, Block, Pattern, Unstructured
 from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
@@ -123,7 +123,7 @@ def _check(model: object, pattern: object, method: object) -> None:
 
 def _check_dense(model: nn.Module) -> None:
     """Packed layers are no Linears: what is left (a pooler, a classifier) is not what is meant."""
-    packed = [name for name, module in model.named_modules() if isinstance(module, SparseLinear)]
+    packed = [name for name, module in model.named_modules() if isinstance(module, PACKED)]
     if packed:
         raise ValueError(
             f"model: expected ordinary layers, got {len(packed)} packed ones (the first is {packed[0]}): "

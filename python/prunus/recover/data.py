@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from prunus.recover.rows import Rows, row_batches, shuffled
@@ -207,6 +206,7 @@ def strip_labels(batch: Any) -> tuple[Any, bool]:
 def count_tokens(batch: Any, real: Tensor | None) -> int:
     """Tokens of a batch that are no padding; rows where it has no tokens.
 
+    >>> import torch
     >>> count_tokens({"input_ids": torch.ones(2, 3, dtype=torch.long)}, None)
     6
     >>> count_tokens(torch.ones(2, 3), None)

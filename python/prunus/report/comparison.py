@@ -96,10 +96,12 @@ def compare(
     engines: True measures both models in every engine that is installed as well: torch in float32 and
     bfloat16, ONNX Runtime in float32 and int8, OpenVINO as it comes, and prunus; `report.engines` has the
     table, `report.engines.plot(path)` draws the frontier. A list of names (`prunus.report.frontier.ENGINES`)
-    measures those, of models on the CPU. All are in memory at once and take turns, each with the same number of threads.
+    measures those. All are in memory at once and take turns, each with the same number of threads; the models
+    must be on the CPU.
 
     Raises TypeError (not models, inputs of another kind), ValueError (no comparable outputs, other shapes,
-    an unknown engine, engines for models on a GPU, threads) and ImportError (an engine that is not installed).
+    an unknown engine, engines for models on a GPU, threads) and ImportError (an engine that is not
+    installed).
 
     >>> import torch, prunus
     >>> model = torch.nn.Linear(4, 4)
