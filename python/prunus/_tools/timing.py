@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from prunus._tools.progress import progress
 
 if TYPE_CHECKING:
     import torch
+
+    from prunus._tools.device_clock import DeviceClock
 
 __all__ = ["Racer", "Times", "laps", "rounds", "settling", "take_laps", "take_turns"]
 
@@ -122,7 +125,8 @@ def take_turns(
 class Racer:
     """Contenders for one place in a model, each a list of calls; counts: how often the model makes each call.
 
-    around: what is entered while they run.
+    around: what is entered while they run. device: that all of them work on; on a GPU the times are its own
+    (`DeviceClock`), and `issue_ms` what the CPU takes to hand over the calls.
     """
 
     def __init__(
@@ -130,16 +134,23 @@ class Racer:
         contenders: Sequence[Sequence[Callable[[], object]]],
         counts: Sequence[int],
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        device: torch.device | None = None,
     ) -> None:
         self.contenders, self.counts, self.around = contenders, counts, around
+        self.device = device if device is not None and device.type == "cuda" else None
         self.times = [[Times() for _ in calls] for calls in contenders]
+        self.issuing = [[Times() for _ in calls] for calls in contenders]
 
-    def lap(self, which: int) -> None:
+    def lap(self, which: int, clock: DeviceClock | None = None) -> None:
         """Every call of one contender once; nothing where there is no such contender."""
-        if which < len(self.contenders):
-            with self.around():
-                for times, call in zip(self.times[which], self.contenders[which], strict=True):
-                    times.add(call)
+        if which >= len(self.contenders):
+            return
+        with self.around():
+            for i, call in enumerate(self.contenders[which]):
+                if clock is None:
+                    self.times[which][i].add(call)
+                else:
+                    clock.time(call, self.times[which][i].seconds, self.issuing[which][i].seconds)
 
     def best_ms(self, which: int) -> float:
         """Milliseconds of one contender over all that the model calls, each call at its fastest."""
@@ -149,6 +160,11 @@ class Racer:
         """Milliseconds of one contender over all that the model calls, medians."""
         return sum(times.ms * count for times, count in zip(self.times[which], self.counts, strict=True))
 
+    def issue_ms(self, which: int) -> float:
+        """As `best_ms`, what the CPU takes to hand the calls to a GPU."""
+        of = zip(self.issuing[which], self.counts, strict=True)
+        return sum(times.best_ms * count for times, count in of)
+
 
 def take_laps(racers: Sequence[Racer], seconds: float, at_least: int, at_most: int, label: str) -> None:
     """Whole passes over all racers in order, one contender of each after the other, as many as `rounds` says.
@@ -157,6 +173,22 @@ def take_laps(racers: Sequence[Racer], seconds: float, at_least: int, at_most: i
     a moment ago.
     """
     most = max((len(racer.contenders) for racer in racers), default=0)
+    groups = list(_groups(racers))
     for which in laps(most, progress(rounds(seconds, at_least, at_most), label, at_most)):
-        for racer in racers:
-            racer.lap(which)
+        for clock, some in groups:
+            with nullcontext() if clock is None else clock.together():
+                for racer in some:
+                    racer.lap(which, clock)
+
+
+def _groups(racers: Sequence[Racer]) -> Iterator[tuple[DeviceClock | None, list[Racer]]]:
+    """Neighbours on one device, on a GPU as many as it can be given at once, and its clock."""
+    for device, run in groupby(racers, key=lambda racer: racer.device):
+        some = list(run)
+        if device is None:
+            yield None, some
+            continue
+        from prunus._tools.device_clock import MOST_CALLS, DeviceClock
+
+        clock, size = DeviceClock(device), max(1, MOST_CALLS // max(len(racer.counts) for racer in some))
+        yield from ((clock, some[i : i + size]) for i in range(0, len(some), size))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from prunus.families import is_conv1d, weight_matrix
+from prunus.nn.weight import note_read
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,6 +80,7 @@ class TwoFourLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The dense weight in the layout of the layer that this one stands for; a new tensor, read only."""
+        note_read(self, True)
         return self.dense().t() if self.conv1d else self.dense()
 
     def to_linear(self) -> nn.Linear:
@@ -117,7 +119,7 @@ class TwoFourLinear(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        destination[prefix + "weight"] = self.weight
+        destination[prefix + "weight"] = self.dense().t() if self.conv1d else self.dense()
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(
