@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #ifdef PRUNUS_CUDA_ON_HOST
-#  include "cuda_on_host.h"
+#  include <cuda_on_host.h>
 #else
 #  include <cuda_runtime.h>
 

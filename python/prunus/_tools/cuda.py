@@ -43,7 +43,7 @@ def why_closed() -> str:
             major, minor = device["capability"]
             return (
                 f"the library has code for {info['architectures']}, and {device['name']} is "
-                f"sm_{major}{minor} (add -C cmake.define.CMAKE_CUDA_ARCHITECTURES={major}{minor} to its build)"
+                f"sm_{major}{minor} (build with CMAKE_CUDA_ARCHITECTURES={major}{minor})"
             )
     return ""
 
