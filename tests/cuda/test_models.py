@@ -66,7 +66,8 @@ def test_masks_that_need_no_inputs_are_those_of_the_cpu(gpu, name, method, patte
     there, here = both(name, gpu)
     prunus.prune_(there, pattern, method)
     report = prunus.prune_(here, pattern, method)
-    assert on_gpu(here) and report.summary["zeros"] > 0
+    assert on_gpu(here)
+    assert report.summary["zeros"] > 0
     for key, tensor in weights(here).items():
         assert torch.equal(tensor, weights(there)[key]), key
 
@@ -100,7 +101,8 @@ def test_methods_that_look_at_inputs(gpu, name, method):
     prunus.prune_(there, pattern, method, batches)
     # The batches are on the CPU still: they follow the model.
     prunus.prune_(here, pattern, method, batches)
-    assert on_gpu(here) and all(batch.device.type == "cpu" for batch in batches)
+    assert on_gpu(here)
+    assert all(batch.device.type == "cpu" for batch in batches)
     assert share_of_equal_zeros(there, here) > 0.99
     for key, tensor in weights(here).items():
         other = weights(there)[key]
@@ -234,7 +236,8 @@ def test_a_teacher_from_a_directory_follows_the_model(gpu, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"word{i} word{i + 1} word{i + 2}" for i in range(17)))
     report = prunus.recover_(model, tmp_path, text, prunus.Distill(steps=2, precision="float32"))
-    assert report.rows[0]["steps"] == 2 and on_gpu(model)
+    assert report.rows[0]["steps"] == 2
+    assert on_gpu(model)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
@@ -279,7 +282,8 @@ def test_comparing_a_model_with_its_copy_on_the_gpu(gpu, monkeypatch):
         monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
     report = prunus.compare(there, here, inputs)
     assert report.summary["cosine"] == pytest.approx(1.0, abs=1e-5)
-    assert report.summary["devices"][0] == "cpu" and "cuda:0" in report.summary["devices"][1]
+    assert report.summary["devices"][0] == "cpu"
+    assert "cuda:0" in report.summary["devices"][1]
     assert "on cpu and cuda:0" in report.summary_line()
     assert gpu == "cuda" or len(waits) == 2 * 5
     with pytest.raises(ValueError, match="engines: expected none for models off the cpu, got cuda:0"):
@@ -288,7 +292,7 @@ def test_comparing_a_model_with_its_copy_on_the_gpu(gpu, monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_files_of_one_device_open_on_the_other(gpu, tmp_path, name):
-    there, here = both(name, gpu)
+    _there, here = both(name, gpu)
     prunus.prune_(here, Unstructured(0.6))
     prunus.shrink_(here, prunus.Neurons(0.25))
     prunus.save(here, tmp_path / "gpu")
@@ -334,7 +338,8 @@ def test_a_model_partly_on_the_cpu_is_pruned(gpu, method):
     for model in (here, there):
         prunus.prune_(model, Unstructured(0.5), method, x)
     assert share_of_equal_zeros(there, here) == 1.0
-    assert here.first[0].weight.device.type == "cuda" and here.second.weight.device.type == "cpu"
+    assert here.first[0].weight.device.type == "cuda"
+    assert here.second.weight.device.type == "cpu"
 
 
 def test_a_model_partly_on_the_cpu_is_not_recovered(gpu):
@@ -360,4 +365,5 @@ def test_torch_masks_are_folded(gpu):
     model = nn.Sequential(nn.Linear(8, 8)).to(gpu)
     torch.nn.utils.prune.l1_unstructured(model[0], "weight", 0.5)
     report = prunus.prune_(model, Unstructured(0.75))
-    assert report.summary["zeros"] == 48 and model[0].weight.device.type == "cuda"
+    assert report.summary["zeros"] == 48
+    assert model[0].weight.device.type == "cuda"

@@ -223,5 +223,6 @@ def _try(device: torch.device, dtype: torch.dtype) -> str:
             right = torch.equal(stored.to_dense(), weight)
             right &= torch.equal(nn.functional.linear(x, stored), nn.functional.linear(x, weight))
         except Exception as error:  # no library, no code for this device: torch says so in many ways
-            return f"torch has no 2:4 products here ({str(error).splitlines()[0] if str(error) else error!r})"
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            return f"torch has no 2:4 products here ({words})"
     return "" if right else "torch's 2:4 products are wrong here"
