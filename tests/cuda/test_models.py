@@ -367,3 +367,35 @@ def test_torch_masks_are_folded(gpu):
     report = prunus.prune_(model, Unstructured(0.75))
     assert report.summary["zeros"] == 48
     assert model[0].weight.device.type == "cuda"
+
+
+def test_balance_is_for_the_cpu(gpu):
+    model = nn.Sequential(nn.Linear(8, 8)).to(gpu)
+    before = weights(model)
+    sentence = "model: expected a model on the cpu, whose layers balance_ can time inside of it, got cuda:0"
+    with pytest.raises(ValueError, match=sentence):
+        prunus.balance_(model, torch.randn(4, 8), prunus.Target(speedup=1.5))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in weights(model).items())
+
+
+def test_a_trainer_prunes_on_the_gpu(gpu):
+    """What `transformers.Trainer` calls, without one: it would look for a real device."""
+    from types import SimpleNamespace
+
+    model = small("bert").to(gpu)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    callback = prunus.PruningCallback(Unstructured(0.8), end=0.5, updates=2)
+    state = SimpleNamespace(max_steps=4, global_step=0, log_history=[{}])
+    given = {"model": model, "optimizer": optimizer}
+    callback.on_train_begin(None, state, None, **given)
+    for step, batch in enumerate(tokens()):
+        state.global_step = step
+        callback.on_step_begin(None, state, None, **given)
+        loss(model, batch.to(gpu)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    callback.on_log(None, state, None, logs={})
+    callback.on_train_end(None, state, None, **given)
+    assert state.log_history[-1]["sparsity"] == pytest.approx(0.8, abs=0.01)
+    weight = model.encoder.layer[0].intermediate.dense.weight
+    assert float((weight == 0).float().mean()) == pytest.approx(0.8, abs=0.01)

@@ -42,6 +42,8 @@ class TwoFourLinear(nn.Module):
     #: Whether it stands for a `transformers` Conv1D, whose weight is (in_features, out_features).
     conv1d: bool
     activation = None
+    #: The weight (n, k) as it is stored: torch's tensor, or a dense one.
+    _stored: Tensor
 
     def __init__(self, weight: Tensor, bias: nn.Parameter | None = None, conv1d: bool = False) -> None:
         super().__init__()
@@ -54,7 +56,8 @@ class TwoFourLinear(nn.Module):
         """Of a Linear or a `transformers` Conv1D; the bias parameter is shared, not copied. TypeError for
         other modules."""
         weight = weight_matrix(linear)
-        layer = cls(weight, linear._parameters.get("bias"), is_conv1d(linear))  # type: ignore[arg-type]
+        bias: Any = linear._parameters.get("bias")
+        layer = cls(weight, bias, is_conv1d(linear))
         layer.train(linear.training)
         return layer
 
@@ -75,7 +78,8 @@ class TwoFourLinear(nn.Module):
 
     def dense(self) -> Tensor:
         """The weight (n, k)."""
-        return self._stored.to_dense() if self.compressed else self._stored
+        stored: Any = self._stored
+        return stored.to_dense() if self.compressed else stored  # type: ignore[no-any-return]
 
     @property
     def weight(self) -> Tensor:
@@ -120,7 +124,7 @@ class TwoFourLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.dense().t() if self.conv1d else self.dense()
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
         self,
@@ -135,7 +139,7 @@ class TwoFourLinear(nn.Module):
         key = prefix + "weight"
         given = state_dict.get(key)
         rest = {name: value for name, value in state_dict.items() if name != key}
-        super()._load_from_state_dict(  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(
             rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         shape = (self.in_features, self.out_features)
@@ -219,7 +223,7 @@ def _try(device: torch.device, dtype: torch.dtype) -> str:
         weight = pattern.repeat(4 * ROWS, 2 * COLUMNS // 4)
         x = torch.ones(8, weight.shape[1], dtype=dtype, device=device)
         try:
-            stored = torch.sparse.to_sparse_semi_structured(weight)
+            stored: Any = torch.sparse.to_sparse_semi_structured(weight)
             right = torch.equal(stored.to_dense(), weight)
             right &= torch.equal(nn.functional.linear(x, stored), nn.functional.linear(x, weight))
         except Exception as error:  # no library, no code for this device: torch says so in many ways

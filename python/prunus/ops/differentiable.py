@@ -81,7 +81,7 @@ def differentiable_gated(
     return y
 
 
-def _lowered(tensor: Any, packed: Tensor) -> Any:
+def _lowered(tensor: Any, packed: Any) -> Any:
     """As autocast does: outside of the op, so that gradients come in their own types. packed: knows the
     device, where a traced tensor does not."""
     dtype = None if type(packed) is Proxy else autocast_dtype(packed.device.type)

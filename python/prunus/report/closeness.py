@@ -41,7 +41,12 @@ class Closeness:
             cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1)
             # Two zero vectors agree; the library's cosine calls that 0.
             cosine[(a == b).all(-1)] = 1.0
-            terms = [(a - b).square().sum(), b.square().sum(), cosine.sum(), cosine.numel()]
+            terms = [
+                (a - b).square().sum(),
+                b.square().sum(),
+                cosine.sum(),
+                cosine.new_tensor(cosine.numel()),
+            ]
             sums = self.sums.setdefault(name, [0.0] * 4)
             self.sums[name] = [s + float(t) for s, t in zip(sums, terms, strict=True)]
 
