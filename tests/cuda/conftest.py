@@ -47,10 +47,12 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+HAS_GPU = torch.cuda.is_available()
+PRETENDED = pytest.param("pretended", marks=pytest.mark.skipif(HAS_GPU, reason="there is a real one"))
+REAL = pytest.param("real", marks=pytest.mark.skipif(not HAS_GPU, reason="needs a GPU"))
 
 
-@pytest.fixture(params=["pretended", pytest.param("real", marks=needs_gpu)])
+@pytest.fixture(params=[PRETENDED, REAL])
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The word to move models and inputs with: "cuda" to the real GPU, "cuda:0" to the pretended one."""
     if request.param == "real":

@@ -19,6 +19,8 @@ from prunus._tools.timing import Racer, Times, settling, take_laps, take_turns
 from prunus.accelerate import candidates, race
 from prunus.nn import TwoFourLinear
 from prunus.nn.two_four import why_not_two_four
+from prunus.ops import autograd
+from prunus.ops.torch_ops import buffer_tensor
 from prunus.packed import pack
 from prunus.patterns import NM, Unstructured
 
@@ -62,6 +64,7 @@ def on_cpu(value: Any) -> Any:
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few passes; on the pretended GPU also the clocks, and the formats of the CPU."""
     monkeypatch.setattr(race, "SECONDS", 0.05)
+    monkeypatch.setattr(race, "MOST_TO_ISSUE", 1e9)  # layers this small are all launch
     if "gpu" not in request.fixturenames or request.getfixturevalue("gpu") == "cuda":
         return
 
@@ -208,7 +211,7 @@ def test_a_language_model_decodes_as_before(gpu):
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     again = copy.deepcopy(model)
-    assert torch.equal(answer_of(again, ids.to(gpu)), b)
+    assert (answer_of(again, ids.to(gpu)) - b).norm() < 0.01 * b.norm()
     prunus.to_dense_(model)
     assert torch.equal(answer_of(model, ids.to(gpu)), a)
 
@@ -430,7 +433,37 @@ def test_what_takes_long_to_launch_loses(monkeypatch):
         def issue_ms(self, which: int) -> float:
             return (3.0, 14.0, 16.0)[which]
 
+    monkeypatch.setattr(race, "MOST_TO_ISSUE", 1.5)
     made: Any = Raced()
     assert race._milliseconds(made, ["dense", "sparse", "2:4"]) == {"dense": 10.0, "sparse": 2.0}
     made.device = None
     assert race._milliseconds(made, ["dense", "", "2:4"]) == {"dense": 10.0, "2:4": 1.0}
+
+
+@pytest.mark.parametrize("strip", [1024, 7])
+def test_the_gradient_of_the_gpu_is_that_of_the_cpu(monkeypatch, strip):
+    """The same text on CPU tensors: strips of columns, by unit vectors."""
+    monkeypatch.setattr(autograd, "STRIP", strip)
+    torch.manual_seed(0)
+    weight = torch.randn(12, 20) * (torch.rand(12, 20) > 0.6)
+    packed = buffer_tensor(pack(weight))
+    grad = torch.randn(2, 3, 12)
+    found = autograd._input_gradient_on_gpu(grad, packed, 20)
+    assert torch.allclose(found, autograd._input_gradient(grad, packed, 20), atol=1e-5)
+    assert torch.allclose(found, grad @ weight, atol=1e-5)
+
+
+def test_gradients_pass_packed_layers(gpu):
+    if gpu != "cuda":
+        pytest.skip("torch sends CPU tensors to the kernels of the CPU")
+    model = pruned(gpu, torch.bfloat16)
+    dense = copy.deepcopy(model)
+    x = torch.randn(4, 128, device=gpu).bfloat16()
+    prunus.accelerate_(model, x, min_speedup=0.0)
+    assert isinstance(model[0], SparseLinear)
+    grads = []
+    for one in (dense, model):
+        given = x.clone().requires_grad_()
+        one(given).float().square().sum().backward()
+        grads.append(given.grad.float())
+    assert (grads[0] - grads[1]).norm() < 0.05 * grads[0].norm()

@@ -57,7 +57,7 @@ def test_where_a_model_wants_its_inputs():
     assert device_of(model) == GPU  # what is offloaded says nothing
     assert devices_of(model) == ["cpu", "cuda:0", "meta"]
     assert device_of(nn.ReLU()) is None
-    assert device_word(GPU) == "cuda:0"
+    assert device_word(GPU).startswith("cuda:0")
     assert as_batches(torch.ones(1), "x")[0].to(None).args[0].device.type == "cpu"
 
 

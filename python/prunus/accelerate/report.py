@@ -69,6 +69,6 @@ class AccelerateReport(Report):
         line += f"; model {s['bytes_before'] / 1e6:.1f} MB -> {s['bytes_after'] / 1e6:.1f} MB"
         if s["relative_error"] > TELLING:
             line += f"; outputs differ by {s['relative_error']:.1%}"
-        if s["device"] != "cpu":
+        if s.get("device", "cpu") != "cpu":
             return f"{line}; on {s['device']}."
         return line + f"; {s['threads']} thread{'s' * (s['threads'] != 1)}, {s['isa']}."

@@ -140,7 +140,8 @@ _made: Any = zip(
 )
 for _schema, _name, _forward, _backward in _made:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(f"differentiable_{_name}", _forward, "CPU")
+    for _device in ("CPU", "CUDA"):
+        _library.impl(f"differentiable_{_name}", _forward, _device)
     # The plain op's own answer for tensors without values.
     torch.library.register_fake(f"prunus::differentiable_{_name}", _forward, lib=_library)
     torch.library.register_autograd(
