@@ -12,6 +12,7 @@ from small_models import small, tokens
 from torch import Tensor, nn
 
 import prunus
+from prunus._tools.running import moved
 from prunus.allocation import OWL, Sensitivity
 from prunus.calibration import Calibration
 from prunus.methods import SNIP, Magnitude, Random, SparseGPT, Taylor, Wanda
@@ -341,6 +342,49 @@ def test_a_model_partly_on_the_cpu_is_pruned(gpu, method):
     assert share_of_equal_zeros(there, here) == 1.0
     assert here.first[0].weight.device.type == "cuda"
     assert here.second.weight.device.type == "cpu"
+
+
+def last_block_on_the_cpu(gpu: str) -> nn.Module:
+    """A BERT, as `accelerate` spreads one: hooks move what a block gets and gives."""
+    model = small("bert").to(gpu)
+    block = model.encoder.layer[1].cpu()
+
+    def before(module, args, kwargs):
+        return moved(args, torch.device("cpu")), moved(kwargs, torch.device("cpu"))
+
+    block.register_forward_pre_hook(before, with_kwargs=True)
+    block.register_forward_hook(lambda module, args, output: moved(output, torch.device(gpu)))
+    return model
+
+
+@pytest.mark.parametrize("method", [Wanda(), SparseGPT(), Taylor(loss), Magnitude(repair=True)])
+def test_a_spread_model_is_pruned_as_one_in_one_place(gpu, method):
+    there, here = small("bert"), last_block_on_the_cpu(gpu)
+    for model in (there, here):
+        prunus.prune_(model, Unstructured(0.5), method, tokens())
+    assert share_of_equal_zeros(there, here) > 0.99
+    devices = [layer.output.dense.weight.device.type for layer in here.encoder.layer]
+    assert devices == ["cuda", "cpu"]
+
+
+@pytest.mark.parametrize("rule", [OWL(Unstructured(0.6)), Sensitivity(Unstructured(0.6))])
+def test_a_spread_model_shares_a_budget(gpu, rule):
+    there, here = small("bert"), last_block_on_the_cpu(gpu)
+    for model in (there, here):
+        prunus.prune_(model, rule, Wanda(), tokens())
+        prunus.prune_(model, Unstructured(0.8, scope="model"))
+    assert share_of_equal_zeros(there, here) > 0.98
+
+
+@pytest.mark.parametrize(
+    "what", [prunus.Neurons(0.25, compensate="weight"), prunus.Heads(0.5), prunus.Layers(1)]
+)
+def test_a_spread_model_is_shrunk_as_one_in_one_place(gpu, what):
+    there, here = small("bert"), last_block_on_the_cpu(gpu)
+    for model in (there, here):
+        prunus.shrink_(model, what, tokens())
+    for key, tensor in weights(here).items():
+        assert torch.allclose(tensor, weights(there)[key], rtol=1e-3, atol=1e-4), key
 
 
 def test_a_model_partly_on_the_cpu_is_not_recovered(gpu):

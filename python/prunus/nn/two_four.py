@@ -117,8 +117,12 @@ class TwoFourLinear(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves and casts are those of the dense weight."""
         weight = fn(self.dense())
-        del self.packed
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        packed = self._buffers.pop("packed")
+        try:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._buffers["packed"] = packed
+            raise
         self._store(weight)
         return self
 

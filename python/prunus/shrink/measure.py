@@ -175,7 +175,7 @@ def block_influence(model: nn.Module, stack: Stack, calibration: Calibration) ->
     def hook(index: int) -> Callable[..., None]:
         def compare(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             before = run.tokens(args[0] if args else kwargs["hidden_states"]).double()
-            after = run.tokens(out[0] if isinstance(out, (tuple, list)) else out).double()
+            after = run.tokens(out[0] if isinstance(out, (tuple, list)) else out).double().to(before.device)
             totals[index] += (1.0 - torch.cosine_similarity(before, after)).sum().cpu()
             moments[index].add(after - before)
 
