@@ -444,3 +444,35 @@ def test_a_trainer_prunes_on_the_gpu(gpu):
     assert state.log_history[-1]["sparsity"] == pytest.approx(0.8, abs=0.01)
     weight = model.encoder.layer[0].intermediate.dense.weight
     assert float((weight == 0).float().mean()) == pytest.approx(0.8, abs=0.01)
+
+
+BATCHES = tokens()
+DEFAULTS = {
+    "magnitude": lambda model: prunus.prune_(model, Unstructured(0.5), Magnitude("column")),
+    "random": lambda model: prunus.prune_(model, Unstructured(0.5), Random()),
+    "sparsegpt": lambda model: prunus.prune_(model, NM(2, 4), SparseGPT(), BATCHES),
+    "sensitivity": lambda model: prunus.prune_(model, Sensitivity(Unstructured(0.5)), Wanda(), BATCHES),
+    "repair": lambda model: prunus.prune_(model, Unstructured(0.5), Wanda(repair=True), BATCHES),
+    "neurons": lambda model: prunus.shrink_(model, prunus.Neurons(0.25, compensate="weight"), BATCHES),
+    "gradient": lambda model: prunus.shrink_(model, prunus.Heads(0.5, "gradient", loss=loss), BATCHES),
+    "constants": lambda model: prunus.shrink_(model, prunus.Neurons(0.25)),
+    "layers": lambda model: prunus.shrink_(model, prunus.Layers(1), BATCHES),
+    "recover": lambda model: prunus.recover_(
+        model, copy.deepcopy(TEACHER).to(model.device), [*BATCHES, *BATCHES], METHODS
+    ),
+}
+TEACHER = small("llama")
+METHODS = [prunus.Refit(tokens=64), prunus.Distill(steps=2, precision="float32")]
+
+
+@pytest.mark.parametrize("verb", DEFAULTS)
+def test_the_default_device_of_torch_changes_nothing(gpu, verb):
+    """`torch.set_default_device`: what a verb makes for the CPU stays there."""
+    model = small("llama").to(gpu)
+    expected = copy.deepcopy(model)
+    DEFAULTS[verb](expected)
+    with torch.device(gpu):
+        DEFAULTS[verb](model)
+    assert on_gpu(model)
+    for key, tensor in weights(model).items():
+        assert torch.allclose(tensor, weights(expected)[key], rtol=1e-3, atol=1e-4), key

@@ -48,7 +48,7 @@ def race(sites: list[Site], candidates: Layers, backward: bool = False) -> Milli
     sites = [site for site in sites if site.inputs and site.plain]
     generator = torch.Generator().manual_seed(0)
     calls = dict.fromkeys((shape, site.dtype, site.device) for site in sites for shape in site.inputs)
-    x = {call: torch.randn(call[0], generator=generator).to(call[2], call[1]) for call in calls}
+    x = {call: torch.randn(call[0], generator=generator, device="cpu").to(call[2], call[1]) for call in calls}
     for site in sites:
         if id(site) in candidates:
             given = [x[shape, site.dtype, site.device] for shape in site.inputs]
