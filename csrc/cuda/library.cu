@@ -1,6 +1,8 @@
 // The table of functions, and what the library knows about devices.
 #include "cuda/api.h"
 #include "cuda/device.h"
+#include "cuda/expand.h"
+#include "cuda/linear.h"
 
 namespace prunus::cuda {
 namespace {
@@ -36,7 +38,7 @@ int describe(int device, DeviceInfo* info) {
   return static_cast<int>(cudaSetDevice(before));
 }
 
-const Api kApi = {kApiVersion, kArchitectures, error_text, device_count, describe};
+const Api kApi = {kApiVersion, kArchitectures, error_text, device_count, describe, linear, expand, finish};
 
 }  // namespace
 }  // namespace prunus::cuda
