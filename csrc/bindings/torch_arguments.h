@@ -3,6 +3,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bindings/linear_operands.h"
 #include "bindings/torch_kernels.h"
@@ -19,6 +20,45 @@ inline Tensor take(StableIValue value) { return Tensor(reinterpret_cast<AtenTens
 inline Tensor take_optional(StableIValue value) {
   const std::unique_ptr<StableIValue> cell(reinterpret_cast<StableIValue*>(value));
   return cell ? take(*cell) : Tensor();
+}
+
+// A list: the elements, which are the caller's to free.
+inline std::vector<StableIValue> take_list(StableIValue value) {
+  const auto list = reinterpret_cast<StableListHandle>(value);
+  const auto& torch = torch_shim::functions;
+  std::size_t count = 0;
+  torch_shim::check_torch(torch.torch_list_size(list, &count), "list_size");
+  std::vector<StableIValue> elements(count);
+  for (std::size_t i = 0; i < count; ++i)
+    torch_shim::check_torch(torch.torch_list_get_item(list, i, &elements[i]), "list_get_item");
+  torch_shim::check_torch(torch.torch_delete_list(list), "delete_list");
+  return elements;
+}
+
+inline std::vector<Tensor> take_tensors(StableIValue value, Tensor (*take_one)(StableIValue)) {
+  std::vector<Tensor> tensors;
+  for (const StableIValue element : take_list(value)) tensors.push_back(take_one(element));
+  return tensors;
+}
+
+inline StableIValue give_tensors(std::vector<Tensor> tensors) {
+  const auto& torch = torch_shim::functions;
+  StableListHandle list = nullptr;
+  torch_shim::check_torch(torch.torch_new_list_reserve_size(tensors.size(), &list), "new_list");
+  for (Tensor& tensor : tensors)
+    torch_shim::check_torch(
+        torch.torch_list_push_back(list, reinterpret_cast<StableIValue>(tensor.release())), "push_back");
+  return reinterpret_cast<StableIValue>(list);
+}
+
+// "biases[1]"
+inline std::string entry(const char* list, std::size_t i) {
+  return std::string(list) + '[' + std::to_string(i) + ']';
+}
+
+inline void check_count(const char* name, std::size_t got, std::size_t of_packed) {
+  check_value(got == of_packed, expected_got(name, std::to_string(of_packed) + ", one for each of packed",
+                                             std::to_string(got)));
 }
 
 // A tensor of one contiguous dimension and one dtype.

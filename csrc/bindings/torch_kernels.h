@@ -19,6 +19,12 @@ void gated_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outpu
 // prunus::linear_many(Tensor x, Tensor[] packed, Tensor?[] biases, int[] out_features) -> Tensor[]
 void linear_many_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 
+// The same four for tensors on CUDA.
+void linear_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+void linear_add_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+void gated_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+void linear_many_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+
 // prunus::with_values(Tensor packed, Tensor values, Tensor places) -> Tensor
 void with_values_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 // prunus::values_gradient(Tensor grad, Tensor x, Tensor first, Tensor columns) -> Tensor

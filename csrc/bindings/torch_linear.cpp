@@ -8,35 +8,6 @@
 namespace prunus::bindings {
 namespace {
 
-// A list: the elements, which are the caller's to free.
-std::vector<StableIValue> take_list(StableIValue value) {
-  const auto list = reinterpret_cast<StableListHandle>(value);
-  const auto& torch = torch_shim::functions;
-  std::size_t count = 0;
-  torch_shim::check_torch(torch.torch_list_size(list, &count), "list_size");
-  std::vector<StableIValue> elements(count);
-  for (std::size_t i = 0; i < count; ++i)
-    torch_shim::check_torch(torch.torch_list_get_item(list, i, &elements[i]), "list_get_item");
-  torch_shim::check_torch(torch.torch_delete_list(list), "delete_list");
-  return elements;
-}
-
-std::vector<Tensor> take_tensors(StableIValue value, Tensor (*take_one)(StableIValue)) {
-  std::vector<Tensor> tensors;
-  for (const StableIValue element : take_list(value)) tensors.push_back(take_one(element));
-  return tensors;
-}
-
-StableIValue give_tensors(std::vector<Tensor> tensors) {
-  const auto& torch = torch_shim::functions;
-  StableListHandle list = nullptr;
-  torch_shim::check_torch(torch.torch_new_list_reserve_size(tensors.size(), &list), "new_list");
-  for (Tensor& tensor : tensors)
-    torch_shim::check_torch(
-        torch.torch_list_push_back(list, reinterpret_cast<StableIValue>(tensor.release())), "push_back");
-  return reinterpret_cast<StableIValue>(list);
-}
-
 // The schema has it for the fake kernel, which cannot read the bytes.
 void check_out_features(const PackedHeader& w, std::int64_t out_features) {
   if (static_cast<std::int64_t>(w.n) != out_features)
@@ -115,16 +86,6 @@ Tensor gated_torch(Tensor x, const Tensor& gate_packed, const Tensor& up_packed,
   call.prepare();
   gated(gate, up, second.data(), call.args);
   return std::move(call.y);
-}
-
-// "biases[1]"
-std::string entry(const char* list, std::size_t i) {
-  return std::string(list) + '[' + std::to_string(i) + ']';
-}
-
-void check_count(const char* name, std::size_t got, std::size_t of_packed) {
-  check_value(got == of_packed, expected_got(name, std::to_string(of_packed) + ", one for each of packed",
-                                             std::to_string(got)));
 }
 
 std::vector<Tensor> linear_many_torch(Tensor x, const std::vector<Tensor>& packed, std::vector<Tensor> biases,

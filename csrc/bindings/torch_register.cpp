@@ -35,6 +35,13 @@ void join_torch(const std::string& version) {
       torch.torch_library_impl(library, "with_values", with_values_kernel, torch_shim::kAbiVersion) ||
       torch.torch_library_impl(library, "values_gradient", values_gradient_kernel, torch_shim::kAbiVersion))
     throw py::import_error("torch " + version + ": the dispatcher refused the kernels of prunus");
+  TorchLibraryHandle on_cuda = nullptr;
+  if (torch.aoti_torch_library_init_impl("prunus", "CUDA", "prunus", 1, &on_cuda) ||
+      torch.torch_library_impl(on_cuda, "linear", linear_cuda_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(on_cuda, "linear_add", linear_add_cuda_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(on_cuda, "gated", gated_cuda_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(on_cuda, "linear_many", linear_many_cuda_kernel, torch_shim::kAbiVersion))
+    throw py::import_error("torch " + version + ": the dispatcher refused the CUDA kernels of prunus");
   set_parallel_backend(&kTorchPool);
   joined = true;
 }

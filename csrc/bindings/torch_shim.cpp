@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <stdexcept>
+
 namespace prunus::torch_shim {
 
 Functions functions{};
@@ -19,6 +21,21 @@ std::string load(const std::string& torch_version) {
 #undef PRUNUS_TORCH_LOOKUP
   functions = found;
   return "";
+}
+
+const CudaFunctions& cuda_functions() {
+  static const CudaFunctions found = [] {
+    CudaFunctions table{};
+    void* library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_LAZY);
+    if (!library) throw std::runtime_error("torch: expected libtorch_cuda.so in this process, got none");
+#define PRUNUS_TORCH_LOOKUP(result, name, parameters)                         \
+  table.name = reinterpret_cast<result(*) parameters>(dlsym(library, #name)); \
+  if (!table.name) throw std::runtime_error("torch: expected the symbol " #name ", got none");
+    PRUNUS_TORCH_CUDA_FUNCTIONS(PRUNUS_TORCH_LOOKUP)
+#undef PRUNUS_TORCH_LOOKUP
+    return table;
+  }();
+  return found;
 }
 
 }  // namespace prunus::torch_shim

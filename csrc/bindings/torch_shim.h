@@ -30,6 +30,9 @@ inline constexpr std::uint64_t kAbiVersion = (std::uint64_t{2} << 56) | (std::ui
   X(AOTITorchError, aoti_torch_get_sizes, (AtenTensorHandle, std::int64_t**))                          \
   X(AOTITorchError, aoti_torch_get_strides, (AtenTensorHandle, std::int64_t**))                        \
   X(AOTITorchError, aoti_torch_get_dtype, (AtenTensorHandle, std::int32_t*))                           \
+  X(AOTITorchError, aoti_torch_get_device_type, (AtenTensorHandle, std::int32_t*))                     \
+  X(AOTITorchError, aoti_torch_get_device_index, (AtenTensorHandle, std::int32_t*))                    \
+  X(std::int32_t, aoti_torch_device_type_cuda, ())                                                     \
   X(AOTITorchError, aoti_torch_get_storage_size, (AtenTensorHandle, std::int64_t*))                    \
   X(AOTITorchError, aoti_torch_get_storage_offset, (AtenTensorHandle, std::int64_t*))                  \
   X(AOTITorchError, torch_get_const_data_ptr, (AtenTensorHandle, const void**))                        \
@@ -70,6 +73,24 @@ struct Functions {
   PRUNUS_TORCH_FUNCTIONS(PRUNUS_TORCH_MEMBER)
 #undef PRUNUS_TORCH_MEMBER
 };
+
+// Of libtorch_cuda, where torch has it. Another macro: a torch for CPUs has no prototypes of them.
+struct CUDAGuardOpaque;
+using CUDAGuardHandle = CUDAGuardOpaque*;
+
+#define PRUNUS_TORCH_CUDA_FUNCTIONS(X)                                                                    \
+  X(AOTITorchError, aoti_torch_create_cuda_guard, (std::int32_t, ::prunus::torch_shim::CUDAGuardHandle*)) \
+  X(AOTITorchError, aoti_torch_delete_cuda_guard, (::prunus::torch_shim::CUDAGuardHandle))                \
+  X(AOTITorchError, aoti_torch_get_current_cuda_stream, (std::int32_t, void**))
+
+struct CudaFunctions {
+#define PRUNUS_TORCH_MEMBER(result, name, parameters) result(*name) parameters;
+  PRUNUS_TORCH_CUDA_FUNCTIONS(PRUNUS_TORCH_MEMBER)
+#undef PRUNUS_TORCH_MEMBER
+};
+
+// Looked up at the first call. Throws std::runtime_error where torch has none.
+const CudaFunctions& cuda_functions();
 
 // Filled by load(). Calling through it before is a bug.
 extern Functions functions;

@@ -44,6 +44,23 @@ const char* dtype_name(std::int32_t dtype) {
   return "another dtype";
 }
 
+Device cpu() { return {functions.aoti_torch_device_type_cpu(), 0}; }
+
+std::string device_text(Device device) {
+  if (device.type == functions.aoti_torch_device_type_cpu()) return "cpu";
+  const char* const name = device.type == functions.aoti_torch_device_type_cuda() ? "cuda:" : "device type ";
+  return name +
+         std::to_string(device.type == functions.aoti_torch_device_type_cuda() ? device.index : device.type);
+}
+
+Device Tensor::device() const {
+  Device found{};
+  check_torch(functions.aoti_torch_get_device_type(handle_, &found.type), "get_device_type");
+  check_torch(functions.aoti_torch_get_device_index(handle_, &found.index), "get_device_index");
+  if (found.type == functions.aoti_torch_device_type_cpu()) found.index = 0;  // torch says -1 or 0
+  return found;
+}
+
 std::int32_t Tensor::dtype() const {
   std::int32_t dtype = 0;
   check_torch(functions.aoti_torch_get_dtype(handle_, &dtype), "get_dtype");
@@ -88,22 +105,22 @@ void* Tensor::mutable_data() {
   return data;
 }
 
-Tensor Tensor::empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t dtype) {
+Tensor Tensor::empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t dtype, Device on) {
   std::vector<std::int64_t> strides(static_cast<std::size_t>(dims), 1);
   for (std::int64_t d = dims - 2; d >= 0; --d) {
     const auto i = static_cast<std::size_t>(d);
     strides[i] = strides[i + 1] * (sizes[d + 1] > 0 ? sizes[d + 1] : 1);
   }
   AtenTensorHandle handle = nullptr;
-  check_torch(functions.aoti_torch_empty_strided(dims, sizes, strides.data(), dtype,
-                                                 functions.aoti_torch_device_type_cpu(), 0, &handle),
-              "empty_strided");
+  check_torch(
+      functions.aoti_torch_empty_strided(dims, sizes, strides.data(), dtype, on.type, on.index, &handle),
+      "empty_strided");
   return Tensor(handle);
 }
 
 Tensor Tensor::contiguous_copy() const {
   const bindings::Operand from = described();
-  Tensor copy = empty(from.dims, from.sizes, dtype());
+  Tensor copy = empty(from.dims, from.sizes, dtype(), device());
   check_torch(functions.aoti_torch_copy_(copy.handle_, handle_, 0), "copy_");
   return copy;
 }

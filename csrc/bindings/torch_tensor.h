@@ -1,6 +1,7 @@
 // An owned torch tensor behind the stable C ABI.
 #pragma once
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include "bindings/linear_operands.h"
@@ -13,6 +14,15 @@ namespace prunus::torch_shim {
 void check_torch(AOTITorchError error, const char* function);
 
 const char* dtype_name(std::int32_t dtype);
+
+// As torch numbers them.
+struct Device {
+  std::int32_t type, index;
+  bool operator==(const Device& other) const { return type == other.type && index == other.index; }
+  bool operator!=(const Device& other) const { return !(*this == other); }
+};
+Device cpu();
+std::string device_text(Device device);  // "cpu", "cuda:0"
 
 class Tensor {
  public:
@@ -32,14 +42,16 @@ class Tensor {
   AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
   std::int32_t dtype() const;  // torch's number
+  Device device() const;
   // For the argument `name`: throws ValueError where its memory was freed (untyped_storage().resize_), which
   // leaves sizes behind that nothing backs.
   bindings::Operand operand(const char* name) const;
   const void* data() const;
   void* mutable_data();
 
-  static Tensor empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t dtype);  // contiguous, CPU
-  Tensor contiguous_copy() const;
+  // Contiguous.
+  static Tensor empty(std::int64_t dims, const std::int64_t* sizes, std::int32_t dtype, Device on = cpu());
+  Tensor contiguous_copy() const;  // on the same device
   // True when autograd would record an operation on this tensor.
   bool tracked() const;
 

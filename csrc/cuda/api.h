@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 
+#include "cuda/products.h"
 #include "cuda/pruning.h"
 
 namespace prunus::cuda {
@@ -25,6 +26,7 @@ struct Api {
   const char* (*error_text)(int error);
   int (*device_count)(int* count);
   int (*describe)(int device, DeviceInfo* info);
+  const ProductApi* products;
   const PruningApi* pruning;
 };
 

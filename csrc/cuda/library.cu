@@ -36,7 +36,7 @@ int describe(int device, DeviceInfo* info) {
   return static_cast<int>(cudaSetDevice(before));
 }
 
-const Api kApi = {kApiVersion, kArchitectures, error_text, device_count, describe, &kPruning};
+const Api kApi = {kApiVersion, kArchitectures, error_text, device_count, describe, &kProducts, &kPruning};
 
 }  // namespace
 }  // namespace prunus::cuda

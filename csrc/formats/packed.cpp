@@ -56,6 +56,8 @@ bool unit_fits(const PackedHeader& h) {
     case Format::dot:  // one tile of all columns, and rows that whole groups of 32 fit
       return (rows == 1 || rows == 4 || rows == 16 || rows == 32) && h.tile_rows % kDotGroupRows == 0 &&
              h.tile_cols >= h.k && cols * static_cast<int>(dtype_size(h.dtype)) == kDotLaneBytes;
+    case Format::warp:  // rows that share a warp; one tile of all columns
+      return pow2_upto(rows, 8) && cols == 1 && h.tile_rows == rows && h.tile_cols >= h.k;
     case Format::col8:
     case Format::bitmap:
       return rows == 0 && cols == 0;
@@ -73,9 +75,12 @@ void check_numbers(const PackedHeader& h) {
   if (h.n > kMaxExtent || h.k > kMaxExtent)
     refuse("shape", "n and k of at most " + std::to_string(kMaxExtent), pair_text(h.n, h.k));
   const int most_cols = most_tile_cols(h.format);
-  if (h.tile_rows == 0 || h.tile_rows > kMaxTileRows || h.tile_rows % 8 != 0 || h.tile_cols == 0 ||
+  const int rows_unit = h.format == Format::warp ? 1 : 8;
+  if (h.tile_rows == 0 || h.tile_rows > kMaxTileRows || h.tile_rows % rows_unit != 0 || h.tile_cols == 0 ||
       h.tile_cols > most_cols)
-    refuse("tile", "8..256 rows by 8 and 1.." + std::to_string(most_cols) + " columns",
+    refuse("tile",
+           std::to_string(rows_unit) + "..256 rows by " + std::to_string(rows_unit) + " and 1.." +
+               std::to_string(most_cols) + " columns",
            pair_text(h.tile_rows, h.tile_cols));
   if (!unit_fits(h))
     refuse("unit", "one that this format has and that divides the tiles",
@@ -85,14 +90,14 @@ void check_numbers(const PackedHeader& h) {
   const auto tiles =
       static_cast<std::uint64_t>(geo.row_tiles()) * static_cast<std::uint64_t>(geo.col_tiles());
   const std::uint64_t payload = h.bytes - sizeof(PackedHeader);
-  if (tiles >= payload / 8 || preamble_bytes(geo, h.dtype) > payload)
+  if (tiles >= payload / 8 || preamble_bytes(geo, h.dtype, h.format) > payload)
     refuse("bytes", "room for the offsets of " + std::to_string(tiles) + " tiles", std::to_string(h.bytes));
 }
 
 // The tiles lie behind the preamble, one after another, up to the end.
 void check_offsets(const PackedView& w, const Geometry& geo) {
   const std::int64_t tiles = geo.row_tiles() * geo.col_tiles();
-  require(tile_offset(w, 0) == preamble_bytes(geo, w.header.dtype), "offsets",
+  require(tile_offset(w, 0) == preamble_bytes(geo, w.header.dtype, w.header.format), "offsets",
           "tiles right after the offsets");
   require(tile_offset(w, tiles) == w.header.bytes - sizeof(PackedHeader), "offsets",
           "the last tile to end the buffer");
@@ -166,6 +171,8 @@ const TileCodec& codec(Format format) {
       return kBlockCodec;
     case Format::dot:
       return kDotCodec;
+    case Format::warp:
+      return kWarpCodec;
   }
   __builtin_unreachable();
 }

@@ -19,8 +19,8 @@ inline constexpr int kFormats = 8;  // room for all numbers, in tables by format
 
 // The most columns of a tile, by format: what its kernels take and what read_header lets pass. Ids are one
 // byte, and one is left for padding (col8, nm) or a block's width (block); a bitmap's row is one word; sums
-// of dot are products of 255 and 127 in 31 bits.
-inline constexpr int kMostTileCols[kFormats] = {0, 255, 64, 255, 240, 65535};
+// of dot are products of 255 and 127 in 31 bits; with warp the inputs of a token lie in shared memory.
+inline constexpr int kMostTileCols[kFormats] = {0, 255, 64, 255, 240, 65535, 40960};
 constexpr int most_tile_cols(Format format) { return kMostTileCols[static_cast<int>(format)]; }
 static_assert(std::int64_t{255} * 127 * most_tile_cols(Format::dot) < std::int64_t{1} << 31);
 // The most rows and columns of w: more is no weight but an attack on loops over rows.
@@ -33,7 +33,8 @@ inline constexpr std::uint32_t kPackedMagic = 0x534e5250;  // "PRNS", little end
 inline constexpr std::uint8_t kPackedVersion = 1;
 
 // What a format's index points at. nm: `rows` kept of every `cols` consecutive columns; block: rows x cols
-// weights, and so dot, whose columns are one lane of 32 bits. Zero for the others.
+// weights, and so dot, whose columns are one lane of 32 bits; warp: the rows that share one, and 1. Zero for
+// the others.
 struct Unit {
   std::uint16_t rows, cols;
 };

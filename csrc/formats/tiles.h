@@ -53,9 +53,11 @@ inline const std::uint8_t* tile_bytes(const PackedView& w, std::int64_t index) {
 inline std::uint64_t offsets_bytes(const Geometry& geo) {
   return 8 * (static_cast<std::uint64_t>(geo.row_tiles()) * static_cast<std::uint64_t>(geo.col_tiles()) + 1);
 }
-inline std::uint64_t preamble_bytes(const Geometry& geo, Dtype dtype) {
+inline std::uint64_t preamble_bytes(const Geometry& geo, Dtype dtype, Format format) {
   const std::uint64_t scales = dtype == Dtype::i8 ? static_cast<std::uint64_t>(geo.n) * sizeof(float) : 0;
-  return offsets_bytes(geo) + (scales + 7) / 8 * 8;
+  // A warp loads whole lines: as the header is 64 bytes long, its tiles lie at multiples of 64.
+  const std::uint64_t unit = format == Format::warp ? 64 : 8;
+  return (offsets_bytes(geo) + scales + unit - 1) / unit * unit;
 }
 // Scale of `row`, at any alignment; nullptr unless the values are int8.
 inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
@@ -70,7 +72,9 @@ inline constexpr int kDotLaneBytes = 4, kDotGroupRows = 32;  // sums of dot come
 // The types that dot instructions multiply.
 inline bool has_dot_lanes(Dtype dtype) { return dtype == Dtype::i8 || dtype == Dtype::bf16; }
 
-inline bool may_have_holes(Format f) { return f == Format::nm || f == Format::block || f == Format::dot; }
+inline bool may_have_holes(Format f) {
+  return f == Format::nm || f == Format::block || f == Format::dot || f == Format::warp;
+}
 
 inline int round_up(int v, int multiple) { return (v + multiple - 1) / multiple * multiple; }
 
@@ -124,7 +128,7 @@ struct TileCodec {
   bool (*fits)(const std::uint8_t* tile, std::uint64_t bytes, const TileShape& shape, Dtype dtype);
 };
 
-extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec, kDotCodec;
+extern const TileCodec kCol8Codec, kBitmapCodec, kNmCodec, kBlockCodec, kDotCodec, kWarpCodec;
 const TileCodec& codec(Format format);
 
 // `most` of a format whose tiles are looked at whatever lies behind them: open_packed does, once a call.

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     #: A word, or a torch or numpy dtype.
     DtypeLike = str | torch.dtype | np.dtype[Any] | type[np.generic]
 
-#: Formats of any dtype, multiplied as float32; and dot, which multiplies in the precision of its dtype.
+#: Formats of any dtype, multiplied as float32; dot, which multiplies in the precision of its dtype; and warp,
+#: which is for CUDA.
 FLOAT_FORMATS = ("col8", "bitmap", "nm", "block")
-FORMATS = (*FLOAT_FORMATS, "dot")
+FORMATS = (*FLOAT_FORMATS, "dot", "warp")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
@@ -146,7 +147,8 @@ def pack(
     float32 whatever the dtype. "dot" multiplies in the dtype itself: int8 (activations become 8-bit integers
     too, each token with a scale of its own; sums are exact) or bfloat16 (products of bfloat16, float32 sums),
     in blocks of r rows (1, 4, 16, 32) x 32 bits of inputs whose zeros are multiplied, for which a dense
-    weight is the 0 % case. A token with NaN or infinity gives NaN in int8 dot.
+    weight is the 0 % case. A token with NaN or infinity gives NaN in int8 dot. "warp" is for tensors on CUDA, of
+    any dtype and at most 40960 columns, and fast for few tokens; the CPU cannot multiply with it.
     rows: r of "dot"; None: the one whose stored values cost least. Tall blocks run on the tiles of AMX, where
     a weight with most zeros stored can be faster than one without.
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).

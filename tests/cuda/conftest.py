@@ -1,13 +1,15 @@
-"""The kernels of csrc/cuda, compiled for the host (host/cuda_on_host.h)."""
+"""The kernels of csrc/cuda, compiled for the host (host/cuda_on_host.h), and a GPU, real or pretended."""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from pretended_gpu import PretendedGpu
 
 from prunus import _core
 
@@ -43,3 +45,20 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = compile_for_host(tmp_path_factory.mktemp("cuda_on_host"))
     _core.cuda_open(str(library))
     return library
+
+
+HAS_GPU = torch.cuda.is_available()
+PRETENDED = pytest.param("pretended", marks=pytest.mark.skipif(HAS_GPU, reason="there is a real one"))
+REAL = pytest.param("real", marks=pytest.mark.skipif(not HAS_GPU, reason="needs a GPU"))
+
+
+@pytest.fixture(params=[PRETENDED, REAL])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The word to move models and inputs with: "cuda" to the real GPU, "cuda:0" to the pretended one."""
+    if request.param == "real":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        yield "cuda"
+        return
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
+    with PretendedGpu():
+        yield "cuda:0"

@@ -60,6 +60,14 @@ Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype, std::optional<int>
   return {Format::dot, best};
 }
 
+// Rows that share a warp: one, unless there are more warps than a GPU holds, or too little for its lanes.
+std::uint16_t rows_of_warp(std::int64_t n, double kept_of_row) {
+  using namespace threshold;
+  int rows = 1;
+  while (rows < 8 && (n >= 2 * rows * kWarpsAtLeast || kept_of_row * rows < kKeptOfWarp)) rows *= 2;
+  return static_cast<std::uint16_t>(rows);
+}
+
 Fit forced_fit(const Dense& w, const Kept& kept, Dtype dtype, Format format, std::optional<int> rows) {
   switch (format) {
     case Format::nm:
@@ -68,6 +76,13 @@ Fit forced_fit(const Dense& w, const Kept& kept, Dtype dtype, Format format, std
       return forced_block(w, take_sample(w, kept.bits), dtype);
     case Format::dot:
       return forced_dot(w, kept, dtype, rows);
+    case Format::warp:
+      check_value(
+          w.k <= most_tile_cols(Format::warp),
+          expected_got("w",
+                       "at most " + std::to_string(most_tile_cols(Format::warp)) + " columns for format warp",
+                       std::to_string(w.k)));
+      return {format, {rows_of_warp(w.n, density(w, kept) * static_cast<double>(w.k)), 1}};
     case Format::col8:
     case Format::bitmap:
       return {format, {0, 0}};
@@ -116,6 +131,7 @@ std::int32_t tile_cols(std::int64_t k, double share, const Fit& fit) {
                                                       : kFlatColumns,
                          fit.unit.cols);
     case Format::dot:
+    case Format::warp:
       return std::max<std::int32_t>(static_cast<std::int32_t>(k), 1);
   }
   __builtin_unreachable();
@@ -135,8 +151,10 @@ Choice choose_format(const Dense& w, const Kept& kept, Dtype dtype, const Asked&
     throw ValueError(expected_got("rows", "none but for format 'dot'", std::to_string(*asked.rows)));
   const Fit fit =
       asked.format ? forced_fit(w, kept, dtype, *asked.format, asked.rows) : found_fit(w, kept, dtype);
-  return {fit.format, fit.unit, tile_rows(w.n, group_rows(fit.format, fit.unit)),
-          tile_cols(w.k, density(w, kept), fit)};
+  const double share = density(w, kept);
+  const std::int32_t rows =
+      fit.format == Format::warp ? fit.unit.rows : tile_rows(w.n, group_rows(fit.format, fit.unit));
+  return {fit.format, fit.unit, rows, tile_cols(w.k, share, fit)};
 }
 
 Layout plan_pack(const Dense& w, Dtype dtype, const Asked& asked) {

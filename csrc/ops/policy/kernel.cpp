@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/check.h"
 #include "core/parallel.h"
 #include "ops/policy/policy.h"
 #include "ops/policy/thresholds.h"
@@ -105,6 +106,8 @@ Plan choose(const Search& search, std::int64_t m) {
       return pattern_plan(search, m, block_strip(search));
     case Format::dot:
       return dot_plan(search, m);
+    case Format::warp:
+      throw ValueError(expected_got("packed", "a format that CPUs multiply", "warp, which is for CUDA"));
   }
   __builtin_unreachable();
 }

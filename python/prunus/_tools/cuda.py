@@ -12,7 +12,7 @@ import prunus._core as _core
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LIBRARY", "is_cuda", "open_library", "stream_of", "why_closed"]
+__all__ = ["LIBRARY", "has_kernels", "is_cuda", "open_library", "stream_of", "why_closed"]
 
 #: Built by `pip install . -C cmake.define.PRUNUS_CUDA=ON`, beside `_core`.
 LIBRARY = Path(_core.__file__).parent / "libprunus_cuda.so"
@@ -69,6 +69,16 @@ def is_cuda(value: object) -> bool:
     """
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor) and bool(value.is_cuda)
+
+
+def has_kernels(tensor: torch.Tensor) -> bool:
+    """Whether prunus computes with a tensor where it is: on the CPU, and on CUDA where the library is open.
+
+    >>> import torch
+    >>> has_kernels(torch.zeros(1))
+    True
+    """
+    return bool(tensor.is_cpu) or (is_cuda(tensor) and not why_closed())
 
 
 def stream_of(tensor: torch.Tensor) -> int:

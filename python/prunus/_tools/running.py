@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ class Batch:
         if self.kwargs and not self.args:
             return call_with(model, self.kwargs)
         return model(*self.args, **self.kwargs)
+
+    def to(self, device: torch.device | None) -> Batch:
+        """The same arguments, their tensors on `device`."""
+        return Batch(moved(self.args, device), moved(self.kwargs, device))
 
 
 def call_with(model: nn.Module, named: Mapping[str, Any]) -> Any:
@@ -54,6 +60,60 @@ def _takes_dictionary(forward: Callable[..., Any]) -> bool:
     kind = needed[0].annotation
     text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
     return re.match(r"(\w+\.)*(dict|Dict|Mapping)\b", text) is not None
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where a model wants its inputs: the device of its first tensor that has memory; None: it has none.
+
+    >>> device_of(nn.Linear(2, 2)), device_of(nn.ReLU())
+    (device(type='cpu'), None)
+    """
+    tensors = (t for one in (model.parameters(), model.buffers()) for t in one)
+    return next((t.device for t in tensors if t.device.type != "meta"), None)
+
+
+def device_word(device: torch.device | None) -> str:
+    """What a report calls a device; of a GPU with its name.
+
+    >>> device_word(torch.device("cpu"))
+    'cpu'
+    """
+    if device is None or device.type == "cpu":
+        return "cpu"
+    known = device.type == "cuda" and torch.cuda.is_available()
+    return f"{device}, {torch.cuda.get_device_name(device)}" if known else str(device)
+
+
+def devices_of(model: nn.Module) -> list[str]:
+    """The devices of all parameters, as words, each once."""
+    return sorted({str(parameter.device) for parameter in model.parameters()})
+
+
+def moved(value: Any, device: torch.device | None) -> Any:
+    """What holds tensors, with all of them on `device`: itself where they are; else a new one, so that the
+    caller's stays as it is. Tensors, mappings, tuples and lists; anything else, and None, is left alone.
+
+    >>> batch = {"x": torch.ones(2)}
+    >>> moved(batch, torch.device("cpu")) is batch
+    True
+    """
+    if isinstance(value, Tensor):
+        return value if device is None or value.device == device else value.to(device)
+    if isinstance(value, Mapping):
+        entries = {key: moved(entry, device) for key, entry in value.items()}
+        if all(entries[key] is entry for key, entry in value.items()):
+            return value
+        if not isinstance(value, UserDict):
+            return entries
+        made = copy.copy(value)  # a BatchEncoding has attributes too
+        made.data = entries
+        return made
+    if isinstance(value, (tuple, list)):
+        items = [moved(item, device) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
 
 
 def as_batches(inputs: Any, argument: str) -> list[Batch]:

@@ -20,10 +20,13 @@ SLACK = 1.02
 
 def _racer(fusion: Fusion, site: Site) -> Racer:
     """The modules as they are against the fused one, on what the layer saw."""
-    given = [[argument.to(site.dtype) for argument in fusion.arguments(shape)] for shape in site.inputs]
+    given = [
+        [argument.to(site.device, site.dtype) for argument in fusion.arguments(shape)]
+        for shape in site.inputs
+    ]
     modules: tuple[nn.Module, nn.Module] = (fusion.original, fusion.fused)
     calls = [[partial(module, *arguments) for arguments in given] for module in modules]
-    return Racer(calls, list(site.inputs.values()))
+    return Racer(calls, list(site.inputs.values()), device=site.device)
 
 
 def fuse_faster(

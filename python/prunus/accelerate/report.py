@@ -17,14 +17,16 @@ class AccelerateReport(Report):
     """What `accelerate_` did with every Linear; one row per layer, summary for the model.
 
     Row: name, shape (n, k), sparsity, m (tokens per call); dense_ms, sparse_ms (in its own pattern, the
-    values in the fastest type allowed), bfloat16_ms and int8_ms (multiplied so), each the fastest of several
-    runs for all calls of the example inputs together; speedup, runs ("dense", "sparse", "sparse bfloat16",
-    "sparse int8", "bfloat16", "int8" or "int8, zeros stored"), error (relative, L2, of the layer's answers to
-    random inputs), converted, reason (why it stayed dense), bytes_before, bytes_after. Summary: precision,
+    values in the fastest type allowed), two_four_ms (torch's 2:4 products on a GPU), bfloat16_ms and int8_ms
+    (multiplied so), each the fastest of several runs for all calls of the example inputs together, on a GPU
+    the device's own time; speedup, runs ("dense", "sparse", "sparse bfloat16", "sparse int8", "bfloat16",
+    "int8", "int8, zeros stored" or "2:4"), error (relative, L2, of the layer's answers to random inputs),
+    converted, reason (why it stayed dense), bytes_before, bytes_after. Summary: precision,
     layers, converted, reached (the share that converted layers have of all weights of the model),
     linear_ms_before, linear_ms_after and linear_speedup over all timed layers, converted or not, bytes_before
     and bytes_after of the model, relative_error of its outputs (L2, against dense with the same zeros),
-    threads, isa, and fused: what is done in one pass with a packed layer (name, kind, ms_before, ms_after).
+    device, threads, isa, and fused: what is done in one pass with a packed layer (name, kind, ms_before,
+    ms_after).
     """
 
     title = "Linear layers: dense or sparse, as measured"
@@ -35,6 +37,7 @@ class AccelerateReport(Report):
         Column("m"),
         Column("dense_ms", "dense ms", ".3f"),
         Column("sparse_ms", "sparse ms", ".3f"),
+        Column("two_four_ms", "2:4 ms", ".3f", optional=True),
         Column("bfloat16_ms", "bf16 ms", ".3f", optional=True),
         Column("int8_ms", "int8 ms", ".3f", optional=True),
         Column("speedup", spec=".2f", unit="x"),
@@ -66,4 +69,6 @@ class AccelerateReport(Report):
         line += f"; model {s['bytes_before'] / 1e6:.1f} MB -> {s['bytes_after'] / 1e6:.1f} MB"
         if s["relative_error"] > TELLING:
             line += f"; outputs differ by {s['relative_error']:.1%}"
+        if s.get("device", "cpu") != "cpu":
+            return f"{line}; on {s['device']}."
         return line + f"; {s['threads']} thread{'s' * (s['threads'] != 1)}, {s['isa']}."

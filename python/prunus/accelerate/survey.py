@@ -23,14 +23,15 @@ from prunus.families import (
     owners,
     weight_matrix,
 )
-from prunus.nn import SparseLinear
+from prunus.nn import SparseLinear, TwoFourLinear
+from prunus.ops.registered import autocast_dtype
 
 # 8-bit columns cost 5 bytes per kept fp32 weight against 4: below this no regime can win.
 MIN_SPARSITY = 0.2
 
 PACKED = (torch.float32, torch.bfloat16, torch.float16)
-ONLY = "only float32, bfloat16 and float16 on cpu are packed"
-
+DEVICES = ("cpu", "cuda")
+CPU = torch.device("cpu")
 
 Holders = dict[int, list[tuple[str, nn.Module]]]
 
@@ -47,7 +48,8 @@ class Site:
     sparsity: float | None = None
     shape: tuple[int, ...] = ()
 
-    plain: bool = False  # forward(x) is x . w^T + b on the cpu in a dtype that is packed: can be timed
+    plain: bool = False  # forward(x) is x . w^T + b on `device` in a dtype that is packed: can be timed
+    device: torch.device = CPU  # of the weight
     dtype: torch.dtype = torch.float32  # of x
     autocast: torch.dtype | None = None  # of torch.autocast around the call
     sparse: bool = False  # is packed already
@@ -61,7 +63,7 @@ class Site:
 
     def as_called(self) -> AbstractContextManager[Any]:
         """The autocast that the model calls the layer under."""
-        return torch.autocast("cpu", self.autocast, enabled=self.autocast is not None)
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def put(self, module: nn.Module) -> None:
         """`module` at every place of the site."""
@@ -121,17 +123,22 @@ def _recorder(site: Site) -> Callable[..., None]:
         x = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(x, Tensor):
             return
-        autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        autocast = autocast_dtype(x.device.type)
         if site.inputs and (x.dtype, autocast) != (site.dtype, site.autocast):
             site.plain = False
             site.reason = site.reason or "is called with several dtypes"
         site.inputs[tuple(x.shape)] += 1
         site.dtype, site.autocast = x.dtype, autocast
-        if x.dtype not in PACKED or x.device.type != "cpu":
+        if x.dtype not in PACKED or x.device != site.device:
             site.plain = False
-            site.reason = site.reason or f"saw {_word(x.dtype)} inputs on {x.device.type}: {ONLY}"
+            only = _only(site.device.type)
+            site.reason = site.reason or f"saw {_word(x.dtype)} inputs on {x.device.type}: {only}"
 
     return note
+
+
+def _only(device: str) -> str:
+    return f"only float32, bfloat16 and float16 on {device if device in DEVICES else 'cpu'} are packed"
 
 
 def _word(dtype: torch.dtype) -> str:
@@ -147,6 +154,11 @@ def _linear_like(module: nn.Module) -> bool:
 
 
 def _describe(site: Site) -> None:
+    if isinstance(site.module, TwoFourLinear):
+        weight = site.module.dense()
+        site.shape, site.sparse, site.reason = tuple(weight.shape), True, "already sparse"
+        site.sparsity = 1.0 - int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
+        return
     if isinstance(site.module, SparseLinear):
         packed = site.module.packed_weight
         site.shape, site.sparsity, site.sparse = packed.shape, packed.sparsity, True
@@ -158,7 +170,7 @@ def _describe(site: Site) -> None:
         n, k = getattr(site.module, "out_features", None), getattr(site.module, "in_features", None)
         site.shape = (n, k) if isinstance(n, int) and isinstance(k, int) else ()
         return
-    site.shape = tuple(weight.shape)
+    site.shape, site.device = tuple(weight.shape), weight.device
     if weight.device.type != "meta" and weight.numel():
         site.sparsity = 1.0 - int(torch.count_nonzero(weight)) / weight.numel()
 
@@ -177,8 +189,9 @@ def _why_fixed(site: Site, holders: Holders, copies_of: nn.Module | None) -> str
         return "has no ordinary weight"
     if hooked(module):
         return "has hooks that a conversion would lose"
-    if weight.device.type != "cpu" or weight.dtype not in PACKED or weight.layout != torch.strided:
-        return f"weight is {_word(weight.dtype)} on {weight.device.type}: {ONLY}"
+    device = weight.device.type
+    if device not in DEVICES or weight.dtype not in PACKED or weight.layout != torch.strided:
+        return f"weight is {_word(weight.dtype)} on {device}: {_only(device)}"
     if weight.numel() == 0:
         return "weight is empty"
     site.plain = True

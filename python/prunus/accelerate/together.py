@@ -13,7 +13,7 @@ from prunus._tools.timing import Racer, take_laps
 from prunus.accelerate.fused import MAX_PASSES, MIN_PASSES, SECONDS
 from prunus.accelerate.race import kind_of
 from prunus.accelerate.survey import Site
-from prunus.nn import SparseLinear
+from prunus.nn import SparseLinear, TwoFourLinear
 from prunus.nn.fuse import Fusion, fusions
 
 __all__ = ["NEAR", "Chosen", "Joined", "faster_together"]
@@ -23,7 +23,7 @@ __all__ = ["NEAR", "Chosen", "Joined", "faster_together"]
 NEAR = 0.6
 
 # By id(site): the layer that takes its place, and the word for it.
-Chosen = dict[int, tuple[str, SparseLinear]]
+Chosen = dict[int, tuple[str, SparseLinear | TwoFourLinear]]
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,13 @@ def _kind(fusion: Fusion, members: list[Site]) -> Any:
 
 def _racer(fusion: Fusion, members: list[Site], entry: Site) -> Racer:
     """The module with its dense layers against the fused one, on what the layer that sees the input saw."""
-    given = [[argument.to(entry.dtype) for argument in fusion.arguments(shape)] for shape in entry.inputs]
+    given = [
+        [argument.to(entry.device, entry.dtype) for argument in fusion.arguments(shape)]
+        for shape in entry.inputs
+    ]
     modules = (_with_dense(fusion.original, members), fusion.fused)
     calls = [[partial(module, *arguments) for arguments in given] for module in modules]
-    return Racer(calls, list(entry.inputs.values()), entry.as_called)
+    return Racer(calls, list(entry.inputs.values()), entry.as_called, entry.device)
 
 
 def _with_dense(module: nn.Module, members: list[Site]) -> nn.Module:

@@ -11,15 +11,23 @@ from torch import nn
 
 import prunus._core as _core
 from prunus._tools.interrupts import OneInterrupt
-from prunus._tools.running import Batch, as_batches, check_model, evaluating, module_bytes, output_tensors
-from prunus.accelerate.candidates import PRECISIONS, Layers, pack_candidates
+from prunus._tools.running import (
+    Batch,
+    as_batches,
+    check_model,
+    device_of,
+    device_word,
+    evaluating,
+    module_bytes,
+    output_tensors,
+)
+from prunus.accelerate.candidates import PRECISIONS, Layers, PackedLayer, pack_candidates
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
 from prunus.accelerate.together import NEAR, Chosen, Joined, faster_together
 from prunus.accelerate.trial import Trial, commit, fuse
 from prunus.families import FilterFn, weight_count
-from prunus.nn import SparseLinear
 from prunus.prune.fold import folded
 from prunus.shrink import save_ordinarily
 
@@ -54,8 +62,10 @@ def accelerate_(
     it beyond (a forward that asks whether its child is an nn.Linear) stay dense, and the report names them.
     trainable: the weights of packed layers are parameters (`SparseLinear.values`), and what is measured is
     forward and backward; precision must be "float32", nothing is fused, and optimisers are made afterwards.
-    Models may be float32, bfloat16 or float16, and may run under `torch.autocast("cpu")`: accelerate them
-    under it too.
+    Models may be float32, bfloat16 or float16, and may run under `torch.autocast`: accelerate them under it
+    too. On a GPU the inputs follow the model, times are those of the device, and what races is "sparse" in
+    format warp (bfloat16 or float16 as the weight, from "bfloat16" on float32 weights too, and int8) for few
+    tokens, and torch's own 2:4 products for many, where every four inputs have at most two weights.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
     where that is not slower; a layer that alone is a little slower is taken where it wins with them.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
@@ -74,7 +84,8 @@ def accelerate_(
     ('SparseLinear', True)
     """
     check_model(model)
-    batches = as_batches(example_inputs, "example_inputs")
+    device = device_of(model)
+    batches = [batch.to(device) for batch in as_batches(example_inputs, "example_inputs")]
     limits = _limits(precision, min_speedup, max_error, trainable)
     # Masks of torch.nn.utils.prune and torch.ao.pruning become zeros; layers that stay dense get them back.
     with OneInterrupt(), folded(model):
@@ -148,6 +159,8 @@ def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_spee
     for site in sites:
         fastest = _fastest(times.get(id(site), {}))
         if fastest is None:
+            if candidates.get(id(site)):
+                site.reason = site.reason or "takes longer to launch"
             continue
         word, ms, dense = fastest
         if dense >= min_speedup * ms:
@@ -184,7 +197,7 @@ def _join(
     return joined
 
 
-def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | None) -> dict[str, Any]:
+def _row(site: Site, ms: dict[str, float], chosen: tuple[str, PackedLayer] | None) -> dict[str, Any]:
     word, layer = chosen if chosen is not None else ("sparse" if site.sparse else "dense", None)
     dense = ms.get("dense")
     others = [value for key, value in ms.items() if key != "dense"]
@@ -196,6 +209,7 @@ def _row(site: Site, ms: dict[str, float], chosen: tuple[str, SparseLinear] | No
         "m": ", ".join(f"{m:,}" for m in site.tokens) or None,
         "dense_ms": dense,
         "sparse_ms": min((value for key, value in ms.items() if key.startswith("sparse")), default=None),
+        "two_four_ms": ms.get("2:4"),
         "bfloat16_ms": ms.get("bfloat16"),
         "int8_ms": min((value for key, value in ms.items() if key.startswith("int8")), default=None),
         "speedup": dense / best if dense is not None and best else None,
@@ -226,6 +240,7 @@ def _summary(model: nn.Module, rows: list[dict[str, Any]], bytes_before: int, er
         "bytes_before": bytes_before,
         "bytes_after": module_bytes(model),
         "relative_error": error,
+        "device": device_word(device_of(model)),
         "threads": torch.get_num_threads(),
         "isa": _core.active_isa(),
     }

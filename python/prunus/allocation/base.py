@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunus._tools.cuda import has_kernels
 from prunus.masks import select_global
 from prunus.methods.base import Method
 from prunus.patterns import Pattern, Unstructured
@@ -86,10 +87,14 @@ class _GlobalSurvey(Survey):
         self.scores: dict[Key, Tensor] = {}
 
     def see(self, key: Key, weight: Tensor, stats: Stats) -> None:
-        self.scores[key] = self.method.scores(weight, stats).cpu().contiguous()
+        scores = self.method.scores(weight, stats)
+        self.scores[key] = (scores if has_kernels(scores) else scores.cpu()).contiguous()
 
     def patterns(self) -> dict[Key, Pattern]:
-        masks = select_global(list(self.scores.values()), self.sparsity)
+        every = list(self.scores.values())
+        if len({scores.device for scores in every}) > 1:  # of a model on several
+            every = [scores.cpu() for scores in every]
+        masks = select_global(every, self.sparsity)
         # The same scores, selected per layer with the share the layer got, give the same mask again.
         shares = [1.0 - float(mask.sum()) / mask.numel() for mask in masks]
         return {key: Unstructured(s) for key, s in zip(self.scores, shares, strict=True)}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus._tools.running import Batch, as_batches, check_model, evaluating
+from prunus._tools.running import Batch, as_batches, check_model, devices_of, evaluating
 from prunus.accelerate import AccelerateReport, accelerate_
 from prunus.accelerate.survey import Site, recording, survey
 from prunus.allocation import Allocation, Key, Survey, choose_levels, trials, weigh
@@ -101,7 +101,8 @@ def balance_(
     example_inputs: as for `accelerate_`; the time is that of all batches together. calibration: as for
     `prune_`, default the example inputs. filter_fn: as for `prune_`. An error leaves the model as it was.
 
-    Raises what `prune_` and `accelerate_` raise, and ValueError when the target is out of reach.
+    Raises what `prune_` and `accelerate_` raise, and ValueError when the target is out of reach or the
+    model is not on the cpu.
     Source: the formulation of SPDY, arXiv:2201.13096.
 
     >>> import torch
@@ -113,6 +114,11 @@ def balance_(
     check_model(model)
     if not isinstance(target, Target):
         raise TypeError(f"target: expected a Target such as Target(speedup=1.5), got {type(target).__name__}")
+    if off := [device for device in devices_of(model) if device != "cpu"]:
+        raise ValueError(
+            "model: expected a model on the cpu, whose layers balance_ can time inside of it, got "
+            f"{', '.join(off)}: prune_ and accelerate_ take it"
+        )
     started = time.perf_counter()
     batches = as_batches(example_inputs, "example_inputs")
     given = _calibration(calibration, batches)

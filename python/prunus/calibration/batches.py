@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from prunus._tools.running import call_with, evaluation_mode
+from prunus._tools.running import call_with, device_of, evaluation_mode, moved
 
-__all__ = ["Calibration", "as_calibration", "real_tokens", "run_batch", "untouched"]
+__all__ = ["Calibration", "as_calibration", "calibration_for", "real_tokens", "run_batch", "untouched"]
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Calibration:
     sequential: every block is calibrated on the outputs of the already pruned blocks before it, with the
     statistics of one block in memory; False: one pass over the unpruned model, all statistics in memory.
     forward: how to run a batch, (model, batch) -> anything; default `model(...)`.
+    Batches follow the model to its device.
     real: which tokens of a batch are no padding, batch -> bool (batch, tokens); default: its attention_mask
     (or the negated src_key_padding_mask), and all tokens when it has none.
     progress: a bar for what takes longer than a second.
@@ -59,6 +60,12 @@ class Calibration:
 def as_calibration(calibration: Any) -> Calibration:
     """A Calibration as it is, anything else as its batches."""
     return calibration if isinstance(calibration, Calibration) else Calibration(calibration)
+
+
+def calibration_for(model: nn.Module, calibration: Any) -> Calibration:
+    """`as_calibration` with the tensors of all batches where the model is."""
+    given, device = as_calibration(calibration), device_of(model)
+    return replace(given, batches=[moved(batch, device) for batch in given.batches])
 
 
 def run_batch(model: nn.Module, batch: Any, calibration: Calibration) -> Any:

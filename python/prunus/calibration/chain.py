@@ -100,7 +100,7 @@ class Chain:
                 return
             if index == 0:
                 self._hidden.append(hidden)
-            elif self._last is None or not torch.equal(self._last, hidden):
+            elif self._last is None or not _same(self._last, hidden):
                 self.intact = False
             calls.append((args[1:], {**kwargs, "hidden_states": None} if not args else kwargs))
             if self._only_start:
@@ -110,6 +110,11 @@ class Chain:
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._last = _first(output)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether nothing happened to it in between, a move to another device included."""
+    return a.device == b.device and torch.equal(a, b)
 
 
 def _flat(call: Call) -> list[Any]:

@@ -55,11 +55,13 @@ def merge_stats(stats: Mapping[str, Stats], needs: Iterable[str], weights: Mappi
             "grad_sum": ((n, k), torch.float32),
             "grad_sq": ((n, k), torch.float32),
         }
-        found.tokens = int(summed(torch.tensor(found.tokens)))
+        found.tokens = int(summed(torch.tensor(found.tokens, device="cpu")))
         for key in sorted(needs):
             mine = getattr(found, key)
             shape, dtype = missing[key]
-            setattr(found, key, summed(torch.zeros(shape, dtype=dtype) if mine is None else mine))
+            if mine is None:
+                mine = torch.zeros(shape, dtype=dtype, device=weights[name].device)
+            setattr(found, key, summed(mine))
 
 
 def merged_order(order: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ["Stats"]
@@ -29,6 +30,13 @@ class Stats:
     gram: Tensor | None = None
     grad_sum: Tensor | None = None
     grad_sq: Tensor | None = None
+
+    def to(self, device: torch.device) -> Stats:
+        """The same numbers on `device`, where the weight is that they are about: a layer may be called with
+        inputs that something moves (`accelerate`), and other processes may measure elsewhere."""
+        names = ("sumsq", "gram", "grad_sum", "grad_sq")
+        moved = {n: None if (t := getattr(self, n)) is None else t.to(device) for n in names}
+        return Stats(self.name, self.tokens, **moved)
 
     def part(self, rows: slice | list[int]) -> Stats:
         """The same inputs seen by some rows of the weight (one projection of a fused one)."""

@@ -40,7 +40,7 @@ def encode(tensor: Tensor, packed: str | None) -> tuple[str, list[Tensor]]:
     if packed != "int8":
         return "masked", [mask, tensor.reshape(-1)[kept]]
     # As pack does it: the largest value of a row becomes 127. Exact up to the last bit of the scale.
-    largest = tensor.abs().amax(1) if tensor.numel() else torch.zeros(tensor.shape[0])
+    largest = tensor.abs().amax(1) if tensor.numel() else tensor.new_zeros(tensor.shape[0])
     scales = largest / 127
     values = torch.round(tensor / torch.where(scales > 0, scales, 1.0)[:, None]).to(torch.int8)
     return "scaled", [mask, values.reshape(-1)[kept], scales]
@@ -58,7 +58,7 @@ def decode(name: str, kind: str, sizes: list[int], parts: Sequence[Tensor]) -> T
     mask = _read_mask(f"tensor {name + ':mask'!r}", parts[0], sizes)
     values = parts[1]
     _check_values(f"tensor {name + ':values'!r}", values, kind, int(mask.sum()))
-    dense = torch.zeros(mask.numel(), dtype=values.dtype)
+    dense = torch.zeros(mask.numel(), dtype=values.dtype, device="cpu")
     dense[mask] = values
     dense = dense.reshape(sizes)
     if kind == "masked":

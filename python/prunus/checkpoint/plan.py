@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from prunus._tools.running import device_of
 from prunus.checkpoint.before import Before
 from prunus.checkpoint.saved import Saved, weight_name
 from prunus.families import is_conv1d, weight_matrix
@@ -176,7 +177,8 @@ def _sparse_like(
         bias = present if same else nn.Parameter(torch.zeros(packed.shape[0]))
     layer = SparseLinear.from_packed(packed, bias, activation)
     layer.train(old.training)
-    return layer
+    device = device_of(old)
+    return layer if device is None or device.type == "cpu" else layer.to(device)
 
 
 def _leaves(layer: SparseLinear) -> tuple[str, ...]:

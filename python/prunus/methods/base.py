@@ -100,16 +100,18 @@ class Method:
 
 
 def choose(scores: Tensor, pattern: Pattern) -> Tensor:
-    """`prunus.select` for scores on any device: the core selects on the CPU, the mask goes back.
+    """`prunus.select` for scores on any device: where no kernels for it are there, the CPU selects and the
+    mask goes back.
 
     >>> import torch
     >>> from prunus.patterns import Unstructured
     >>> choose(torch.tensor([[1.0, 2.0]]), Unstructured(0.5)).tolist()
     [[False, True]]
     """
+    from prunus._tools.cuda import has_kernels
     from prunus.masks import select
 
-    plain = scores.detach().cpu()
+    plain = scores.detach() if has_kernels(scores) else scores.detach().cpu()
     return select(plain if 1 in plain.stride() else plain.contiguous(), pattern).to(scores.device)
 
 

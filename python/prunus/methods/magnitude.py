@@ -44,8 +44,10 @@ class Magnitude(Method):
         """|w| in the dtype of `weight`; normalised ones in float32 or float64."""
         if self.normalize is None:
             return weight.abs()
+        from prunus._tools.cuda import has_kernels
         from prunus.masks import normalize
 
         wide = weight if weight.dtype.itemsize > 4 else weight.float()
-        unit = normalize(wide.cpu().contiguous(), axis=1 if self.normalize == "row" else 0)
+        wide = wide if has_kernels(wide) else wide.cpu()
+        unit = normalize(wide.contiguous(), axis=1 if self.normalize == "row" else 0)
         return unit.abs_().to(weight.device)

@@ -38,5 +38,5 @@ class Random(Method):
         import torch
 
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {stats.name}".encode()))
-        numbers = torch.rand(weight.shape, generator=generator).to(weight.device)
+        numbers = torch.rand(weight.shape, generator=generator, device="cpu").to(weight.device)
         return numbers.masked_fill_(weight == 0, -1.0)

@@ -8,6 +8,7 @@ from prunus.nn.fuse import Fusion, fuse_, fusions
 from prunus.nn.fused import Fused, FusedMLP, FusedResidual
 from prunus.nn.shared import SharedLinear, SideBySide
 from prunus.nn.sparse_linear import SparseLinear
+from prunus.nn.two_four import TwoFourLinear
 from prunus.ops.training import ValueIndex  # noqa: F401
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "SharedLinear",
     "SideBySide",
     "SparseLinear",
+    "TwoFourLinear",
     "fuse_",
     "fusions",
     "to_dense_",
@@ -25,5 +27,5 @@ __all__ = [
 
 # What is pickled names this package, not the file a class happens to live in; so annotations are resolved
 # here too, by the names of torch above.
-for _module in (FusedMLP, FusedResidual, SharedLinear, SideBySide, SparseLinear):
+for _module in (FusedMLP, FusedResidual, SharedLinear, SideBySide, SparseLinear, TwoFourLinear):
     _module.__module__ = __name__

@@ -10,8 +10,12 @@ from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
 from prunus.nn.fused import Fused
 from prunus.nn.sparse_linear import SparseLinear
+from prunus.nn.two_four import TwoFourLinear
 
-__all__ = ["to_dense_"]
+__all__ = ["PACKED", "to_dense_"]
+
+#: Layers that stand for a Linear or Conv1D: `to_linear` gives it back.
+PACKED = (SparseLinear, TwoFourLinear)
 
 
 def to_dense_(model: nn.Module) -> list[str]:
@@ -33,7 +37,7 @@ def to_dense_(model: nn.Module) -> list[str]:
     (['0'], 'Linear')
     """
     check_model(model)
-    if isinstance(model, SparseLinear):
+    if isinstance(model, PACKED):
         raise ValueError(
             "model: expected a model around packed layers, got the layer itself: use to_linear()"
         )
@@ -41,7 +45,7 @@ def to_dense_(model: nn.Module) -> list[str]:
     names = []
     places: list[tuple[dict[str, Any], str, nn.Module]] = []
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, SparseLinear):
+        if isinstance(module, PACKED):
             if id(module) not in made:
                 made[id(module)] = _dense(module, name)
                 names.append(name)
@@ -59,7 +63,7 @@ def to_dense_(model: nn.Module) -> list[str]:
     return names
 
 
-def _dense(layer: SparseLinear, name: str) -> nn.Module:
+def _dense(layer: SparseLinear | TwoFourLinear, name: str) -> nn.Module:
     try:
         linear = layer.to_linear()
     except ValueError as error:

@@ -224,7 +224,7 @@ def _name_of(act: Any) -> str | None:
     }
     if isinstance(act, nn.Module) and hooked(act):
         return None
-    z = torch.linspace(-6.0, 6.0, 97)
+    z = torch.linspace(-6.0, 6.0, 97, device="cpu")
     try:
         values = act(z)
     except Exception:  # not a function of one tensor
@@ -263,4 +263,4 @@ def _dtype(module: nn.Module) -> torch.dtype:
 
 
 def _random(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), device="cpu")

@@ -1,7 +1,8 @@
 """Modules that do in one pass over the output what a model does in several: activation, gate, residual.
 
 They keep the names and objects of what they replace, so a state_dict stays as it is; `fuse_` puts them in.
-Where a projection is exchanged later for one that is not packed (`to_linear`), they go step by step.
+Where a projection is exchanged later for one that is not packed (`to_linear`), they go step by step; so they
+do on a GPU where there is no operator for the whole.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prunus.nn.sparse_linear import SparseLinear
 from prunus.ops import activation_number
 from prunus.ops.autograd import FUNCTIONS
 from prunus.ops.factor import Factor
+from prunus.ops.registered import autocast_dtype
 from prunus.ops.torch_ops import gated_of, linear_of
 
 __all__ = ["Fused", "FusedMLP", "FusedResidual"]
@@ -70,7 +71,7 @@ class FusedMLP(Fused):
     def forward(self, x: Tensor) -> Tensor:
         up, gate, down = self.part("up"), self.part("gate"), self.part("down")
         number = activation_number(self.fused_activation)
-        if not (_plain(up) and (gate is None or _plain(gate))):
+        if not (_plain(up) and (gate is None or (_plain(gate) and gate.packed.is_cpu))):
             h = FUNCTIONS[number](up(x)) if gate is None else FUNCTIONS[number](gate(x)) * up(x)
         elif gate is None:
             h = linear_of(x, up.packed, up.bias, up.out_features, number)
@@ -99,7 +100,12 @@ class FusedResidual(Fused):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         dense = self.part("dense")
-        if self.training or not _plain(dense) or not _alike(x, residual, dense.out_features):
+        if (
+            self.training
+            or not _plain(dense)
+            or not dense.packed.is_cpu
+            or not _alike(x, residual, dense.out_features)
+        ):
             h = self.dropped(dense(x)) + residual
         else:
             h = linear_of(x, dense.packed, dense.bias, dense.out_features, 0, residual)
@@ -109,7 +115,7 @@ class FusedResidual(Fused):
 
 def _alike(x: Tensor, residual: Tensor, width: int) -> bool:
     """Whether the residual has the shape and the dtype of the product: else torch broadcasts and promotes."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    dtype = autocast_dtype(x.device.type) or x.dtype
     return residual.dtype == dtype and residual.shape == (*x.shape[:-1], width)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.nn.sparse_linear import SparseLinear
-from prunus.ops.registered import linear_many_op
+from prunus.ops.registered import autocast_dtype, linear_many_op
 from prunus.ops.torch_ops import wants_gradient
 
 __all__ = ["SharedLinear", "SideBySide"]
@@ -77,7 +77,8 @@ class _Group:
 
     def answer(self, layer: SharedLinear, x: Tensor) -> Tensor | None:
         """Of one layer; None where it has to compute alone."""
-        if wants_gradient(x, layer._parameters.get("bias")):
+        # On a GPU there is no operator for several layers.
+        if not x.is_cpu or wants_gradient(x, layer._parameters.get("bias")):
             return None
         kept = self.waiting.get(id(x))
         if kept is not None and (y := kept.take(layer, x)) is not None:
@@ -109,7 +110,7 @@ class _Group:
 def _state(x: Tensor) -> tuple[int, torch.dtype | None]:
     """What an answer depends on besides the identity of x: its version, which grows when it is written to,
     and the dtype of autocast."""
-    return _version(x), torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    return _version(x), autocast_dtype(x.device.type)
 
 
 def _version(tensor: Tensor | None) -> int:

@@ -40,7 +40,7 @@ class SparseLinear(nn.Module):
     """A linear layer that stores and computes only the weights a mask kept: `y = act(x . w^T + b)`.
 
     x (..., in_features) -> y (..., out_features), both float32, bfloat16 or float16; under
-    `torch.autocast("cpu")` in its dtype, as a Linear. `packed` (1-D uint8 buffer) is the packed weight,
+    `torch.autocast` in its dtype, as a Linear. `packed` (1-D uint8 buffer) is the packed weight,
     `bias` an ordinary parameter or None, `activation` None, "relu", "gelu", "gelu_tanh" or "silu".
     state_dict, deepcopy, pickle, torch.compile and export work as for nn.Linear; casts of the model change
     the bias and the dtype that `to_linear` gives (`weight_dtype`), never the packed bytes. The constructor

@@ -15,7 +15,7 @@ import prunus._core as _core
 from prunus.ops.unpack import unpack_op
 from prunus.packed import PackedWeight
 
-__all__ = ["UnpackedWeight", "weight_of", "weight_reads"]
+__all__ = ["UnpackedWeight", "note_read", "weight_of", "weight_reads"]
 
 # What is known without the values.
 _FACTS: frozenset[Any] = frozenset(
@@ -89,7 +89,7 @@ class UnpackedWeight(Tensor):
 
     def dense(self) -> Tensor:
         """The values, unpacked at the first call and after the packed bytes have changed."""
-        _note(self.layer, True)
+        note_read(self.layer, True)
         packed = self.layer.packed_weight
         now = _core.fingerprint(packed.buffer)
         if self._dense is None or self._dense[0] != now:
@@ -139,7 +139,7 @@ def weight_of(layer: PackedLayer) -> Tensor:
             layer.weight_dtype
         )
         return dense.t() if layer.conv1d else dense
-    _note(layer, False)
+    note_read(layer, False)
     known = _held.get(layer)
     weight = known() if known is not None else None
     if weight is None or weight.dtype != layer.weight_dtype or weight.device != layer.packed.device:
@@ -167,7 +167,8 @@ def weight_reads() -> Iterator[dict[int, bool]]:
         _readings[:] = [other for other in _readings if other is not reads]
 
 
-def _note(layer: PackedLayer, values: bool) -> None:
+def note_read(layer: object, values: bool) -> None:
+    """Tell every `weight_reads` that a layer's weight is read; values: not only its shape and dtype."""
     for reads in _readings:
         reads[id(layer)] = values or reads.get(id(layer), False)
 

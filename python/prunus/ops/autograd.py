@@ -15,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 import prunus._core as _core
 from prunus.ops.factor import Factor
+from prunus.ops.registered import autocast_dtype
 from prunus.packed import PackedWeight, array_view, pack, tensor_view
 
 __all__ = ["gated_with_gradient", "linear_with_gradient", "under_autocast"]
@@ -26,6 +27,8 @@ FUNCTIONS: tuple[Any, ...] = (None, relu, gelu, lambda z: gelu(z, approximate="t
 # Lives as long as the process: dropping it would take the op away.
 _library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+# Columns of w that are dense at once on a GPU.
+STRIP = 1024
 # Buffer of a packed weight -> the fingerprint of its bytes and the packed transposed weight.
 _transposed: Any = WeakTensorKeyDictionary()
 
@@ -53,16 +56,16 @@ def linear_with_gradient(
 
 
 def under_autocast(x: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """x and bias in the dtype of `torch.autocast("cpu")`; outside of it as they are.
+    """x and bias in the dtype of the `torch.autocast` of x's device; outside of it as they are.
 
     Called outside of the Functions, so that gradients come in the types of what was given.
 
     >>> under_autocast(torch.ones(1), None)
     (tensor([1.]), None)
     """
-    if not torch.is_autocast_enabled("cpu"):
+    dtype = autocast_dtype(x.device.type)
+    if dtype is None:
         return x, bias
-    dtype = torch.get_autocast_dtype("cpu")
     return x.to(dtype), None if bias is None else bias.to(dtype)
 
 
@@ -130,10 +133,24 @@ def _transpose(packed: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def _input_gradient_on_gpu(grad: torch.Tensor, packed: torch.Tensor, in_features: int) -> torch.Tensor:
+    """The same by dense products with a strip of columns of w after another: unit vectors as tokens bring
+    them. Training has many tokens, for which the packed form is not made; nothing leaves the device."""
+    n, found = grad.shape[-1], grad.new_empty((*grad.shape[:-1], in_features))
+    for start in range(0, in_features, STRIP):
+        stop = min(start + STRIP, in_features)
+        units = grad.new_zeros((stop - start, in_features))
+        units.diagonal(start).fill_(1.0)
+        columns = torch.ops.prunus.linear.default(units, packed, None, n, 0)
+        found[..., start:stop] = torch.matmul(grad, columns.t())
+    return found
+
+
 def _input_gradient_fake(grad: torch.Tensor, packed: torch.Tensor, in_features: int) -> torch.Tensor:
     return grad.new_empty((*grad.shape[:-1], in_features))
 
 
 _library.impl("input_gradient", _input_gradient, "CPU")
+_library.impl("input_gradient", _input_gradient_on_gpu, "CUDA")
 _library.impl("input_gradient", torch.library.fallthrough_kernel, "Autograd")
 torch.library.register_fake("prunus::input_gradient", _input_gradient_fake, lib=_library)

@@ -16,6 +16,7 @@ from torch.fx import Proxy
 
 from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
 from prunus.ops.factor import Factor
+from prunus.ops.registered import autocast_dtype
 
 __all__ = ["differentiable_gated", "differentiable_linear", "is_traced"]
 
@@ -51,7 +52,7 @@ def differentiable_linear(
     >>> x.grad
     tensor([[0., 2.]])
     """
-    x, bias = _lowered(x), _lowered(bias)
+    x, bias = _lowered(x, packed), _lowered(bias, packed)
     y: Tensor = torch.ops.prunus.differentiable_linear.default(x, packed, bias, out_features, activation)
     return y
 
@@ -72,22 +73,23 @@ def differentiable_gated(
     >>> x.grad
     tensor([[0., 8.]])
     """
-    x, biases = _lowered(x), (_lowered(gate.bias), _lowered(up.bias))
+    x = _lowered(x, gate.packed)
+    biases = (_lowered(gate.bias, gate.packed), _lowered(up.bias, up.packed))
     y: Tensor = torch.ops.prunus.differentiable_gated.default(
         x, gate.packed, up.packed, *biases, out_features, activation
     )
     return y
 
 
-def _lowered(tensor: Any) -> Any:
-    """As autocast does: outside of the op, so that gradients come in their own types."""
-    if tensor is None or not torch.is_autocast_enabled("cpu"):
-        return tensor
-    return tensor.to(torch.get_autocast_dtype("cpu"))
+def _lowered(tensor: Any, packed: Any) -> Any:
+    """As autocast does: outside of the op, so that gradients come in their own types. packed: knows the
+    device, where a traced tensor does not."""
+    dtype = None if type(packed) is Proxy else autocast_dtype(packed.device.type)
+    return tensor if tensor is None or dtype is None else tensor.to(dtype)
 
 
 def _linear(x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int, activation: int) -> Any:
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         return torch.ops.prunus.linear.default(x, packed, bias, out_features, activation)
 
 
@@ -100,7 +102,7 @@ def _gated(
     out_features: int,
     activation: int,
 ) -> Any:
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         return torch.ops.prunus.gated.default(x, gate, up, gate_bias, up_bias, out_features, activation)
 
 
@@ -115,7 +117,7 @@ def _again(ctx: Any, grad: Tensor, forward: Any) -> tuple[Tensor | None, ...]:
     tensors = [
         t.detach().requires_grad_() if want else t for t, want in zip(ctx.saved_tensors, wanted, strict=True)
     ]
-    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
         y = forward(*tensors, *ctx.numbers)
     chosen = [t for t, want in zip(tensors, wanted, strict=True) if want]
     found = iter(torch.autograd.grad(y, chosen, grad))
@@ -138,7 +140,8 @@ _made: Any = zip(
 )
 for _schema, _name, _forward, _backward in _made:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(f"differentiable_{_name}", _forward, "CPU")
+    for _device in ("CPU", "CUDA"):
+        _library.impl(f"differentiable_{_name}", _forward, _device)
     # The plain op's own answer for tensors without values.
     torch.library.register_fake(f"prunus::differentiable_{_name}", _forward, lib=_library)
     torch.library.register_autograd(

@@ -17,6 +17,7 @@ import prunus._core as _core
 
 __all__ = [
     "DTYPES",
+    "autocast_dtype",
     "dtype_name",
     "gated_op",
     "linear_add_op",
@@ -57,6 +58,16 @@ def dtype_name(tensor: torch.Tensor) -> str:
     'float32'
     """
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """The dtype of `torch.autocast(device)`; None outside of it. device: the kind, "cpu" or "cuda".
+
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     autocast_dtype("cpu"), autocast_dtype("cuda")
+    (torch.bfloat16, None)
+    """
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _fake(x: torch.Tensor, out_features: int, **others: torch.Tensor | None) -> torch.Tensor:
@@ -147,12 +158,12 @@ def _lower(argument: Any, dtype: torch.dtype) -> Any:
     return [_lower(one, dtype) for one in argument] if isinstance(argument, (list, tuple)) else argument
 
 
-def _under_autocast(op: Any) -> Any:
-    """What `torch.autocast("cpu")` does for a Linear: floating inputs, and so the answer, in its dtype."""
+def _under_autocast(op: Any, device: str, key: Any) -> Any:
+    """What `torch.autocast(device)` does for a Linear: floating inputs, and so the answer, in its dtype."""
 
     def run(*arguments: Any) -> Any:
-        dtype = torch.get_autocast_dtype("cpu")
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+        dtype = torch.get_autocast_dtype(device)
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
             if op is linear_add_op and arguments[3].dtype != dtype:
                 # As torch adds: in the wider of the two types.
                 x, packed, bias, residual, *rest = arguments
@@ -168,4 +179,6 @@ for _name, _op in (
     ("gated", gated_op),
     ("linear_many", linear_many_op),
 ):
-    _library.impl(_name, _under_autocast(_op), "AutocastCPU")
+    for _device, _key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
+        _kernel = _under_autocast(_op, _device, getattr(torch._C.DispatchKey, _key))
+        _library.impl(_name, _kernel, _key)

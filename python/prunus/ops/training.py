@@ -163,7 +163,7 @@ def linear_of_values(
 ) -> Tensor:
     """`prunus.linear` that autograd can follow to x, bias and the values; packed holds these values.
 
-    Sums are float32; under `torch.autocast("cpu")` x and y are of its dtype, the values stay as they are.
+    Sums are float32; under `torch.autocast` x and y are of its dtype, the values stay as they are.
 
     >>> import prunus
     >>> packed = buffer_tensor(prunus.pack(torch.tensor([[0.0, 2.0]])))

@@ -41,7 +41,9 @@ class Influence:
             if size > 0 and name in now:
                 errors.append(float((now[name] - before).square().sum()) / size)
         error = sum(errors) / len(errors) if errors else 0.0
-        error, count = summed(torch.tensor([error, float(bool(errors))], dtype=torch.float64)).tolist()
+        error, count = summed(
+            torch.tensor([error, float(bool(errors))], dtype=torch.float64, device="cpu")
+        ).tolist()
         return error / count if count else None
 
     def _outputs(self) -> dict[str, Tensor]:

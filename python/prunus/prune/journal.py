@@ -49,8 +49,7 @@ class Journal:
 
     def stage(self, weight: Tensor, mask: Tensor) -> None:
         """Remember to set `weight` (n, k) to zero where `mask` is False."""
-        bits = np.packbits(mask.cpu().numpy(), axis=None)
-        self._staged.append((weight, torch.from_numpy(bits)))
+        self._staged.append((weight, _bits(mask)))
 
     def write(self, weight: Tensor, mask: Tensor, new: Tensor | None) -> None:
         """Set `weight` (n, k) now: to `new` if given, then to zero where `mask` is False."""
@@ -82,7 +81,20 @@ class Journal:
             _apply(weight, _mask(weight, bits))
 
 
+def _bits(mask: Tensor) -> Tensor:
+    """A mask as uint8 with eight entries each, where it is."""
+    if mask.is_cpu:
+        return torch.from_numpy(np.packbits(mask.numpy(), axis=None))
+    flat = mask.reshape(-1)
+    flat = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=mask.device)
+    return (flat.to(torch.uint8) << places).sum(1, dtype=torch.uint8)
+
+
 def _mask(weight: Tensor, bits: Tensor) -> Tensor:
+    if not bits.is_cpu:
+        places = torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)
+        return ((bits[:, None] >> places) & 1).view(-1)[: weight.numel()].bool().reshape(weight.shape)
     flat = np.unpackbits(bits.numpy(), count=weight.numel()).view(np.bool_)
     return torch.from_numpy(flat).reshape(weight.shape)
 

@@ -62,6 +62,7 @@ class Run:
         live = bool(needs) or count > 1
 
         def cut(target: Prunable, stats: Stats, turn: int) -> None:
+            stats = stats.to(target.weight.device)
             every = {part: schedule[target.name, part] for part in target.parts}
             mask, new = self._cut(
                 target, stats, {part: p[min(turn, len(p) - 1)] for part, p in every.items()}
@@ -115,9 +116,10 @@ class Run:
                 stats = measure()
                 for target in targets:
                     weight = self._values(target.weight)
+                    seen = stats[target.name].to(weight.device)
                     for part, rows in target.parts.items():
                         key, place = (target.name, part), _place(rows)
-                        trial = survey.see(key, weight[place], _of_part(target, stats[target.name], place))
+                        trial = survey.see(key, weight[place], _of_part(target, seen, place))
                         if trial is None or self.calibration is None:
                             continue
                         influence = influence or Influence(self.model, self.calibration)

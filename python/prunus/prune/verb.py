@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from prunus.allocation import Allocation
-from prunus.calibration import as_calibration
+from prunus.calibration import calibration_for
 from prunus.families import FilterFn, weight_count
 from prunus.methods import Magnitude, Method
-from prunus.nn import SparseLinear
+from prunus.nn.dense import PACKED
 from prunus.patterns import NM, Block, Pattern, Unstructured
 from prunus.prune.fold import fold
 from prunus.prune.journal import Journal
@@ -90,7 +90,7 @@ def prune_and(
     with Journal() as journal:
         fold_targets(targets, journal)
         before = {target.name: _zeros(target) for target in targets}
-        given = None if calibration is None else as_calibration(calibration)
+        given = None if calibration is None else calibration_for(model, calibration)
         run = Run(model, targets, method, given)
         run.prune(run.plan(pattern), journal)
         journal.commit(then)
@@ -123,7 +123,7 @@ def _check(model: object, pattern: object, method: object) -> None:
 
 def _check_dense(model: nn.Module) -> None:
     """Packed layers are no Linears: what is left (a pooler, a classifier) is not what is meant."""
-    packed = [name for name, module in model.named_modules() if isinstance(module, SparseLinear)]
+    packed = [name for name, module in model.named_modules() if isinstance(module, PACKED)]
     if packed:
         raise ValueError(
             f"model: expected ordinary layers, got {len(packed)} packed ones (the first is {packed[0]}): "

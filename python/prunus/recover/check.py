@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus._tools.running import check_model
+from prunus._tools.running import check_model, devices_of
 from prunus.families import is_linear, weight_matrix
 
 __all__ = ["check_pair", "free_weights"]
@@ -18,8 +18,8 @@ def check_pair(model: nn.Module, teacher: nn.Module) -> None:
     check_model(teacher, "teacher")
     if not any(True for _ in model.parameters()):
         raise ValueError("model: expected parameters to train, got none")
-    mine = {p.data_ptr() for p in model.parameters() if p.requires_grad and p.numel()}
-    if model is teacher or any(p.data_ptr() in mine for p in teacher.parameters()):
+    own = {p.data_ptr() for p in model.parameters() if p.requires_grad and p.numel()}
+    if model is teacher or any(p.data_ptr() in own for p in teacher.parameters()):
         raise ValueError(
             "teacher: expected a model of its own, got one that shares weights with the pruned model; "
             "keep copy.deepcopy(model) from before the pruning"
@@ -29,6 +29,12 @@ def check_pair(model: nn.Module, teacher: nn.Module) -> None:
         raise ValueError(
             f"model: expected ordinary layers, got packed ones such as {packed[0]}; "
             "recover before accelerate_"
+        )
+    mine, theirs = devices_of(model), devices_of(teacher)
+    if len(mine) > 1 or mine != theirs:
+        raise ValueError(
+            f"teacher: expected the model and its teacher on one device, got {', '.join(mine)} and "
+            f"{', '.join(theirs)}"
         )
     for key, what in (("model_type", "architecture"), ("vocab_size", "vocabulary")):
         a, b = (_number(m, key) for m in (model, teacher))

@@ -51,7 +51,7 @@ class Checkpoint:
             return None
         name = f"checkpoint: expected a file of this run at {str(self._path)!r}"
         try:
-            found: dict[str, Any] = torch.load(self._path, weights_only=True)
+            found: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(f"{name}, got one that cannot be read ({error})") from error
         if found.get("version") != VERSION or found.get("key") != self._key:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from prunus.recover.rows import Rows, row_batches, shuffled
@@ -204,20 +203,10 @@ def strip_labels(batch: Any) -> tuple[Any, bool]:
     return batch, False
 
 
-def move(batch: Any, device: torch.device) -> Any:
-    """The tensors of a batch on `device`."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: move(value, device) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(move(value, device) for value in batch)
-    return batch
-
-
 def count_tokens(batch: Any, real: Tensor | None) -> int:
     """Tokens of a batch that are no padding; rows where it has no tokens.
 
+    >>> import torch
     >>> count_tokens({"input_ids": torch.ones(2, 3, dtype=torch.long)}, None)
     6
     >>> count_tokens(torch.ones(2, 3), None)

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from prunus._tools.timing import settling
+
 __all__ = ["autocast", "faster_in_bfloat16"]
 
 MARGIN = 1.05  # float32 is the more exact one: bfloat16 has to be worth it
@@ -21,17 +23,21 @@ def autocast(device: torch.device, bfloat16: bool) -> AbstractContextManager[Non
     return context
 
 
-def faster_in_bfloat16(trial: Callable[[bool], None]) -> bool:
-    """Run `trial(bfloat16)` both ways in turn, once to warm up and twice for the time; the shorter counts.
+def faster_in_bfloat16(trial: Callable[[bool], None], device: torch.device) -> bool:
+    """Run `trial(bfloat16)`, which works on `device`, both ways in turn, once to warm up and twice for the
+    time; the shorter counts.
 
-    >>> faster_in_bfloat16(lambda bfloat16: time.sleep(0.0 if bfloat16 else 0.01))
+    >>> faster_in_bfloat16(lambda bfloat16: time.sleep(0.0 if bfloat16 else 0.01), torch.device("cpu"))
     True
     """
+    settle = settling(device)
     times = {False: float("inf"), True: float("inf")}
     for turn in range(3):
         for way in times:
+            settle()
             start = time.perf_counter()
             trial(way)
+            settle()
             if turn:
                 times[way] = min(times[way], time.perf_counter() - start)
     return times[True] * MARGIN < times[False]

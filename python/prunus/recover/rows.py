@@ -21,7 +21,7 @@ def shuffled(items: Sequence[T], seed: int, number: int) -> list[T]:
     True
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
-    return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+    return [items[i] for i in torch.randperm(len(items), generator=generator, device="cpu").tolist()]
 
 
 def row_batches(rows: Rows, batch: int, pad: int | None, padded: bool) -> Iterator[dict[str, Tensor]]:
@@ -36,12 +36,12 @@ def row_batches(rows: Rows, batch: int, pad: int | None, padded: bool) -> Iterat
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         if not padded:
-            yield {"input_ids": torch.tensor(part)}
+            yield {"input_ids": torch.tensor(part, device="cpu")}
             continue
         width = max(map(len, part))
-        ids = torch.full((len(part), width), pad or 0)
-        mask = torch.zeros((len(part), width), dtype=torch.long)
+        ids = torch.full((len(part), width), pad or 0, device="cpu")
+        mask = torch.zeros((len(part), width), dtype=torch.long, device="cpu")
         for i, row in enumerate(part):
-            ids[i, : len(row)] = torch.tensor(row)
+            ids[i, : len(row)] = torch.tensor(row, device="cpu")
             mask[i, : len(row)] = 1
         yield {"input_ids": ids, "attention_mask": mask}

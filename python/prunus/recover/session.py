@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus._tools.running import moved
 from prunus.calibration import Calibration, untouched
 from prunus.calibration.batches import real_tokens, run_batch
 from prunus.families import FilterFn
 from prunus.recover.check import free_weights
-from prunus.recover.data import Source, count_tokens, move, strip_labels
+from prunus.recover.data import Source, count_tokens, strip_labels
 from prunus.recover.objective import Outputs, split_outputs
 from prunus.recover.pairs import Pair, Taps, pair_blocks
 from prunus.recover.quality import Answer, Quality, measure
@@ -51,7 +52,7 @@ class Session:
             note = "labels in the data were not used: recovery needs none (a loss of yours may)"
             if had and note not in self.notes:
                 self.notes.append(note)
-        return move(batch, self.device)
+        return moved(batch, self.device)
 
     def forward(self, model: nn.Module, batch: Any) -> Any:
         """The model's output."""
@@ -59,7 +60,8 @@ class Session:
 
     def real(self, batch: Any) -> Tensor | None:
         """bool (batch, tokens), False at padding; None when the batch says nothing."""
-        return real_tokens(self.model, batch, self._how)
+        real = real_tokens(self.model, batch, self._how)
+        return None if real is None else real.to(self.device)
 
     def sample(self, tokens: int, seed: int) -> list[tuple[Any, Tensor | None, int]]:
         """Training batches with at least so many tokens if there are: (batch, real tokens, how many)."""

@@ -208,7 +208,7 @@ class Training:
             self.optimizer.zero_grad(set_to_none=True)
 
         tokens = self.tokens
-        chosen = faster_in_bfloat16(trial)
+        chosen = faster_in_bfloat16(trial, self.session.device)
         self.tokens = tokens
         return chosen
 

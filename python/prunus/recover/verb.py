@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunus._tools.running import check_model, device_of
 from prunus.families import FilterFn, weight_count
 from prunus.recover.base import Recovery
 from prunus.recover.check import check_pair
@@ -40,7 +41,7 @@ def recover_(
     Parameters
     ----------
     model : pruned by `prune_` or `shrink_`, before `accelerate_`.
-    teacher : the dense model, or the directory of one.
+    teacher : the dense model, on the device of `model`, or the directory of one.
     data : batches (an iterable, see `Batches`), `Texts(path, tokenizer)`, the path of a text file when the
         teacher is a directory with a tokenizer, or a tokenised dataset of Hugging Face. Some of it is held
         out: quality is measured on that alone.
@@ -61,7 +62,10 @@ def recover_(
     methods = _methods(method)
     tokenizer = None
     if isinstance(teacher, (str, os.PathLike)):
+        check_model(model)
         teacher, tokenizer = _load(teacher, data)
+        device = device_of(model)
+        teacher = teacher if device is None else teacher.to(device)
     check_pair(model, teacher)
     session = Session(model, teacher, as_source(data, _predicts_next(model), tokenizer), filter_fn)
     session.check()

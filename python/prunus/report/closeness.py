@@ -37,11 +37,16 @@ class Closeness:
                 raise ValueError(
                     f"after: expected output {name} of shape {tuple(b.shape)}, got {tuple(a.shape)}"
                 )
-            a, b = _positions(a, mask).double(), _positions(b, mask).double()
+            a, b = _positions(a.to(b.device), mask).double(), _positions(b, mask).double()
             cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1)
             # Two zero vectors agree; the library's cosine calls that 0.
             cosine[(a == b).all(-1)] = 1.0
-            terms = [(a - b).square().sum(), b.square().sum(), cosine.sum(), torch.tensor(cosine.numel())]
+            terms = [
+                (a - b).square().sum(),
+                b.square().sum(),
+                cosine.sum(),
+                cosine.new_tensor(cosine.numel()),
+            ]
             sums = self.sums.setdefault(name, [0.0] * 4)
             self.sums[name] = [s + float(t) for s, t in zip(sums, terms, strict=True)]
 
@@ -73,5 +78,5 @@ def _positions(output: Tensor, mask: Any) -> Tensor:
     if output.dim() < 2:
         return output.reshape(1, -1)
     if isinstance(mask, Tensor) and mask.dim() == 2 and output.dim() == 3 and output.shape[:2] == mask.shape:
-        return output[mask.bool()]
+        return output[mask.bool().to(output.device)]
     return output.reshape(-1, output.shape[-1])

@@ -13,6 +13,8 @@ from prunus._tools.running import (
     Batch,
     as_batches,
     check_model,
+    device_of,
+    device_word,
     evaluating,
     module_bytes,
     output_tensors,
@@ -36,7 +38,7 @@ class CompareReport(Report):
     """What `compare` found; one row per figure, `summary` has the figures by name.
 
     Summary keys: ms_before, ms_after (median over all batches together), speedup, bytes_before, bytes_after,
-    cosine (mean over positions), relative_error (L2), threads, batches.
+    cosine (mean over positions), relative_error (L2), threads, devices (of both models), batches.
     """
 
     title = "Before and after"
@@ -65,8 +67,11 @@ class CompareReport(Report):
 
     def summary_line(self) -> str:
         s = self.summary
+        where = f"with {s['threads']} thread{'s' * (s['threads'] != 1)}"
+        if set(s["devices"]) != {"cpu"}:
+            where = f"on {' and '.join(dict.fromkeys(s['devices']))}"
         return (
-            f"{s['speedup']:.2f}x the speed with {s['threads']} thread{'s' * (s['threads'] != 1)}, "
+            f"{s['speedup']:.2f}x the speed {where}, "
             f"{s['bytes_after'] / max(1, s['bytes_before']):.2f}x the bytes, "
             f"outputs at cosine {s['cosine']:.4f} and relative error {s['relative_error']:.3g}."
         )
@@ -87,14 +92,16 @@ def compare(
     over all batches together. Quality: every floating-point output of `after`
     against the same output of `before`: relative error |a - b| / |b| in the L2 norm over everything, and
     the mean cosine along the last dimension. Positions where an `attention_mask` (batch, tokens) is 0 are
-    left out.
+    left out. The inputs follow each model to its device.
     engines: True measures both models in every engine that is installed as well: torch in float32 and
     bfloat16, ONNX Runtime in float32 and int8, OpenVINO as it comes, and prunus; `report.engines` has the
     table, `report.engines.plot(path)` draws the frontier. A list of names (`prunus.report.frontier.ENGINES`)
-    measures those. All are in memory at once and take turns, each with the same number of threads.
+    measures those. All are in memory at once and take turns, each with the same number of threads; the models
+    must be on the CPU.
 
     Raises TypeError (not models, inputs of another kind), ValueError (no comparable outputs, other shapes,
-    an unknown engine, threads) and ImportError (an engine that is not installed).
+    an unknown engine, engines for models on a GPU, threads) and ImportError (an engine that is not
+    installed).
 
     >>> import torch, prunus
     >>> model = torch.nn.Linear(4, 4)
@@ -108,12 +115,18 @@ def compare(
     threads = torch.get_num_threads() if threads is None else threads
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
+    devices = [device_of(before), device_of(after)]
+    _check_engines(names, devices)
+    placed = [[batch.to(device) for batch in batches] for device in devices]
     with evaluating(before, after), torch_threads(threads):
         quality = Closeness()
-        for batch in batches:
-            quality.add(batch, output_tensors(batch.run(before)), output_tensors(batch.run(after)))
+        for batch, mine, other in zip(batches, *placed, strict=True):
+            quality.add(batch, output_tensors(mine.run(before)), output_tensors(other.run(after)))
         times = take_turns(
-            [lambda: _run_all(before, batches), lambda: _run_all(after, batches)], SECONDS, at_least=5
+            [lambda: _run_all(before, placed[0]), lambda: _run_all(after, placed[1])],
+            SECONDS,
+            at_least=5,
+            devices=devices,
         )
     sizes = module_bytes(before), module_bytes(after)
     outputs = quality.rows()
@@ -145,6 +158,7 @@ def compare(
         "cosine": quality.cosine,
         "relative_error": quality.relative_error,
         "threads": threads,
+        "devices": [device_word(device) for device in devices],
         "batches": len(batches),
     }
     report = CompareReport(rows, summary)
@@ -153,6 +167,12 @@ def compare(
 
         report.engines = measure_engines(before, after, batches, names, threads)
     return report
+
+
+def _check_engines(names: list[str], devices: list[torch.device | None]) -> None:
+    words = {device_word(device) for device in devices} - {"cpu"}
+    if names and words:
+        raise ValueError(f"engines: expected none for models off the cpu, got {', '.join(sorted(words))}")
 
 
 def _names(engines: bool | Sequence[str]) -> list[str]:

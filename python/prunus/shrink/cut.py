@@ -47,7 +47,7 @@ def cut_groups(
     for slot in site.slots:  # a fused projection is cut once, with the rows of all its parts
         modules.setdefault(id(slot.module), (slot.module, []))[1].append(slot.rows(keep))
     for module, rows in modules.values():
-        stays = torch.zeros(weight_matrix(module).shape[0], dtype=torch.bool)
+        stays = torch.zeros(weight_matrix(module).shape[0], dtype=torch.bool, device="cpu")
         stays[torch.cat(rows)] = True  # in the order of the weight: parts may alternate head by head
         edits.keep_rows(module, stays.nonzero().flatten())
     edits.keep_columns(site.out, columns, weight)

@@ -96,11 +96,12 @@ def _plan(edits: Edits, model: nn.Module, stack: Stack, entry: Mapping[str, Any]
             check_untied(model, found)
             for site, groups in zip(found, counts, strict=True):
                 if groups < site.count:
-                    cut_groups(edits, site, torch.arange(groups), None)
+                    cut_groups(edits, site, torch.arange(groups, device="cpu"), None)
             set_group_numbers(edits, found, counts)
         for out, block in zip(outs, blocks, strict=True):
             if block[f"{kind}_bias"] and getattr(out, "bias", None) is None:
-                edits.add_to_bias(out, torch.zeros(weight_matrix(out).shape[0], dtype=torch.float64))
+                n = weight_matrix(out).shape[0]
+                edits.add_to_bias(out, torch.zeros(n, dtype=torch.float64, device="cpu"))
     if len(keep) < count:
         cut_layers(edits, stack, keep)
     if kept_layers(stack) != (total, tuple(kept)):

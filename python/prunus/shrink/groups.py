@@ -33,7 +33,7 @@ class Slot:
 
     def rows(self, groups: Tensor) -> Tensor:
         """Row indices of these groups, in order."""
-        return (self.start + groups[:, None] * self.stride + torch.arange(self.per)).flatten()
+        return (self.start + groups[:, None] * self.stride + torch.arange(self.per, device="cpu")).flatten()
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BlockGroups:
 
     def columns(self, groups: Tensor) -> Tensor:
         """Column indices of these groups in the output projection, in order."""
-        return (groups[:, None] * self.per + torch.arange(self.per)).flatten()
+        return (groups[:, None] * self.per + torch.arange(self.per, device="cpu")).flatten()
 
     def slot(self, part: str) -> Slot | None:
         """The slot of "up", "gate", "q", "k" or "v"."""

@@ -33,17 +33,18 @@ class Moments:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self.mean = torch.zeros(0, dtype=torch.float64)
-        self._squares = torch.zeros(0, dtype=torch.float64)
+        self.mean = torch.zeros(0, dtype=torch.float64, device="cpu")
+        self._squares = torch.zeros(0, dtype=torch.float64, device="cpu")
 
     def add(self, rows: Tensor) -> None:
         """Add activations (tokens, columns)."""
         count = rows.shape[0]
         if count == 0:
             return
-        values = rows.detach().double().cpu()
+        values = rows.detach().double()
         mean = values.mean(0)
-        squares = (values - mean).square_().sum(0)
+        squares = (values - mean).square_().sum(0).cpu()
+        mean = mean.cpu()
         if self.tokens == 0:
             self.tokens, self.mean, self._squares = count, mean, squares
             return
@@ -57,9 +58,9 @@ class Moments:
         if not several():
             return
         mine = self.tokens > 0
-        mean = self.mean if mine else torch.zeros(columns, dtype=torch.float64)
-        squares = self._squares if mine else torch.zeros(columns, dtype=torch.float64)
-        tokens = int(summed(torch.tensor(self.tokens)))
+        mean = self.mean if mine else torch.zeros(columns, dtype=torch.float64, device="cpu")
+        squares = self._squares if mine else torch.zeros(columns, dtype=torch.float64, device="cpu")
+        tokens = int(summed(torch.tensor(self.tokens, device="cpu")))
         whole = summed(mean * self.tokens) / max(tokens, 1)
         self._squares = summed(squares + (mean - whole).square() * self.tokens)
         self.tokens, self.mean = tokens, whole
@@ -116,7 +117,7 @@ def repaired_weights(
 
 def _least_squares(site: BlockGroups, kept: Tensor, covariance: Tensor, damping: float = 0.01) -> Tensor:
     weight = weight_matrix(site.out).double().cpu()
-    gone = torch.ones(weight.shape[1], dtype=torch.bool)
+    gone = torch.ones(weight.shape[1], dtype=torch.bool, device="cpu")
     gone[kept] = False
     inner = covariance[kept][:, kept]
     diagonal = inner.diagonal()
@@ -130,7 +131,7 @@ def taylor_scores(
     model: nn.Module, found: Sequence[BlockGroups], calibration: Calibration, loss: Loss | None
 ) -> list[Tensor]:
     """Per site (groups,) fp64: mean over tokens of |sum over the columns of activation * gradient|."""
-    totals = [torch.zeros(site.count, dtype=torch.float64) for site in found]
+    totals = [torch.zeros(site.count, dtype=torch.float64, device="cpu") for site in found]
     counts = [0] * len(found)
     seen: dict[int, Tensor] = {}
 
@@ -159,7 +160,7 @@ def taylor_scores(
                 totals[index] += grouped.abs().sum(0).cpu()
                 counts[index] += product.shape[0]
     totals = [summed(total) for total in totals]
-    counts = summed(torch.tensor(counts)).tolist()
+    counts = summed(torch.tensor(counts, device="cpu")).tolist()
     for site, total, count in zip(found, totals, counts, strict=True):
         _check(site.name, count, total)
     return [total / count for total, count in zip(totals, counts, strict=True)]
@@ -167,14 +168,14 @@ def taylor_scores(
 
 def block_influence(model: nn.Module, stack: Stack, calibration: Calibration) -> tuple[Tensor, list[Moments]]:
     """(blocks,) fp64: mean over tokens of 1 - cosine(input, output); and the moments of output - input."""
-    totals = torch.zeros(len(stack.layers), dtype=torch.float64)
+    totals = torch.zeros(len(stack.layers), dtype=torch.float64, device="cpu")
     moments = [Moments() for _ in stack.layers]
     run = _Run(model, calibration)
 
     def hook(index: int) -> Callable[..., None]:
         def compare(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             before = run.tokens(args[0] if args else kwargs["hidden_states"]).double()
-            after = run.tokens(out[0] if isinstance(out, (tuple, list)) else out).double()
+            after = run.tokens(out[0] if isinstance(out, (tuple, list)) else out).double().to(before.device)
             totals[index] += (1.0 - torch.cosine_similarity(before, after)).sum().cpu()
             moments[index].add(after - before)
 
@@ -188,7 +189,8 @@ def block_influence(model: nn.Module, stack: Stack, calibration: Calibration) ->
     for index, moment in enumerate(moments):
         moment.merge_ranks(weight_matrix(stack.layers[index].get_submodule(stack.family.down)).shape[0])
         _check(f"{stack.name}.{index}", moment.tokens, totals[index])
-    return totals / torch.tensor([moment.tokens for moment in moments]), moments
+    counts = torch.tensor([moment.tokens for moment in moments], device="cpu")
+    return totals / counts, moments
 
 
 class _Run:

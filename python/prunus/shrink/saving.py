@@ -99,7 +99,7 @@ def _written(model: Any, given: Mapping[str, Any]) -> Iterator[State]:
         raise ValueError(f"model: expected tensors that a {type(model).__name__} has, got {lost[0]}: {WAY}")
     _fill(state, fresh)
     for name in _biases(fresh, expected.keys() - state.keys()) if flags else ():
-        state[name] = torch.zeros(expected[name].shape, dtype=model.dtype)
+        state[name] = torch.zeros(expected[name].shape, dtype=model.dtype, device="cpu")
     for name, tensor in state.items():
         if name in expected and tuple(tensor.shape) != tuple(expected[name].shape):
             want, got = tuple(expected[name].shape), tuple(tensor.shape)
@@ -182,7 +182,7 @@ def _fill_site(state: State, site: BlockGroups, names: Mapping[int, str]) -> Non
     groups = weight.shape[inputs] // site.per if isinstance(weight, Tensor) else site.count
     if groups >= site.count:
         return
-    keep = torch.arange(groups)
+    keep = torch.arange(groups, device="cpu")
     _spread(state, f"{names[id(site.out)]}.weight", inputs, site.columns(keep), site.count * site.per)
     rows: dict[int, list[Tensor]] = {}
     for slot in site.slots:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prunus.calibration.batches import Calibration, as_calibration
+from prunus.calibration.batches import Calibration, calibration_for
 from prunus.families import Stack, find_stack
 from prunus.shrink.cut import check_untied, cut_groups, set_group_numbers
 from prunus.shrink.drop import drop_layers
@@ -62,7 +62,7 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
         raise TypeError(f"round_to: expected an integer, got {type(round_to).__name__}")
     if round_to < 1:
         raise ValueError(f"round_to: expected >= 1, got {round_to}")
-    batches = None if calibration is None else as_calibration(calibration)
+    batches = None if calibration is None else calibration_for(model, calibration)
     stack = find_stack(model)
     before = size([model])
     if isinstance(what, Layers):
