@@ -20,11 +20,12 @@ inline PackedView open(const Bytes& buffer) {
   return open_packed(buffer.data(), static_cast<std::size_t>(buffer.nbytes()));
 }
 
-void register_core(py::module_& m);     // errors, isa, threads, build facts
-void register_packed(py::module_& m);   // pack, unpack on numpy
-void register_linear(py::module_& m);   // the operators on numpy
-void register_pruning(py::module_& m);  // normalize, select, apply_mask on numpy
-void register_torch(py::module_& m);    // torch: thread pool, dispatcher
-void register_cuda(py::module_& m);     // the library of CUDA kernels
+void register_core(py::module_& m);          // errors, isa, threads, build facts
+void register_packed(py::module_& m);        // pack, unpack on numpy
+void register_linear(py::module_& m);        // the operators on numpy
+void register_pruning(py::module_& m);       // normalize, select, apply_mask on numpy
+void register_torch(py::module_& m);         // torch: thread pool, dispatcher
+void register_cuda(py::module_& m);          // the library of CUDA kernels
+void register_cuda_pruning(py::module_& m);  // its selection, normalise and masks
 
 }  // namespace prunus::bindings

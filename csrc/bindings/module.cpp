@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   prunus::bindings::register_pruning(m);
   prunus::bindings::register_torch(m);
   prunus::bindings::register_cuda(m);
+  prunus::bindings::register_cuda_pruning(m);
 }

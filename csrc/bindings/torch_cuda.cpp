@@ -123,7 +123,7 @@ struct CudaCall {
   Tensor dense_product(void* stream) const {
     const std::int64_t sizes[2] = {args.w.n, args.w.k};
     Tensor w = Tensor::empty(2, sizes, x.dtype(), device);
-    check_cuda(cuda_api().expand(args.w, args.dtype, w.mutable_data(), stream), "expand");
+    check_cuda(cuda_api().products->expand(args.w, args.dtype, w.mutable_data(), stream), "expand");
     AtenTensorHandle input = nullptr;
     torch_shim::check_torch(torch_shim::functions.aoti_torch_new_tensor_handle(x.get(), &input),
                             "new_tensor_handle");
@@ -139,9 +139,9 @@ struct CudaCall {
     args.w = w;
     args.y = y.mutable_data();
     if (args.m <= kFewTokens || args.m * args.w.n == 0)
-      return check_cuda(cuda_api().linear(args, stream), "linear");
+      return check_cuda(cuda_api().products->linear(args, stream), "linear");
     const Tensor sums = dense_product(stream);
-    check_cuda(cuda_api().finish(args, sums.data(), stream), "finish");
+    check_cuda(cuda_api().products->finish(args, sums.data(), stream), "finish");
   }
 };
 

@@ -21,8 +21,7 @@ template <typename... Parameters, typename... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes, void* stream,
            Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return 0;
-  // clang-format takes the brackets apart.
-  // clang-format off
+  // clang-format off: it would put spaces into the last token.
   kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
   // clang-format on
   return static_cast<int>(cudaGetLastError());

@@ -1,4 +1,4 @@
-#include "cuda/expand.h"
+#include "cuda/products.h"
 #include "cuda/store.h"
 #include "cuda/warp_tile.h"
 

@@ -1,8 +1,6 @@
 // The table of functions, and what the library knows about devices.
 #include "cuda/api.h"
 #include "cuda/device.h"
-#include "cuda/expand.h"
-#include "cuda/linear.h"
 
 namespace prunus::cuda {
 namespace {
@@ -38,7 +36,7 @@ int describe(int device, DeviceInfo* info) {
   return static_cast<int>(cudaSetDevice(before));
 }
 
-const Api kApi = {kApiVersion, kArchitectures, error_text, device_count, describe, linear, expand, finish};
+const Api kApi = {kApiVersion, kArchitectures, error_text, device_count, describe, &kProducts, &kPruning};
 
 }  // namespace
 }  // namespace prunus::cuda

@@ -1,6 +1,6 @@
 // Few tokens times a weight of format warp: one warp a tile, a lane walks its run of kept weights and fetches
 // what each meets from shared memory. Bound by the bytes of the weight (csrc/decisions/0046).
-#include "cuda/linear.h"
+#include "cuda/products.h"
 #include "cuda/store.h"
 #include "cuda/tokens.h"
 #include "cuda/warp_tile.h"

@@ -4,8 +4,8 @@
 
 #include "core/activation.h"
 #include "core/dtype.h"
-#include "cuda/api.h"
 #include "cuda/floats.h"
+#include "cuda/products.h"
 
 namespace prunus::cuda {
 

@@ -1,6 +1,6 @@
 // Finding one's way in a packed weight of format warp on the device.
 #pragma once
-#include "cuda/api.h"
+#include "cuda/products.h"
 #include "cuda/warp_values.h"
 #include "formats/packed.h"
 

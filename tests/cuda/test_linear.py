@@ -144,7 +144,11 @@ def test_damaged_bytes_are_read_within_their_bounds(table: Table, data: st.DataO
 
 
 @given(
-    n=st.integers(1, 40), k=st.integers(1, 200), m=st.integers(1, 6), sparsity=st.floats(0, 1), seed=st.integers(0, 99)
+    n=st.integers(1, 40),
+    k=st.integers(1, 200),
+    m=st.integers(1, 6),
+    sparsity=st.floats(0, 1),
+    seed=st.integers(0, 99),
 )
 @settings(max_examples=60)
 def test_any_shape(table: Table, n: int, k: int, m: int, sparsity: float, seed: int) -> None:

@@ -11,7 +11,18 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FLOATS", "Array", "ArrayT", "View", "as_array", "dtype_word", "is_tensor", "same_shape", "wrap"]
+__all__ = [
+    "FLOATS",
+    "Array",
+    "ArrayT",
+    "View",
+    "as_array",
+    "as_tensor_on",
+    "dtype_word",
+    "is_tensor",
+    "same_shape",
+    "wrap",
+]
 
 NumpyArray: TypeAlias = "np.ndarray[Any, Any]"
 Array: TypeAlias = "NumpyArray | torch.Tensor"
@@ -85,12 +96,32 @@ def as_array(
         view = _from_numpy(value, argument, dtypes, writable)
     else:
         raise TypeError(f"{argument}: expected a numpy array or a torch tensor, got {type(value).__name__}")
-    if writable and _overlaps(view.array):
-        raise ValueError(
-            f"{argument}: expected memory of its own for every element, got overlapping strides "
-            f"{_element_strides(view.array)}"
-        )
+    if writable:
+        _check_overlap(view.array.shape, _element_strides(view.array), argument)
     return view
+
+
+def as_tensor_on(
+    value: object, argument: str, device: str, *, dtypes: tuple[str, ...] = FLOATS, writable: bool = False
+) -> torch.Tensor:
+    """A tensor on a device, such as "cuda:0", detached; checked as `as_array` checks what it takes.
+
+    Raises TypeError when value is neither a numpy array nor a tensor, ValueError for a numpy array and for
+    what `as_array` refuses.
+
+    >>> import torch
+    >>> as_tensor_on(torch.zeros(2), "w", "cpu").shape
+    torch.Size([2])
+    """
+    if isinstance(value, np.ndarray):
+        raise ValueError(f"{argument}: expected a tensor on {device}, got a numpy array")
+    if not is_tensor(value):
+        raise TypeError(f"{argument}: expected a numpy array or a torch tensor, got {type(value).__name__}")
+    tensor = cast("torch.Tensor", value)
+    _check_tensor(tensor, argument, device, dtypes, writable)
+    if writable:
+        _check_overlap(tensor.shape, tensor.stride(), argument)
+    return tensor.detach()
 
 
 def same_shape(view: View, argument: str, shape: tuple[int, ...]) -> None:
@@ -135,10 +166,24 @@ def _from_numpy(array: NumpyArray, argument: str, dtypes: tuple[str, ...], writa
 def _from_tensor(tensor: torch.Tensor, argument: str, dtypes: tuple[str, ...], writable: bool) -> View:
     import torch
 
+    name = _check_tensor(tensor, argument, "cpu", dtypes, writable)
+    plain = tensor.detach()
+    if name == "bfloat16":
+        return View(plain.view(torch.int16).numpy().view(np.uint16), name, "torch")
+    return View(plain.numpy(), name, "torch")
+
+
+def _check_tensor(
+    tensor: torch.Tensor, argument: str, device: str, dtypes: tuple[str, ...], writable: bool
+) -> str:
+    """The name of its dtype."""
+    import torch
+
     if tensor.layout != torch.strided:
         raise ValueError(f"{argument}: expected a dense tensor, got layout {tensor.layout}")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"{argument}: expected a CPU tensor, got device {tensor.device}")
+    if str(tensor.device) != device:
+        expected = "a CPU tensor" if device == "cpu" else f"a tensor on {device}"
+        raise ValueError(f"{argument}: expected {expected}, got device {tensor.device}")
     name = str(tensor.dtype).removeprefix("torch.")
     _check_dtype(name, argument, dtypes)
     if writable and tensor.requires_grad:
@@ -146,10 +191,7 @@ def _from_tensor(tensor: torch.Tensor, argument: str, dtypes: tuple[str, ...], w
             f"{argument}: expected a tensor that does not require grad, got one that does "
             "(w.detach() is the same memory)"
         )
-    plain = tensor.detach()
-    if name == "bfloat16":
-        return View(plain.view(torch.int16).numpy().view(np.uint16), name, "torch")
-    return View(plain.numpy(), name, "torch")
+    return name
 
 
 def _check_dtype(name: str, argument: str, dtypes: tuple[str, ...]) -> None:
@@ -162,15 +204,14 @@ def _element_strides(array: NumpyArray) -> tuple[int, ...]:
     return tuple(stride // array.itemsize for stride in array.strides)
 
 
-def _overlaps(array: NumpyArray) -> bool:
+def _check_overlap(shape: tuple[int, ...], strides: tuple[int, ...], argument: str) -> None:
     """Sufficient for the layouts we write to: each stride must step over everything inside it."""
-    if array.size <= 1:
-        return False
-    extent = array.itemsize
-    for stride, length in sorted(
-        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1
-    ):
+    if 0 in shape:
+        return
+    extent = 1
+    for stride, length in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
         if stride < extent:
-            return True
+            raise ValueError(
+                f"{argument}: expected memory of its own for every element, got overlapping strides {strides}"
+            )
         extent = stride * (length - 1) + extent
-    return False

@@ -37,15 +37,8 @@ class Linear(ctypes.Structure):
     )
 
 
-class Api(ctypes.Structure):
-    """The beginning of the table, as far as tests call it themselves."""
-
+class ProductApi(ctypes.Structure):
     _fields_ = (
-        ("version", ctypes.c_int),
-        ("architectures", ctypes.c_char_p),
-        ("error_text", ctypes.c_void_p),
-        ("device_count", ctypes.c_void_p),
-        ("describe", ctypes.c_void_p),
         ("linear", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Linear), ctypes.c_void_p)),
         (
             "expand",
@@ -60,13 +53,26 @@ class Api(ctypes.Structure):
     )
 
 
+class Api(ctypes.Structure):
+    """The beginning of the table, as far as tests call it themselves."""
+
+    _fields_ = (
+        ("version", ctypes.c_int),
+        ("architectures", ctypes.c_char_p),
+        ("error_text", ctypes.c_void_p),
+        ("device_count", ctypes.c_void_p),
+        ("describe", ctypes.c_void_p),
+        ("products", ctypes.POINTER(ProductApi)),
+    )
+
+
 class Table:
     """Calls on CPU tensors, by the library that runs kernels on the host."""
 
     def __init__(self, library: Path) -> None:
         entry = ctypes.CDLL(str(library)).prunus_cuda_api
         entry.restype = ctypes.POINTER(Api)
-        self.api = entry().contents
+        self.products = entry().contents.products.contents
 
     def _call(self, buffer: torch.Tensor, x: torch.Tensor, n: int, k: int) -> Linear:
         call = Linear()
@@ -94,13 +100,13 @@ class Table:
             call.bias, call.bias_dtype = bias.data_ptr(), DTYPES[bias.dtype]
         if residual is not None:
             call.residual, call.residual_stride = residual.data_ptr(), residual.stride(0)
-        assert self.api.linear(ctypes.byref(call), None) == 0
+        assert self.products.linear(ctypes.byref(call), None) == 0
         return y
 
     def expand(self, p: PackedWeight, dtype: torch.dtype) -> torch.Tensor:
         buffer, out = aligned(torch.from_numpy(p.buffer)), torch.full(p.shape, float("nan"), dtype=dtype)
         w = Packed(buffer.data_ptr(), buffer.numel(), *p.shape)
-        assert self.api.expand(ctypes.byref(w), DTYPES[dtype], out.data_ptr(), None) == 0
+        assert self.products.expand(ctypes.byref(w), DTYPES[dtype], out.data_ptr(), None) == 0
         return out
 
     def finish(
@@ -110,7 +116,7 @@ class Table:
         call.y, call.activation = y.data_ptr(), activation
         call.bias, call.bias_dtype = bias.data_ptr(), DTYPES[bias.dtype]
         call.residual, call.residual_stride = residual.data_ptr(), residual.stride(0)
-        assert self.api.finish(ctypes.byref(call), sums.data_ptr(), None) == 0
+        assert self.products.finish(ctypes.byref(call), sums.data_ptr(), None) == 0
         return y
 
 

@@ -1,4 +1,4 @@
-"""The pruning backend: scores in, masks out (True = keep), numpy arrays or torch CPU tensors, no copy.
+"""The pruning backend: scores in, masks out (True = keep), numpy arrays or torch tensors, where they are.
 
 Selection is exact: of every group of g entries floor(sparsity * g + 0.5) are pruned, the lowest scores first
 and among equal scores the later entry first. The result does not depend on the number of threads, and a mask
@@ -8,12 +8,14 @@ at higher sparsity is a subset of the one at lower sparsity.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 
 import prunus._core as _core
 from prunus._tools.arrays import ArrayT, as_array, same_shape, wrap
+from prunus._tools.cuda import is_cuda, open_library
 from prunus.patterns import NM, Block, Pattern, Unstructured, check_sparsity
 
 __all__ = ["apply_mask_", "normalize", "select", "select_global"]
@@ -32,9 +34,11 @@ def normalize(w: ArrayT, axis: int) -> ArrayT:
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    view = as_array(w, "w")
     if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
         raise TypeError(f"axis: expected an integer, got {type(axis).__name__}")
+    if is_cuda(w):
+        return cast("ArrayT", _on_device("w").normalize(w, int(axis)))
+    view = as_array(w, "w")
     return cast("ArrayT", wrap(_core.normalize(view.array, view.dtype, int(axis)), view, view.dtype))
 
 
@@ -51,17 +55,19 @@ def select(scores: ArrayT, pattern: Pattern) -> ArrayT:
     >>> select(np.array([[4.0, 1.0, 3.0, 2.0]]), NM(2, 4))
     array([[ True, False,  True, False]])
     """
+    if not isinstance(pattern, (Unstructured, NM, Block)):
+        raise TypeError(f"pattern: expected Unstructured, NM or Block, got {type(pattern).__name__}")
+    if isinstance(pattern, Unstructured) and pattern.scope == "model":
+        raise ValueError("pattern: expected scope tensor, row or column, got model (see select_global)")
+    if is_cuda(scores):
+        return cast("ArrayT", _on_device("scores").select(scores, pattern))
     view = as_array(scores, "scores")
     if isinstance(pattern, Unstructured):
-        if pattern.scope == "model":
-            raise ValueError("pattern: expected scope tensor, row or column, got model (see select_global)")
         mask = _core.select_unstructured(view.array, view.dtype, pattern.sparsity, pattern.scope)
     elif isinstance(pattern, NM):
         mask = _core.select_nm(view.array, view.dtype, pattern.n, pattern.m)
-    elif isinstance(pattern, Block):
-        mask = _core.select_blocks(view.array, view.dtype, pattern.shape, pattern.sparsity)
     else:
-        raise TypeError(f"pattern: expected Unstructured, NM or Block, got {type(pattern).__name__}")
+        mask = _core.select_blocks(view.array, view.dtype, pattern.shape, pattern.sparsity)
     return cast("ArrayT", wrap(mask, view, "bool"))
 
 
@@ -78,9 +84,12 @@ def select_global(scores: Sequence[ArrayT], sparsity: float) -> list[ArrayT]:
     """
     if not isinstance(scores, (list, tuple)):
         raise TypeError(f"scores: expected a list of arrays, got {type(scores).__name__}")
+    if len(scores) > 0 and is_cuda(scores[0]):
+        masks = _on_device("scores[0]").select_global(scores, check_sparsity(sparsity))
+        return cast("list[ArrayT]", masks)
     views = [as_array(s, f"scores[{i}]") for i, s in enumerate(scores)]
-    masks = _core.select_global([(v.array, v.dtype) for v in views], check_sparsity(sparsity))
-    return [cast("ArrayT", wrap(mask, v, "bool")) for mask, v in zip(masks, views, strict=True)]
+    found = _core.select_global([(v.array, v.dtype) for v in views], check_sparsity(sparsity))
+    return [cast("ArrayT", wrap(mask, v, "bool")) for mask, v in zip(found, views, strict=True)]
 
 
 def apply_mask_(w: ArrayT, mask: Any) -> ArrayT:
@@ -95,8 +104,19 @@ def apply_mask_(w: ArrayT, mask: Any) -> ArrayT:
     >>> apply_mask_(np.array([1.0, float("nan"), -3.0]), np.array([True, False, False]))
     array([1., 0., 0.])
     """
+    if is_cuda(w):
+        _on_device("w").apply_mask_(w, mask)
+        return w
     view = as_array(w, "w", writable=True)
     keep = as_array(mask, "mask", dtypes=("bool",))
     same_shape(keep, "mask", view.shape)
     _core.apply_mask(view.array, view.dtype, keep.array)
     return w
+
+
+def _on_device(argument: str) -> ModuleType:
+    """The same on a CUDA device. Raises RuntimeError, naming the argument, where the kernels are missing."""
+    open_library(argument)
+    from prunus.masks import on_device
+
+    return on_device

@@ -1,0 +1,264 @@
+// One budget over any number of arrays: a radix select. Every pass counts a digit of the keys that begin with
+// the digits found so far; then the flags are written, and the ties of the cut are settled in the order of
+// their index. Nothing comes back to the host between the passes.
+#include <type_traits>
+
+#include "cuda/radix.h"
+#include "cuda/runs.h"
+#include "cuda/selection.h"
+
+namespace prunus::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr long long kTile = 4096;   // entries whose ties are counted together
+constexpr long long kBlocks = 528;  // of the counting: four for each multiprocessor of an H100
+// Counters of one bin in a block: neighbours in a warp often have the same digit, and wait for each other.
+constexpr int kCopies = 4;
+
+struct Cut {
+  unsigned long long key;  // the digits found so far, then the cut itself
+  long long rank;          // of the cut among the keys that begin with them
+  long long kept_ties;     // of the entries equal to the cut the first so many stay
+};
+
+struct Workspace {
+  Cut* cut;
+  unsigned long long* histogram;  // kBins
+  long long* ties;                // per tile, then in all tiles before; one more than there are tiles
+};
+constexpr std::int64_t kCutBytes = 64;
+
+long long tiles_of(std::int64_t size) { return (size + kTile - 1) / kTile; }
+
+Workspace workspace_at(void* memory) {
+  auto* bytes = static_cast<unsigned char*>(memory);
+  auto* histogram = reinterpret_cast<unsigned long long*>(bytes + kCutBytes);
+  return {reinterpret_cast<Cut*>(bytes), histogram, reinterpret_cast<long long*>(histogram + kBins)};
+}
+
+template <typename F, typename T>
+__global__ void __launch_bounds__(kThreads)
+    count_digits(const T* scores, long long n, bool aligned, Digit digit, bool first, const Cut* cut,
+                 unsigned long long* histogram, int* nan) {
+  __shared__ unsigned counts[kBins * kCopies];
+  const int thread = threadIdx.x, copy = thread % kCopies;
+  for (int i = thread; i < kBins * kCopies; i += kThreads) counts[i] = 0;
+  __syncthreads();
+  const Counted<KeyType<F>> counted{first ? 0 : static_cast<KeyType<F>>(cut->key), digit, first};
+  const long long step = static_cast<long long>(gridDim.x) * kThreads * kRun<T>;
+  bool unordered = false;
+  for (long long i = (static_cast<long long>(blockIdx.x) * kThreads + thread) * kRun<T>; i < n; i += step) {
+    KeyType<F> keys[kRun<T>];
+    const int count = read_run<F, T>(scores, i, n, aligned, keys, unordered);
+#pragma unroll
+    for (int v = 0; v < kRun<T>; ++v)
+      if (v < count && counted.has(keys[v])) atomicAdd(&counts[counted.bin(keys[v]) * kCopies + copy], 1u);
+  }
+  if (unordered) *nan = 1;
+  __syncthreads();
+  for (int bin = thread; bin < kBins; bin += kThreads) {
+    unsigned sum = 0;
+    for (int i = 0; i < kCopies; ++i) sum += counts[bin * kCopies + i];
+    if (sum > 0) atomicAdd(&histogram[bin], static_cast<unsigned long long>(sum));
+  }
+}
+
+// One block: the digit of the cut, and an empty histogram for the next pass.
+__global__ void __launch_bounds__(kThreads)
+    pick_digit(unsigned long long* histogram, Digit digit, bool first, long long rank, Cut* cut) {
+  __shared__ long long room[kWarp];
+  __shared__ Bin bin;
+  if (!first) rank = cut->rank;
+  find_bin(histogram, rank, room, &bin);
+  __syncthreads();
+  for (int i = threadIdx.x; i < kBins; i += kThreads) histogram[i] = 0;
+  if (threadIdx.x > 0) return;
+  const unsigned long long found = first ? 0 : cut->key;
+  cut->key = found | static_cast<unsigned long long>(bin.index) << digit.shift;
+  cut->rank = rank - bin.before;
+  cut->kept_ties = bin.count - (cut->rank + 1);
+}
+
+// A block per tile. Where some ties stay, all do for now, and are counted.
+template <typename F, typename T>
+__global__ void __launch_bounds__(kThreads) write_flags(const T* scores, unsigned char* mask, long long n,
+                                                        bool aligned, const Cut* cut, long long* ties) {
+  __shared__ int found;
+  if (threadIdx.x == 0) found = 0;
+  __syncthreads();
+  const long long begin = static_cast<long long>(blockIdx.x) * kTile,
+                  end = n - begin < kTile ? n : begin + kTile;
+  const auto at = static_cast<KeyType<F>>(cut->key);
+  const bool some = cut->kept_ties > 0;
+  int mine = 0;
+  for (long long i = begin + threadIdx.x * kRun<T>; i < end; i += kThreads * kRun<T>) {
+    KeyType<F> keys[kRun<T>];
+    bool nan = false;
+    const int count = read_run<F, T>(scores, i, end, aligned, keys, nan);
+    unsigned keep = 0;
+#pragma unroll
+    for (int v = 0; v < kRun<T>; ++v) {
+      const bool tie = v < count && keys[v] == at;
+      keep |= static_cast<unsigned>(keys[v] > at || (tie && some)) << v;
+      mine += tie;
+    }
+    write_run<kRun<T>>(mask, i, count, aligned, keep);
+  }
+  if (some && mine > 0) atomicAdd(&found, mine);
+  __syncthreads();
+  if (threadIdx.x == 0) ties[blockIdx.x] = found;
+}
+
+// One block: from the ties of every tile to those of all tiles before.
+__global__ void __launch_bounds__(kThreads) add_up_ties(long long* ties, long long tiles, const Cut* cut) {
+  __shared__ long long room[kWarp];
+  if (cut->kept_ties == 0) return;
+  long long before = 0;
+  for (long long first = 0; first < tiles; first += kThreads) {
+    const long long tile = first + threadIdx.x;
+    long long total;
+    const long long place = before + sum_before(tile < tiles ? ties[tile] : 0, room, total);
+    if (tile < tiles) ties[tile] = place;
+    before += total;
+  }
+  if (threadIdx.x == 0) ties[tiles] = before;
+}
+
+// Clears the flags of the ties of one tile that are not among the first `kept`; `before` lie in tiles before.
+template <typename F, typename T>
+__device__ void drop_in_tile(const T* scores, unsigned char* mask, long long begin, long long end,
+                             bool aligned, const Cut& cut, long long before) {
+  __shared__ long long room[kWarp];
+  for (long long first = begin; first < end; first += kThreads * kRun<T>) {
+    const long long i = first + threadIdx.x * kRun<T>;
+    KeyType<F> keys[kRun<T>];
+    bool nan = false;
+    const int count = i < end ? read_run<F, T>(scores, i, end, aligned, keys, nan) : 0;
+    long long mine = 0, total = 0;
+#pragma unroll
+    for (int v = 0; v < kRun<T>; ++v) mine += v < count && keys[v] == static_cast<KeyType<F>>(cut.key);
+    long long rank = before;
+    if (before < cut.kept_ties) rank += sum_before(mine, room, total);  // for the whole block or for no one
+    before += total;
+    if (mine == 0) continue;
+#pragma unroll
+    for (int v = 0; v < kRun<T>; ++v)
+      if (v < count && keys[v] == static_cast<KeyType<F>>(cut.key) && rank++ >= cut.kept_ties)
+        mask[i + v] = 0;
+  }
+}
+
+template <typename F, typename T>
+__global__ void __launch_bounds__(kThreads)
+    drop_ties(const T* scores, unsigned char* mask, long long n, bool aligned, const Cut* cut_at,
+              const long long* ties, long long tiles) {
+  const Cut cut = *cut_at;
+  if (cut.kept_ties == 0) return;
+  for (long long tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    const long long before = ties[tile], after = ties[tile + 1];
+    if (after <= cut.kept_ties || before == after) continue;
+    const long long begin = tile * kTile, end = n - begin < kTile ? n : begin + kTile;
+    drop_in_tile<F, T>(scores, mask, begin, end, aligned, cut, before);
+  }
+}
+
+unsigned grid_of(long long wanted, long long most) {
+  return static_cast<unsigned>(wanted < most ? wanted : most);
+}
+
+// The steps of a selection for one array, whose element is T and compared as F.
+template <typename F, typename T>
+struct Steps {
+  static int count(const ScoreArray& a, const Workspace& w, Digit digit, bool first, void* stream) {
+    const unsigned grid = grid_of((a.size + 2 * kTile - 1) / (2 * kTile), kBlocks);
+    return launch(count_digits<F, T>, dim3(grid), dim3(kThreads), 0, stream, static_cast<const T*>(a.scores),
+                  static_cast<long long>(a.size), is_aligned(a.scores, 16), digit, first,
+                  static_cast<const Cut*>(w.cut), w.histogram, a.nan);
+  }
+  static int flag(const ScoreArray& a, const Workspace& w, long long* ties, void* stream) {
+    return launch(write_flags<F, T>, dim3(static_cast<unsigned>(tiles_of(a.size))), dim3(kThreads), 0, stream,
+                  static_cast<const T*>(a.scores), static_cast<unsigned char*>(a.mask),
+                  static_cast<long long>(a.size), is_aligned(a.scores, 16) && is_aligned(a.mask, 16),
+                  static_cast<const Cut*>(w.cut), ties);
+  }
+  static int drop(const ScoreArray& a, const Workspace& w, const long long* ties, void* stream) {
+    return launch(drop_ties<F, T>, dim3(grid_of(tiles_of(a.size), kBlocks)), dim3(kThreads), 0, stream,
+                  static_cast<const T*>(a.scores), static_cast<unsigned char*>(a.mask),
+                  static_cast<long long>(a.size), is_aligned(a.scores, 16), static_cast<const Cut*>(w.cut),
+                  ties, tiles_of(a.size));
+  }
+};
+
+// Calls fn with the steps of an array, whose elements F holds exactly; CUDA's error or 0.
+template <typename F, typename Fn>
+int with_steps(const ScoreArray& a, Fn&& fn) {
+  int error = static_cast<int>(cudaErrorInvalidValue);
+  with_element(a.dtype, [&](auto element) {
+    using T = decltype(element);
+    if constexpr (std::is_same_v<F, T> || (KeyOf<F>::kKeyBits > KeyOf<T>::kKeyBits))
+      error = fn(Steps<F, T>{});
+  });
+  return error;
+}
+
+template <typename F>
+int select_as(const ScoreArray* all, int count, std::int64_t prune, const Workspace& w, void* stream) {
+  constexpr int key_bits = KeyOf<F>::kKeyBits;
+  // With nothing to prune there is no cut; the first pass looks for NaN all the same.
+  const int passes = prune > 0 ? passes_of(key_bits) : 1;
+  auto* queue = static_cast<cudaStream_t>(stream);
+  if (const int e = static_cast<int>(cudaMemsetAsync(w.histogram, 0, kBins * sizeof(*w.histogram), queue)))
+    return e;
+  for (int pass = 0; pass < passes; ++pass) {
+    const Digit digit = digit_of(key_bits, pass);
+    for (int i = 0; i < count; ++i)
+      if (const int e =
+              with_steps<F>(all[i], [&](auto s) { return s.count(all[i], w, digit, pass == 0, stream); }))
+        return e;
+    if (prune == 0) break;
+    if (const int e = launch(pick_digit, dim3(1), dim3(kThreads), 0, stream, w.histogram, digit, pass == 0,
+                             static_cast<long long>(prune - 1), w.cut))
+      return e;
+  }
+  long long tiles = 0;
+  for (int i = 0; i < count; ++i) {
+    const int e =
+        prune == 0
+            ? static_cast<int>(cudaMemsetAsync(all[i].mask, 1, static_cast<std::size_t>(all[i].size), queue))
+            : with_steps<F>(all[i], [&](auto s) { return s.flag(all[i], w, w.ties + tiles, stream); });
+    if (e) return e;
+    tiles += tiles_of(all[i].size);
+  }
+  if (prune == 0) return 0;
+  if (const int e = launch(add_up_ties, dim3(1), dim3(kThreads), 0, stream, w.ties, tiles,
+                           static_cast<const Cut*>(w.cut)))
+    return e;
+  tiles = 0;
+  for (int i = 0; i < count; ++i) {
+    if (const int e =
+            with_steps<F>(all[i], [&](auto s) { return s.drop(all[i], w, w.ties + tiles, stream); }))
+      return e;
+    tiles += tiles_of(all[i].size);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::int64_t select_bytes(const ScoreArray* all, int count) {
+  std::int64_t tiles = 1;
+  for (int i = 0; i < count; ++i) tiles += tiles_of(all[i].size);
+  return kCutBytes + static_cast<std::int64_t>(sizeof(unsigned long long)) * (kBins + tiles);
+}
+
+int select(const ScoreArray* all, int count, int compared, std::int64_t prune, void* workspace,
+           void* stream) {
+  int error = static_cast<int>(cudaErrorInvalidValue);
+  with_element(compared, [&](auto t) {
+    error = select_as<decltype(t)>(all, count, prune, workspace_at(workspace), stream);
+  });
+  return error;
+}
+
+}  // namespace prunus::cuda
