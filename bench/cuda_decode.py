@@ -2,8 +2,8 @@
 
 Weights rotate through more memory than the caches hold, and the calls of a round are one CUDA graph, so that
 neither launches nor caches are measured. Every answer is checked before it is timed. JSON lines: one that
-describes the device, then one record per peer of a case; `share` is the part of the memory rate that the bytes
-of the weight take, against a copy on the same device.
+describes the device, then one record per peer of a case; `share` is the rate at which the bytes of the weight
+are read, against that of a copy on the same device.
 """
 
 import argparse

@@ -110,7 +110,8 @@ def test_a_layer_moves_there_and_back() -> None:
         before = layer.to_linear().weight.detach().clone()
         right = torch.nn.functional.linear(x, before, linear.bias)
         model.cuda()
-        assert layer.packed_weight.format == "warp" and layer.packed.is_cuda
+        assert layer.packed.is_cuda
+        assert layer.packed_weight.format == "warp"
         check(model(x.cuda()).cpu().detach(), right.double())
         state = model.state_dict()
         model.cpu()
@@ -133,7 +134,8 @@ def test_gradients() -> None:
     dense = layer.to_linear()
     again = x.detach().clone().requires_grad_()
     dense(again).square().sum().backward()
-    assert x.grad is not None and again.grad is not None
+    assert x.grad is not None
+    assert again.grad is not None
     assert torch.allclose(x.grad, again.grad, rtol=1e-4, atol=1e-4)
 
 
@@ -160,9 +162,9 @@ def test_what_is_refused() -> None:
         linear(x.cpu(), packed, None, 24, 0)
     with pytest.raises(ValueError, match="bias: expected a tensor on cuda:0 like x, got cpu"):
         linear(x, packed, torch.zeros(24), 24, 0)
+    shifted = torch.empty(packed.numel() + 1, dtype=torch.uint8, device="cuda")[1:].copy_(packed)
     with pytest.raises(ValueError, match="memory aligned to 16 bytes"):
-        shifted = torch.empty(packed.numel() + 1, dtype=torch.uint8, device="cuda")[1:]
-        linear(x, shifted.copy_(packed), None, 24, 0)
+        linear(x, shifted, None, 24, 0)
     with pytest.raises(ValueError, match="p: expected a packed weight on cuda:0 like x"):
         prunus.linear(x, p)
     with pytest.raises(ValueError, match="a format that CUDA multiplies, got"):

@@ -137,8 +137,8 @@ def _buffer(name: str, p: Any, x: torch.Tensor) -> tuple[torch.Tensor, int]:
         packed = buffer_tensor(p) if isinstance(p, PackedWeight) else p
         if packed.device != x.device:
             raise ValueError(
-                f"{name}: expected a packed weight on {x.device} like x (for CUDA the bytes of one with format "
-                f"'warp', as a tensor there, or a SparseLinear), got one on {packed.device}"
+                f"{name}: expected a packed weight on {x.device} like x (for CUDA the bytes of one with "
+                f"format 'warp', as a tensor there, or a SparseLinear), got one on {packed.device}"
             )
         return packed, p.shape[0] if isinstance(p, PackedWeight) else _out_features(name, p)
     raise TypeError(
