@@ -6,21 +6,14 @@
 #include "cuda/radix.h"
 #include "cuda/runs.h"
 #include "cuda/selection.h"
+#include "cuda/ties.h"
 
 namespace prunus::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr long long kTile = 4096;   // entries whose ties are counted together
 constexpr long long kBlocks = 792;  // of the counting: six for each multiprocessor of an H100
 // Counters of one bin in a block: neighbours in a warp often have the same digit, and wait for each other.
 constexpr int kCopies = 4;
-
-struct Cut {
-  unsigned long long key;  // the digits found so far, then the cut itself
-  long long rank;          // of the cut among the keys that begin with them
-  long long kept_ties;     // of the entries equal to the cut the first so many stay
-};
 
 struct Workspace {
   Cut* cut;
@@ -112,9 +105,10 @@ __device__ __forceinline__ int flag_keys(const KeyType<F> (&keys)[run], int coun
   return ties;
 }
 
-// A block per tile. Where some ties stay, all do for now, and are counted.
+// A block per tile. Where some ties stay, all do for now, and are counted. (5: with fewer registers, which
+// ptxas would choose for sm_80, one is spilled.)
 template <typename F, typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 5)
     write_flags(const T* __restrict__ scores, unsigned char* __restrict__ mask, long long n, bool aligned,
                 const Cut* cut, long long* ties) {
   __shared__ int found;
@@ -170,44 +164,6 @@ __global__ void __launch_bounds__(kSumThreads) add_up_ties(long long* ties, long
     before += total;
   }
   if (threadIdx.x == 0) ties[tiles] = before;
-}
-
-// Clears the flags of the ties of one tile that are not among the first `kept`; `before` lie in tiles before.
-template <typename F, typename T>
-__device__ void drop_in_tile(const T* scores, unsigned char* mask, long long begin, long long end,
-                             bool aligned, const Cut& cut, long long before) {
-  __shared__ long long room[kWarp];
-  for (long long first = begin; first < end; first += kThreads * kRun<T>) {
-    const long long i = first + threadIdx.x * kRun<T>;
-    KeyType<F> keys[kRun<T>];
-    bool nan = false;
-    const int count = i < end ? read_run<F, T>(scores, i, end, aligned, keys, nan) : 0;
-    long long mine = 0, total = 0;
-#pragma unroll
-    for (int v = 0; v < kRun<T>; ++v) mine += v < count && keys[v] == static_cast<KeyType<F>>(cut.key);
-    long long rank = before;
-    if (before < cut.kept_ties) rank += sum_before(mine, room, total);  // for the whole block or for no one
-    before += total;
-    if (mine == 0) continue;
-#pragma unroll
-    for (int v = 0; v < kRun<T>; ++v)
-      if (v < count && keys[v] == static_cast<KeyType<F>>(cut.key) && rank++ >= cut.kept_ties)
-        mask[i + v] = 0;
-  }
-}
-
-template <typename F, typename T>
-__global__ void __launch_bounds__(kThreads)
-    drop_ties(const T* scores, unsigned char* mask, long long n, bool aligned, const Cut* cut_at,
-              const long long* ties, long long tiles) {
-  const Cut cut = *cut_at;
-  if (cut.kept_ties == 0) return;
-  for (long long tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const long long before = ties[tile], after = ties[tile + 1];
-    if (after <= cut.kept_ties || before == after) continue;
-    const long long begin = tile * kTile, end = n - begin < kTile ? n : begin + kTile;
-    drop_in_tile<F, T>(scores, mask, begin, end, aligned, cut, before);
-  }
 }
 
 unsigned grid_of(long long wanted, long long most) {

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import Place
 from pretended_gpu import PretendedGpu
 
+import prunus
 from prunus import _core
+from prunus.masks import on_device
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = Path(__file__).parent / "host"
@@ -62,3 +65,12 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     with PretendedGpu():
         yield "cuda:0"
+
+
+@pytest.fixture(scope="module", params=["host", pytest.param("gpu", marks=REAL.marks)])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Where the pruning backend is tested: on the host's model of the kernels, and on a GPU."""
+    if request.param == "gpu":
+        return Place("cuda", prunus)
+    request.getfixturevalue("host_library")
+    return Place("cpu", on_device)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_table import Table
 
 import prunus
 from prunus.ops.autograd import FUNCTIONS
