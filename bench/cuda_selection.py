@@ -1,6 +1,6 @@
 """Scores to masks on a GPU, against what torch offers there: `python -m bench.cuda_selection FILE`.
 
-Times are CUDA events around whole calls, masks included, so gaps in which the GPU waits for Python count.
+Times are CUDA events around whole calls, masks included: gaps in which the GPU waits for Python count.
 Every peer's answer is checked. JSON lines: one that describes the device, then one record per peer of a case.
 """
 

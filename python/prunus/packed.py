@@ -147,8 +147,8 @@ def pack(
     float32 whatever the dtype. "dot" multiplies in the dtype itself: int8 (activations become 8-bit integers
     too, each token with a scale of its own; sums are exact) or bfloat16 (products of bfloat16, float32 sums),
     in blocks of r rows (1, 4, 16, 32) x 32 bits of inputs whose zeros are multiplied, for which a dense
-    weight is the 0 % case. A token with NaN or infinity gives NaN in int8 dot. "warp" is for tensors on CUDA, of
-    any dtype and at most 40960 columns, and fast for few tokens; the CPU cannot multiply with it.
+    weight is the 0 % case. A token with NaN or infinity gives NaN in int8 dot. "warp" is for CUDA
+    tensors, of any dtype, at most 40960 columns, and for few tokens; the CPU does not multiply with it.
     rows: r of "dot"; None: the one whose stored values cost least. Tall blocks run on the tiles of AMX, where
     a weight with most zeros stored can be faster than one without.
     Zeros and subnormals are not stored. Raises ``ValueError`` (shape, dtype, format), ``TypeError`` (kind).

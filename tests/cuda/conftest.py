@@ -6,15 +6,19 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from places import Place
 from pretended_gpu import PretendedGpu
+from torch import Tensor
 
 import prunus
-from prunus import _core
+from prunus import PackedWeight, _core
 from prunus.masks import on_device
+from prunus.ops.autograd import FUNCTIONS
+from prunus.ops.registered import gated_op, linear_add_op, linear_op
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = Path(__file__).parent / "host"
@@ -50,6 +54,25 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+def naive(x: Tensor, packed: Tensor, bias: Any, out_features: int, activation: int) -> Tensor:
+    """The operator `linear` on a pretended GPU."""
+    weight = PackedWeight(packed.numpy())
+    assert weight.format == "warp"
+    y = torch.nn.functional.linear(x.float(), torch.from_numpy(weight.to_dense()))
+    y = y if bias is None else y + bias.float()
+    return (FUNCTIONS[activation](y) if activation else y).to(x.dtype)
+
+
+def naive_add(x: Tensor, packed: Tensor, bias: Any, residual: Tensor, n: int, activation: int) -> Tensor:
+    return naive(x, packed, bias, n, activation) + residual
+
+
+def naive_gated(
+    x: Tensor, gate: Tensor, up: Tensor, gate_bias: Any, up_bias: Any, n: int, activation: int
+) -> Tensor:
+    return naive(x, gate, gate_bias, n, activation) * naive(x, up, up_bias, n, 0)
+
+
 HAS_GPU = torch.cuda.is_available()
 PRETENDED = pytest.param("pretended", marks=pytest.mark.skipif(HAS_GPU, reason="there is a real one"))
 REAL = pytest.param("real", marks=pytest.mark.skipif(not HAS_GPU, reason="needs a GPU"))
@@ -63,7 +86,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield "cuda"
         return
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
-    with PretendedGpu():
+    with PretendedGpu({linear_op: naive, linear_add_op: naive_add, gated_op: naive_gated}):
         yield "cuda:0"
 
 

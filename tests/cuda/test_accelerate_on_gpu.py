@@ -56,13 +56,9 @@ def halve(weight: Tensor) -> Tensor:
     return made
 
 
-def on_cpu(value: Any) -> Any:
-    return value.cpu() if isinstance(value, Tensor) else value
-
-
 @pytest.fixture(autouse=True)
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few passes; on the pretended GPU also the clocks, and the formats of the CPU."""
+    """Few passes; on the pretended GPU also the clocks."""
     monkeypatch.setattr(race, "SECONDS", 0.05)
     monkeypatch.setattr(race, "MOST_TO_ISSUE", 1e9)  # layers this small are all launch
     if "gpu" not in request.fixturenames or request.getfixturevalue("gpu") == "cuda":
@@ -78,12 +74,6 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device", current)
     monkeypatch.setattr(torch.sparse, "to_sparse_semi_structured", halve)
     monkeypatch.setattr(candidates, "why_closed", lambda: "")
-    monkeypatch.setattr("prunus.nn.sparse_linear.pack", lambda w, *how: pack(on_cpu(w), *map(on_cpu, how)))
-    plain = {
-        word: candidates.Candidate(how.dtype, "auto" if how.format == "warp" else how.format, how.error)
-        for word, how in candidates.GPU_CANDIDATES.items()
-    }
-    monkeypatch.setattr(candidates, "GPU_CANDIDATES", plain)
 
 
 def pruned(gpu: str, dtype: torch.dtype, pattern: Any = SPARSE) -> nn.Module:
@@ -198,6 +188,7 @@ def test_autocast_of_the_gpu(gpu):
 
 
 def test_a_language_model_decodes_as_before(gpu):
+    pytest.importorskip("transformers")
     torch.manual_seed(0)
     model = build("llama", Sizes(hidden=128, width=256, heads=4), initializer_range=0.2).bfloat16()
     prunus.prune_(model, Unstructured(0.8))
@@ -332,8 +323,7 @@ def test_gradients_pass_a_two_four_layer(gpu):
 
 
 def test_two_four_of_a_conv1d(gpu):
-    from transformers.pytorch_utils import Conv1D
-
+    Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
     torch.manual_seed(0)
     conv = Conv1D(64, 128)
     prunus.prune_(nn.Sequential(conv), NM(2, 4))

@@ -22,8 +22,7 @@ def pretended():
 
 @pytest.mark.usefixtures("pretended")
 def test_containers_are_kept():
-    from transformers import BatchEncoding
-
+    BatchEncoding = pytest.importorskip("transformers").BatchEncoding
     x = torch.ones(2)
     pair = moved(Pair(x, 3), GPU)
     assert isinstance(pair, Pair)

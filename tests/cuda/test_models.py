@@ -18,6 +18,7 @@ from prunus.calibration import Calibration
 from prunus.methods import SNIP, Magnitude, Random, SparseGPT, Taylor, Wanda
 from prunus.patterns import NM, Block, Unstructured
 
+pytest.importorskip("transformers")
 MODELS = ["bert", "gpt2", "llama"]
 
 

@@ -10,7 +10,7 @@ Not seen: what torch does inside of one call, kernels, and time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,10 +37,14 @@ STRICT = {torch.cat, torch.stack, Tensor.index_select, torch.index_select, Tenso
 
 
 class PretendedGpu(TorchFunctionMode):
-    """While active, `.to("cuda")` and `device="cuda"` work, on tensors that pretend."""
+    """While active, `.to("cuda")` and `device="cuda"` work, on tensors that pretend.
 
-    def __init__(self) -> None:
+    kernels: what does the work of an operator for tensors on the GPU, by the operator.
+    """
+
+    def __init__(self, kernels: Mapping[Any, Callable[..., Any]] | None = None) -> None:
         super().__init__()
+        self._kernels = dict(kernels or {})
         # The weak reference keeps the address from being given to another storage.
         self._known: dict[int, tuple[torch.device, StorageWeakRef]] = {}
 
@@ -63,6 +67,8 @@ class PretendedGpu(TorchFunctionMode):
             return func(*args, **kwargs)
         if kwargs.get("generator") is not None and target == GPU:
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        if target == GPU:
+            func = self._kernels.get(func, func)
         found = func(*args, **kwargs) if wanted is None else func(*args, **kwargs, device=CPU)
         if wanted is not None and target != here and tensors_in((args, kwargs)):
             self._tag(found, target)  # zeros_like(x, device=...), x.new_zeros(..., device=...)

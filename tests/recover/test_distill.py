@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from recover_models import Letters, batches_for, pruned_pair, same, teacher_of, weights_of, zeros_of
-from small_models import SPREAD, build
+from small_models import SPREAD, build, small, tokens
 from torch import nn
 
 import prunus
@@ -274,3 +274,14 @@ def test_dropped_blocks_are_matched_with_those_they_came_from() -> None:
         "encoder.layer.1",
         "encoder.layer.1",
     )
+
+
+def test_batches_of_a_tokenizer_have_a_perplexity() -> None:
+    from transformers import BatchEncoding
+
+    teacher = small("gpt2")
+    model = copy.deepcopy(teacher)
+    prunus.prune_(model, prunus.Unstructured(0.5))
+    data = [BatchEncoding({"input_ids": ids}) for ids in tokens(8)]
+    report = recover_(model, teacher, data, Distill(steps=1, precision="float32"))
+    assert report.summary["after_perplexity"] > 1.0

@@ -29,8 +29,8 @@ __all__ = [
 
 # Tile products of a whole layer beat its 1x4 blocks up to about 80 % zeros: beyond this they are not tried.
 MOST_ZEROS_STORED = 0.9
-# A tile of dot has all columns of a weight: a wider one it does not take.
-MOST_DOT_COLUMNS = _core.most_tile_cols("dot")
+# A tile of these formats has all columns of a weight: a wider one they do not take.
+MOST_DOT_COLUMNS, MOST_WARP_COLUMNS = _core.most_tile_cols("dot"), _core.most_tile_cols("warp")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def _why_not(site: Site, how: Candidate) -> str:
         return f"on {site.device.type}: {closed}"
     if (site.sparsity or 0.0) < MIN_SPARSITY:
         return f"{site.sparsity or 0.0:.0%} zeros: too few"
+    if weight.shape[1] > MOST_WARP_COLUMNS:
+        return f"more than {MOST_WARP_COLUMNS:,} inputs"
     if not weight.isfinite().all():
         return "has values that are not finite"
     if how.dtype is None and weight.dtype == torch.float32:

@@ -65,7 +65,8 @@ def accelerate_(
     Models may be float32, bfloat16 or float16, and may run under `torch.autocast`: accelerate them under it
     too. On a GPU the inputs follow the model, times are those of the device, and what races is "sparse" in
     format warp (bfloat16 or float16 as the weight, from "bfloat16" on float32 weights too, and int8) for few
-    tokens, and torch's own 2:4 products for many, where every four inputs have at most two weights.
+    tokens, and torch's own 2:4 products for many, where every four inputs have at most two weights. Many
+    tokens of other zeros stay dense there: `shrink_` makes those faster.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
     where that is not slower; a layer that alone is a little slower is taken where it wins with them.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have

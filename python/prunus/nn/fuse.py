@@ -141,7 +141,11 @@ def _shared_input(family: Family, block: nn.Module, prefix: str) -> Fusion | Non
         return None
     parent = block.get_submodule(path)
     layers: list[Any] = [parent._modules.get(leaf) for leaf in leaves]
-    plain = all(_packed(parent, leaf) and not hooked(parent._modules[leaf]) for leaf in leaves)
+    # On a GPU the pass over x costs nothing that could be shared.
+    plain = all(
+        _packed(parent, leaf) and layer.packed.is_cpu and not hooked(layer)
+        for leaf, layer in zip(leaves, layers, strict=True)
+    )
     if (
         not plain
         or len({id(layer) for layer in layers}) != 3
@@ -205,13 +209,20 @@ def _packed(module: nn.Module, name: str) -> bool:
     layer = module._modules.get(name)
     if type(layer) is not SparseLinear or layer.trainable:
         return False
-    return layer.activation is None and layer.packed.device.type == "cpu"
+    return layer.activation is None and layer.packed.device.type in ("cpu", "cuda")
 
 
 def _features(module: nn.Module, name: str) -> int:
     """in_features of the packed layer of that name."""
     layer: Any = module._modules[name]
     return int(layer.in_features)
+
+
+def _device(module: nn.Module, name: str) -> torch.device:
+    """Of the packed layer of that name."""
+    layer: Any = module._modules[name]
+    packed: Tensor = layer.packed
+    return packed.device
 
 
 def _name_of(act: Any) -> str | None:
@@ -237,10 +248,11 @@ def _name_of(act: Any) -> str | None:
 
 def _same_answer(fusion: Fusion) -> bool:
     """The same two batches through both, up to rounding."""
-    k = _features(fusion.fused, fusion.entry.rpartition(".")[2])
+    leaf = fusion.entry.rpartition(".")[2]
+    k, device = _features(fusion.fused, leaf), _device(fusion.fused, leaf)
     dtype = _dtype(fusion.original)
     for shape in ((2, 3, k), (1, 1, k)):
-        arguments = tuple(argument.to(dtype) for argument in fusion.arguments(shape))
+        arguments = tuple(argument.to(device, dtype) for argument in fusion.arguments(shape))
         try:
             expected = fusion.original(*arguments)
         except Exception:  # its forward wants something else: not the module that the data describe

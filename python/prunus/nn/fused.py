@@ -1,8 +1,7 @@
 """Modules that do in one pass over the output what a model does in several: activation, gate, residual.
 
 They keep the names and objects of what they replace, so a state_dict stays as it is; `fuse_` puts them in.
-Where a projection is exchanged later for one that is not packed (`to_linear`), they go step by step; so they
-do on a GPU where there is no operator for the whole.
+Where a projection is exchanged later for one that is not packed (`to_linear`), they go step by step.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class FusedMLP(Fused):
     def forward(self, x: Tensor) -> Tensor:
         up, gate, down = self.part("up"), self.part("gate"), self.part("down")
         number = activation_number(self.fused_activation)
-        if not (_plain(up) and (gate is None or (_plain(gate) and gate.packed.is_cpu))):
+        if not (_plain(up) and (gate is None or _plain(gate))):
             h = FUNCTIONS[number](up(x)) if gate is None else FUNCTIONS[number](gate(x)) * up(x)
         elif gate is None:
             h = linear_of(x, up.packed, up.bias, up.out_features, number)
@@ -100,12 +99,7 @@ class FusedResidual(Fused):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         dense = self.part("dense")
-        if (
-            self.training
-            or not _plain(dense)
-            or not dense.packed.is_cpu
-            or not _alike(x, residual, dense.out_features)
-        ):
+        if self.training or not _plain(dense) or not _alike(x, residual, dense.out_features):
             h = self.dropped(dense(x)) + residual
         else:
             h = linear_of(x, dense.packed, dense.bias, dense.out_features, 0, residual)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SparseLinear"]
 
+_ONLY_ON_CPU = "a layer that trains its packed weight is one of the CPU (train_values_(False) freezes it)"
+
 
 class SparseLinear(nn.Module):
     """A linear layer that stores and computes only the weights a mask kept: `y = act(x . w^T + b)`.
@@ -43,7 +45,8 @@ class SparseLinear(nn.Module):
     `torch.autocast` in its dtype, as a Linear. `packed` (1-D uint8 buffer) is the packed weight,
     `bias` an ordinary parameter or None, `activation` None, "relu", "gelu", "gelu_tanh" or "silu".
     state_dict, deepcopy, pickle, torch.compile and export work as for nn.Linear; casts of the model change
-    the bias and the dtype that `to_linear` gives (`weight_dtype`), never the packed bytes. The constructor
+    the bias and the dtype that `to_linear` gives (`weight_dtype`), never the packed bytes; moves to CUDA and
+    back pack the same values anew, in the format of the device. The constructor
     makes a layer of zeros to load a state_dict into: most layers come from `from_linear`.
 
     Gradients go to x and to the bias. With `trainable=True` they go to the weight too: `values`, a parameter
@@ -144,6 +147,8 @@ class SparseLinear(nn.Module):
         True
         """
         weight = weight_matrix(linear)
+        if weight.is_cuda:
+            return cls._on_cuda(linear, weight, mask, dtype, format, activation, trainable)
         if trainable:
             packed, values = pack_with_values(weight, mask, dtype, format)
             layer = cls._around(linear, packed, activation).train_values_()
@@ -152,6 +157,28 @@ class SparseLinear(nn.Module):
         if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
             dtype = weight.dtype
         return cls._around(linear, pack(weight, mask, dtype, format, rows), activation)
+
+    @classmethod
+    def _on_cuda(
+        cls,
+        linear: nn.Module,
+        weight: Tensor,
+        mask: Tensor | None,
+        dtype: DtypeLike | None,
+        format: str,
+        activation: str | None,
+        trainable: bool,
+    ) -> Self:
+        if trainable:
+            raise ValueError(f"trainable: expected False on {weight.device}, got True: {_ONLY_ON_CPU}")
+        if format not in ("auto", "warp"):
+            raise ValueError(f"format: expected 'auto' or 'warp' on {weight.device}, got {format!r}")
+        if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
+            dtype = weight.dtype
+        packed = pack(weight.detach().cpu(), None if mask is None else mask.cpu(), dtype, "warp")
+        layer = cls._around(linear, packed, activation)
+        layer.packed = layer.packed.to(weight.device)
+        return layer
 
     @classmethod
     def _around(cls, linear: nn.Module, packed: PackedWeight, activation: str | None) -> Self:
@@ -303,11 +330,30 @@ class SparseLinear(nn.Module):
         """Moves follow the model; casts (`.type(dtype)` casts every buffer) must not turn bytes into
         numbers."""
         packed = self.packed
-        self.weight_dtype = fn(torch.empty(0, dtype=self.weight_dtype)).dtype
+        like = fn(torch.empty(0, dtype=self.weight_dtype, device=packed.device))
+        if like.is_cuda != packed.is_cuda and not like.is_meta:
+            if self.trainable:
+                raise RuntimeError(
+                    f"model: expected layers that can be moved to {like.device}: {_ONLY_ON_CPU}"
+                )
+            # Before anything is moved: a weight that the device cannot hold leaves the layer as it was.
+            packed = self._for_device(packed, like.is_cuda)
+        self.weight_dtype = like.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.packed.dtype != torch.uint8:
+        if packed is not self.packed and (
+            self.packed.dtype != torch.uint8 or packed.shape != self.packed.shape
+        ):
             self.packed = packed.to(self.packed.device)
         return self
+
+    @staticmethod
+    def _for_device(packed: Tensor, cuda: bool) -> Tensor:
+        """The bytes (on the CPU) of the same values in a format that the kind of device multiplies."""
+        weight = PackedWeight(array_view(packed))
+        if (weight.format == "warp") == cuda:
+            return packed
+        again = pack(weight.to_dense(), dtype=weight.dtype, format="warp" if cuda else "auto")
+        return buffer_tensor(again)
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.current()  # packed and values are to agree
@@ -325,6 +371,8 @@ class SparseLinear(nn.Module):
                 given = torch.from_numpy(array_view(given).copy())
                 state_dict = {**state_dict, prefix + "packed": given}
             self._check_packed(given, prefix + "packed")
+            if (again := self._for_device(given, self.packed.is_cuda)) is not given:
+                given, state_dict = again, {**state_dict, prefix + "packed": again.to(self.packed.device)}
             # New memory, even where the size is the same: the old bytes may belong to a PackedWeight.
             self.packed = torch.empty(given.shape, dtype=torch.uint8, device=self.packed.device)
             if self.trainable:

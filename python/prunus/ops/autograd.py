@@ -28,7 +28,7 @@ FUNCTIONS: tuple[Any, ...] = (None, relu, gelu, lambda z: gelu(z, approximate="t
 _library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
 # Columns of w that are dense at once on a GPU.
-STRIP = 1024
+STRIP = 4096
 # Buffer of a packed weight -> the fingerprint of its bytes and the packed transposed weight.
 _transposed: Any = WeakTensorKeyDictionary()
 

@@ -8,12 +8,14 @@ library, registers the kernels and makes torch's thread pool the one of every pr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import is_grad_enabled
 
 import prunus._core as _core
+from prunus._tools.cuda import LIBRARY
 
 __all__ = [
     "DTYPES",
@@ -43,6 +45,9 @@ _library: Any = torch.library.Library("prunus", "FRAGMENT")  # type: ignore[no-u
 for _schema in SCHEMAS:
     _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 _core.join_torch(torch.__version__)
+if LIBRARY.exists():  # the first call of CUDA is the first operator's: a process may still be forked
+    with suppress(RuntimeError):  # which says why then
+        _core.cuda_open(str(LIBRARY))
 # The derivative is outside (autograd.py), so autograd has nothing to do here: its fallback costs time in
 # every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
 for _name in ("linear", "linear_add", "gated", "linear_many"):

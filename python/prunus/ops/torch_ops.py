@@ -8,6 +8,7 @@ import torch
 from torch import is_grad_enabled
 
 import prunus._core as _core
+from prunus._tools.cuda import open_library
 from prunus.ops.autograd import gated_with_gradient, linear_with_gradient
 from prunus.ops.differentiable import differentiable_gated, differentiable_linear, is_traced
 from prunus.ops.factor import Factor
@@ -32,7 +33,7 @@ def linear(
     tensor([[1., 1.]])
     """
     _check_kinds(x, bias=bias, residual=residual)
-    packed, out_features = _buffer("p", p)
+    packed, out_features = _buffer("p", p, x)
     return linear_of(x, packed, bias, out_features, activation, residual)
 
 
@@ -81,8 +82,8 @@ def gated(
     tensor([[9., 9.]])
     """
     _check_kinds(x, gate_bias=gate_bias, up_bias=up_bias)
-    first, out_features = _buffer("gate", gate)
-    second, _ = _buffer("up", up)
+    first, out_features = _buffer("gate", gate, x)
+    second, _ = _buffer("up", up, x)
     return gated_of(x, Factor(first, gate_bias), Factor(second, up_bias), out_features, activation)
 
 
@@ -121,19 +122,25 @@ def wants_gradient(*tensors: torch.Tensor | None) -> bool:
 def _check_kinds(x: Any, **others: Any) -> None:
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"x: expected a numpy array or a torch tensor, got {type(x).__name__}")
-    if not x.is_cpu:
-        raise ValueError(f"x: expected a CPU tensor, got one on {x.device}")
+    if x.is_cuda:
+        open_library("x")
+    elif not x.is_cpu:
+        raise ValueError(f"x: expected a tensor on the CPU or CUDA, got one on {x.device}")
     for name, tensor in others.items():
         if tensor is not None and not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name}: expected a torch tensor like x, got {type(tensor).__name__}")
 
 
-def _buffer(name: str, p: Any) -> tuple[torch.Tensor, int]:
-    """The bytes of a packed weight and its out_features."""
-    if isinstance(p, PackedWeight):
-        return buffer_tensor(p), p.shape[0]
-    if isinstance(p, torch.Tensor):
-        return p, _out_features(name, p)
+def _buffer(name: str, p: Any, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The bytes of a packed weight, on the device of x, and its out_features."""
+    if isinstance(p, (PackedWeight, torch.Tensor)):
+        packed = buffer_tensor(p) if isinstance(p, PackedWeight) else p
+        if packed.device != x.device:
+            raise ValueError(
+                f"{name}: expected a packed weight on {x.device} like x (for CUDA the bytes of one with "
+                f"format 'warp', as a tensor there, or a SparseLinear), got one on {packed.device}"
+            )
+        return packed, p.shape[0] if isinstance(p, PackedWeight) else _out_features(name, p)
     raise TypeError(
         f"{name}: expected a PackedWeight or its buffer as a torch tensor, got {type(p).__name__}"
     )
@@ -155,9 +162,14 @@ def buffer_tensor(p: PackedWeight) -> torch.Tensor:
 
 
 def _out_features(name: str, packed: torch.Tensor) -> int:
-    if packed.dtype != torch.uint8 or packed.dim() != 1 or not packed.is_contiguous() or not packed.is_cpu:
+    if packed.dtype != torch.uint8 or packed.dim() != 1 or not packed.is_contiguous():
         raise ValueError(
-            f"{name}: expected a contiguous 1-D uint8 CPU tensor, got {dtype_name(packed)} "
-            f"{tuple(packed.shape)} on {packed.device}"
+            f"{name}: expected a contiguous 1-D uint8 tensor, got {dtype_name(packed)} {tuple(packed.shape)} "
+            f"on {packed.device}"
         )
-    return int(_core.packed_info(array_view(packed))["n"])
+    # From CUDA all bytes are fetched in every call: a loop holds a SparseLinear, or calls the operator.
+    info = _core.packed_info(array_view(packed))
+    if packed.is_cuda != (info["format"] == "warp"):
+        device = "CUDA" if packed.is_cuda else "the CPU"
+        raise ValueError(f"{name}: expected a format that {device} multiplies, got {info['format']}")
+    return int(info["n"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ def _figures(mine: Outputs, goal: Outputs, batch: Any, real: Tensor | None) -> d
 
 def _of_logits(mine: Tensor, goal: Tensor, batch: Any, real: Tensor | None) -> dict[str, float]:
     sums = {"agreement": 0.0, "divergence": 0.0, "count": 0.0}
-    ids = batch.get("input_ids") if isinstance(batch, dict) else None
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
     follows = isinstance(ids, torch.Tensor) and mine.dim() == 3 and ids.shape == mine.shape[:2]
     for index in range(len(mine)):  # a row at a time: logits are large
         a, b = (torch.log_softmax(t[index].float(), -1) for t in (mine, goal))
