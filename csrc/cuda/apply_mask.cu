@@ -14,12 +14,13 @@ struct Strides {
 
 template <typename Word>
 __global__ void __launch_bounds__(kThreads)
-    clear(Word* w, long long rows, long long cols, long long row_stride, const unsigned char* mask,
-          Strides at, long long panels) {
+    clear(Word* __restrict__ w, long long rows, long long cols, long long row_stride,
+          const unsigned char* __restrict__ mask, Strides at, long long panels) {
   const long long row_begin = blockIdx.x / panels * kRows, col_begin = blockIdx.x % panels * kCols;
   const long long row_end = rows - row_begin < kRows ? rows : row_begin + kRows;
   const long long col_end = cols - col_begin < kCols ? cols : col_begin + kCols;
   for (long long row = row_begin; row < row_end; ++row)
+#pragma unroll 4
     for (long long col = col_begin + threadIdx.x; col < col_end; col += kThreads)
       if (mask[row * at.row + col * at.col] == 0) w[row * row_stride + col] = 0;
 }

@@ -1,7 +1,7 @@
 // Order-preserving keys: a float as the unsigned integer that sorts like it. They are the CPU's signed ones
 // (pruning/keys.h) moved up by half their range, so -0.0 equals 0.0 and subnormals are apart here too.
 #pragma once
-#include "cuda/halves.h"
+#include "cuda/floats.h"
 
 namespace prunus::cuda {
 
@@ -41,6 +41,18 @@ template <typename T>
 using WordOf = typename KeyOf<T>::Word;
 template <typename T>
 using KeyType = typename KeyOf<T>::Key;
+
+template <typename To, typename From>
+__device__ __forceinline__ To same_bits(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+__device__ __forceinline__ float float_of(float v) { return v; }
+__device__ __forceinline__ float float_of(f16_t v) { return F16::to_float(v.bits); }
+__device__ __forceinline__ float float_of(bf16_t v) { return Bf16::to_float(v.bits); }
 
 // The value as F, which holds every T exactly.
 template <typename F, typename T>

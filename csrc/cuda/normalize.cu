@@ -61,7 +61,8 @@ __device__ __forceinline__ double square_at(const T* p, long long i) {
 // Eight threads for each row.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    row_factors(const T* w, long long rows, long long cols, long long row_stride, Factor* factors) {
+    row_factors(const T* __restrict__ w, long long rows, long long cols, long long row_stride,
+                Factor* factors) {
   const long long row = (static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x) / kLanes;
   const int lane = threadIdx.x % kLanes;
   const bool here = row < rows;
@@ -79,8 +80,8 @@ __global__ void __launch_bounds__(kThreads)
 // A thread for each column of a band of rows.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    column_sums(const T* w, long long rows, long long cols, long long row_stride, long long panels,
-                double* sums) {
+    column_sums(const T* __restrict__ w, long long rows, long long cols, long long row_stride,
+                long long panels, double* sums) {
   const long long band = blockIdx.x / panels, col = blockIdx.x % panels * kThreads + threadIdx.x;
   if (col >= cols) return;
   const long long first = band * kBand, n = rows - first < kBand ? rows - first : kBand;
@@ -117,27 +118,34 @@ struct Narrowed<double> {
 };
 template <>
 struct Narrowed<f16_t> {
-  static __device__ __forceinline__ f16_t value(double v) { return f16_of(static_cast<float>(v)); }
+  static __device__ __forceinline__ f16_t value(double v) { return {F16::from_float(static_cast<float>(v))}; }
 };
 template <>
 struct Narrowed<bf16_t> {
-  static __device__ __forceinline__ bf16_t value(double v) { return bf16_of(static_cast<float>(v)); }
+  static __device__ __forceinline__ bf16_t value(double v) {
+    return {Bf16::from_float(static_cast<float>(v))};
+  }
 };
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    scale_lines(const T* w, long long rows, long long cols, long long row_stride, bool by_row,
-                const Factor* factors, long long panels, T* out) {
+    scale_lines(const T* __restrict__ w, long long rows, long long cols, long long row_stride, bool by_row,
+                const Factor* __restrict__ factors, long long panels, T* __restrict__ out) {
   const long long first = blockIdx.x / panels * kScaledRows;
   const long long col = blockIdx.x % panels * kThreads + threadIdx.x;
   if (col >= cols) return;
-#pragma unroll
-  for (int i = 0; i < kScaledRows; ++i) {
-    const long long row = first + i;
-    if (row >= rows) break;
+  const auto write = [&](long long row, T v) {
     const Factor f = factors[by_row ? row : col];
-    out[row * cols + col] =
-        Narrowed<T>::value(Widened<double, T>::value(w[row * row_stride + col]) * f.scale * f.inverse);
+    out[row * cols + col] = Narrowed<T>::value(Widened<double, T>::value(v) * f.scale * f.inverse);
+  };
+  if (first + kScaledRows <= rows) {
+    T v[kScaledRows];
+#pragma unroll
+    for (int i = 0; i < kScaledRows; ++i) v[i] = w[(first + i) * row_stride + col];
+#pragma unroll
+    for (int i = 0; i < kScaledRows; ++i) write(first + i, v[i]);
+  } else {
+    for (long long row = first; row < rows; ++row) write(row, w[row * row_stride + col]);
   }
 }
 

@@ -26,20 +26,37 @@ inline bool is_aligned(const void* p, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
-// Keys of the entries [i, i + kRun) of p, compared as F; how many of them lie before the end. `aligned`: p
-// and i allow one load.
+// Their bits.
+template <typename T>
+struct Run {
+  WordOf<T> words[kRun<T>];
+};
+
+template <typename T>
+__device__ __forceinline__ Run<T> load_aligned(const T* p, long long i) {
+  const uint4 raw = *reinterpret_cast<const uint4*>(p + i);
+  Run<T> run;
+  std::memcpy(&run, &raw, sizeof raw);
+  return run;
+}
+
+// Keys compared as F.
+template <typename F, typename T>
+__device__ __forceinline__ void keys_of(const Run<T>& run, KeyType<F> (&keys)[kRun<T>], bool& nan) {
+#pragma unroll
+  for (int v = 0; v < kRun<T>; ++v) keys[v] = key_of<F, T>(run.words[v], nan);
+}
+
+// Keys of the entries [i, i + kRun) of p; how many of them lie before the end. `aligned`: p and i allow one
+// load.
 template <typename F, typename T>
 __device__ __forceinline__ int read_run(const T* p, long long i, long long end, bool aligned,
                                         KeyType<F> (&keys)[kRun<T>], bool& nan) {
-  const auto* words = reinterpret_cast<const WordOf<T>*>(p) + i;
   const int count = end - i < kRun<T> ? static_cast<int>(end - i) : kRun<T>;
   if (aligned && count == kRun<T>) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(words);
-    WordOf<T> loaded[kRun<T>];
-    std::memcpy(loaded, &raw, sizeof raw);
-#pragma unroll
-    for (int v = 0; v < kRun<T>; ++v) keys[v] = key_of<F, T>(loaded[v], nan);
+    keys_of<F, T>(load_aligned(p, i), keys, nan);
   } else {
+    const auto* words = reinterpret_cast<const WordOf<T>*>(p) + i;
 #pragma unroll
     for (int v = 0; v < kRun<T>; ++v) keys[v] = v < count ? key_of<F, T>(words[v], nan) : 0;
   }

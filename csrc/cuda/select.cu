@@ -6,21 +6,14 @@
 #include "cuda/radix.h"
 #include "cuda/runs.h"
 #include "cuda/selection.h"
+#include "cuda/ties.h"
 
 namespace prunus::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr long long kTile = 4096;   // entries whose ties are counted together
-constexpr long long kBlocks = 528;  // of the counting: four for each multiprocessor of an H100
+constexpr long long kBlocks = 792;  // of the counting: six for each multiprocessor of an H100
 // Counters of one bin in a block: neighbours in a warp often have the same digit, and wait for each other.
 constexpr int kCopies = 4;
-
-struct Cut {
-  unsigned long long key;  // the digits found so far, then the cut itself
-  long long rank;          // of the cut among the keys that begin with them
-  long long kept_ties;     // of the entries equal to the cut the first so many stay
-};
 
 struct Workspace {
   Cut* cut;
@@ -37,29 +30,45 @@ Workspace workspace_at(void* memory) {
   return {reinterpret_cast<Cut*>(bytes), histogram, reinterpret_cast<long long*>(histogram + kBins)};
 }
 
+template <typename F, int run>
+__device__ __forceinline__ void count_keys(const KeyType<F> (&keys)[run], int count,
+                                           const Counted<KeyType<F>>& counted, unsigned* counts) {
+#pragma unroll
+  for (int v = 0; v < run; ++v)
+    if (v < count && counted.has(keys[v])) atomicAdd(&counts[counted.bin(keys[v]) * kCopies], 1u);
+}
+
 template <typename F, typename T>
 __global__ void __launch_bounds__(kThreads)
-    count_digits(const T* scores, long long n, bool aligned, Digit digit, bool first, const Cut* cut,
-                 unsigned long long* histogram, int* nan) {
+    count_digits(const T* __restrict__ scores, long long n, bool aligned, Digit digit, bool first,
+                 const Cut* cut, unsigned long long* histogram, int* nan) {
   __shared__ unsigned counts[kBins * kCopies];
-  const int thread = threadIdx.x, copy = thread % kCopies;
+  const int thread = threadIdx.x;
   for (int i = thread; i < kBins * kCopies; i += kThreads) counts[i] = 0;
   __syncthreads();
   const Counted<KeyType<F>> counted{first ? 0 : static_cast<KeyType<F>>(cut->key), digit, first};
+  unsigned* const mine = counts + thread % kCopies;
   const long long step = static_cast<long long>(gridDim.x) * kThreads * kRun<T>;
+  long long i = (static_cast<long long>(blockIdx.x) * kThreads + thread) * kRun<T>;
+  KeyType<F> keys[kRun<T>];
   bool unordered = false;
-  for (long long i = (static_cast<long long>(blockIdx.x) * kThreads + thread) * kRun<T>; i < n; i += step) {
-    KeyType<F> keys[kRun<T>];
+  // Two loads are under way at once.
+  for (; aligned && i + step + kRun<T> <= n; i += 2 * step) {
+    const Run<T> here = load_aligned(scores, i), there = load_aligned(scores, i + step);
+    keys_of<F, T>(here, keys, unordered);
+    count_keys<F>(keys, kRun<T>, counted, mine);
+    keys_of<F, T>(there, keys, unordered);
+    count_keys<F>(keys, kRun<T>, counted, mine);
+  }
+  for (; i < n; i += step) {
     const int count = read_run<F, T>(scores, i, n, aligned, keys, unordered);
-#pragma unroll
-    for (int v = 0; v < kRun<T>; ++v)
-      if (v < count && counted.has(keys[v])) atomicAdd(&counts[counted.bin(keys[v]) * kCopies + copy], 1u);
+    count_keys<F>(keys, count, counted, mine);
   }
   if (unordered) *nan = 1;
   __syncthreads();
   for (int bin = thread; bin < kBins; bin += kThreads) {
     unsigned sum = 0;
-    for (int i = 0; i < kCopies; ++i) sum += counts[bin * kCopies + i];
+    for (int copy = 0; copy < kCopies; ++copy) sum += counts[bin * kCopies + copy];
     if (sum > 0) atomicAdd(&histogram[bin], static_cast<unsigned long long>(sum));
   }
 }
@@ -80,87 +89,81 @@ __global__ void __launch_bounds__(kThreads)
   cut->kept_ties = bin.count - (cut->rank + 1);
 }
 
-// A block per tile. Where some ties stay, all do for now, and are counted.
+// Writes the flags of a run; how many of its entries are ties, which stay where `some` do.
+template <typename F, int run>
+__device__ __forceinline__ int flag_keys(const KeyType<F> (&keys)[run], int count, KeyType<F> at, bool some,
+                                         unsigned char* mask, long long i, bool aligned) {
+  unsigned keep = 0;
+  int ties = 0;
+#pragma unroll
+  for (int v = 0; v < run; ++v) {
+    const bool tie = v < count && keys[v] == at;
+    keep |= static_cast<unsigned>(keys[v] > at || (tie && some)) << v;
+    ties += tie;
+  }
+  write_run<run>(mask, i, count, aligned, keep);
+  return ties;
+}
+
+// A block per tile. Where some ties stay, all do for now, and are counted. (5: with fewer registers, which
+// ptxas would choose for sm_80, one is spilled.)
 template <typename F, typename T>
-__global__ void __launch_bounds__(kThreads) write_flags(const T* scores, unsigned char* mask, long long n,
-                                                        bool aligned, const Cut* cut, long long* ties) {
+__global__ void __launch_bounds__(kThreads, 5)
+    write_flags(const T* __restrict__ scores, unsigned char* __restrict__ mask, long long n, bool aligned,
+                const Cut* cut, long long* ties) {
   __shared__ int found;
   if (threadIdx.x == 0) found = 0;
   __syncthreads();
-  const long long begin = static_cast<long long>(blockIdx.x) * kTile,
-                  end = n - begin < kTile ? n : begin + kTile;
+  constexpr int turn = kThreads * kRun<T>, turns = static_cast<int>(kTile) / turn;
+  const long long begin = static_cast<long long>(blockIdx.x) * kTile;
+  const long long first = begin + threadIdx.x * kRun<T>;
   const auto at = static_cast<KeyType<F>>(cut->key);
   const bool some = cut->kept_ties > 0;
+  KeyType<F> keys[kRun<T>];
   int mine = 0;
-  for (long long i = begin + threadIdx.x * kRun<T>; i < end; i += kThreads * kRun<T>) {
-    KeyType<F> keys[kRun<T>];
-    bool nan = false;
-    const int count = read_run<F, T>(scores, i, end, aligned, keys, nan);
-    unsigned keep = 0;
+  bool nan = false;  // has been looked for
+  if (aligned && n - begin >= kTile) {
+    Run<T> runs[turns];
 #pragma unroll
-    for (int v = 0; v < kRun<T>; ++v) {
-      const bool tie = v < count && keys[v] == at;
-      keep |= static_cast<unsigned>(keys[v] > at || (tie && some)) << v;
-      mine += tie;
+    for (int t = 0; t < turns; ++t) runs[t] = load_aligned(scores, first + t * turn);
+#pragma unroll
+    for (int t = 0; t < turns; ++t) {
+      keys_of<F, T>(runs[t], keys, nan);
+      mine += flag_keys<F>(keys, kRun<T>, at, some, mask, first + t * turn, true);
     }
-    write_run<kRun<T>>(mask, i, count, aligned, keep);
+  } else {
+    const long long end = n - begin < kTile ? n : begin + kTile;
+    for (long long i = first; i < end; i += turn) {
+      const int count = read_run<F, T>(scores, i, end, aligned, keys, nan);
+      mine += flag_keys<F>(keys, count, at, some, mask, i, aligned);
+    }
   }
   if (some && mine > 0) atomicAdd(&found, mine);
   __syncthreads();
   if (threadIdx.x == 0) ties[blockIdx.x] = found;
 }
 
+constexpr int kSumThreads = 1024, kEach = 4;  // tiles that a thread adds up at once
+
 // One block: from the ties of every tile to those of all tiles before.
-__global__ void __launch_bounds__(kThreads) add_up_ties(long long* ties, long long tiles, const Cut* cut) {
+__global__ void __launch_bounds__(kSumThreads) add_up_ties(long long* ties, long long tiles, const Cut* cut) {
   __shared__ long long room[kWarp];
   if (cut->kept_ties == 0) return;
   long long before = 0;
-  for (long long first = 0; first < tiles; first += kThreads) {
-    const long long tile = first + threadIdx.x;
-    long long total;
-    const long long place = before + sum_before(tile < tiles ? ties[tile] : 0, room, total);
-    if (tile < tiles) ties[tile] = place;
+  for (long long base = 0; base < tiles; base += kSumThreads * kEach) {
+    const long long first = base + threadIdx.x * kEach;
+    long long mine[kEach], sum = 0, total;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) sum += mine[i] = first + i < tiles ? ties[first + i] : 0;
+    long long place = before + sum_before(sum, room, total);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      if (first + i < tiles) ties[first + i] = place;
+      place += mine[i];
+    }
     before += total;
   }
   if (threadIdx.x == 0) ties[tiles] = before;
-}
-
-// Clears the flags of the ties of one tile that are not among the first `kept`; `before` lie in tiles before.
-template <typename F, typename T>
-__device__ void drop_in_tile(const T* scores, unsigned char* mask, long long begin, long long end,
-                             bool aligned, const Cut& cut, long long before) {
-  __shared__ long long room[kWarp];
-  for (long long first = begin; first < end; first += kThreads * kRun<T>) {
-    const long long i = first + threadIdx.x * kRun<T>;
-    KeyType<F> keys[kRun<T>];
-    bool nan = false;
-    const int count = i < end ? read_run<F, T>(scores, i, end, aligned, keys, nan) : 0;
-    long long mine = 0, total = 0;
-#pragma unroll
-    for (int v = 0; v < kRun<T>; ++v) mine += v < count && keys[v] == static_cast<KeyType<F>>(cut.key);
-    long long rank = before;
-    if (before < cut.kept_ties) rank += sum_before(mine, room, total);  // for the whole block or for no one
-    before += total;
-    if (mine == 0) continue;
-#pragma unroll
-    for (int v = 0; v < kRun<T>; ++v)
-      if (v < count && keys[v] == static_cast<KeyType<F>>(cut.key) && rank++ >= cut.kept_ties)
-        mask[i + v] = 0;
-  }
-}
-
-template <typename F, typename T>
-__global__ void __launch_bounds__(kThreads)
-    drop_ties(const T* scores, unsigned char* mask, long long n, bool aligned, const Cut* cut_at,
-              const long long* ties, long long tiles) {
-  const Cut cut = *cut_at;
-  if (cut.kept_ties == 0) return;
-  for (long long tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const long long before = ties[tile], after = ties[tile + 1];
-    if (after <= cut.kept_ties || before == after) continue;
-    const long long begin = tile * kTile, end = n - begin < kTile ? n : begin + kTile;
-    drop_in_tile<F, T>(scores, mask, begin, end, aligned, cut, before);
-  }
 }
 
 unsigned grid_of(long long wanted, long long most) {
@@ -231,7 +234,7 @@ int select_as(const ScoreArray* all, int count, std::int64_t prune, const Worksp
     tiles += tiles_of(all[i].size);
   }
   if (prune == 0) return 0;
-  if (const int e = launch(add_up_ties, dim3(1), dim3(kThreads), 0, stream, w.ties, tiles,
+  if (const int e = launch(add_up_ties, dim3(1), dim3(kSumThreads), 0, stream, w.ties, tiles,
                            static_cast<const Cut*>(w.cut)))
     return e;
   tiles = 0;

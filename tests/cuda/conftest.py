@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from places import Place
 from pretended_gpu import PretendedGpu
 from torch import Tensor
 
+import prunus
 from prunus import PackedWeight, _core
+from prunus.masks import on_device
 from prunus.ops.autograd import FUNCTIONS
 from prunus.ops.registered import gated_op, linear_add_op, linear_op
 
@@ -85,3 +88,12 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)
     with PretendedGpu({linear_op: naive, linear_add_op: naive_add, gated_op: naive_gated}):
         yield "cuda:0"
+
+
+@pytest.fixture(scope="module", params=["host", pytest.param("gpu", marks=REAL.marks)])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Where the pruning backend is tested: on the host's model of the kernels, and on a GPU."""
+    if request.param == "gpu":
+        return Place("cuda", prunus)
+    request.getfixturevalue("host_library")
+    return Place("cpu", on_device)

@@ -25,10 +25,11 @@ def normalize(w: ArrayT, axis: int) -> ArrayT:
     """Divide every row (axis=1) or column (axis=0) of w (n, k) by its L2 norm: a new array of the same dtype.
 
     float32, float64, float16, bfloat16. Sums are float64 and cannot overflow or underflow. Lines of zeros
-    stay zero. NaN makes its line NaN; inf becomes NaN and the rest of its line zero.
+    stay zero. NaN makes its line NaN; inf becomes NaN and the rest of its line zero. CUDA tensors are
+    computed where they are, without waiting for the device.
 
     Raises TypeError when w is no array or axis no integer, ValueError when w is no matrix with contiguous
-    rows or columns or axis is not 0 or 1.
+    rows or columns or axis is not 0 or 1, RuntimeError for a CUDA tensor without the CUDA kernels.
 
     >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]]), axis=1)
     array([[0.6, 0.8],
@@ -48,9 +49,12 @@ def select(scores: ArrayT, pattern: Pattern) -> ArrayT:
     scores: float32, float64, float16 or bfloat16; any shape for scope "tensor", (n, k) for all else. +inf
     stays first, -inf goes first, -0.0 equals 0.0. A block's score is the float64 sum of its entries; a block
     cut off by the edge counts as if it were whole. Temporary memory: at most 1/8 of the scores plus some MB.
+    CUDA tensors are selected where they are, and the device is asked once, whether a score was NaN; memory
+    for a contiguous copy is taken there where rows are not contiguous, and 8 bytes per block.
 
     Raises TypeError when scores are no array or pattern is no pattern, ValueError for NaN, another dtype, a
-    shape the pattern does not fit, or scattered strides.
+    shape the pattern does not fit, or scattered strides, RuntimeError for a CUDA tensor without the CUDA
+    kernels.
 
     >>> select(np.array([[4.0, 1.0, 3.0, 2.0]]), NM(2, 4))
     array([[ True, False,  True, False]])
@@ -75,6 +79,7 @@ def select_global(scores: Sequence[ArrayT], sparsity: float) -> list[ArrayT]:
     """Masks of many score arrays under one budget: what one concatenated array would give, without it.
 
     scores: arrays whose shapes, dtypes and kinds may differ; values of different dtypes are compared exactly.
+    All on one device: the CPU, or a CUDA device.
     sparsity: share of zeros of all entries together. Ties are pruned from the end of the last array.
 
     Raises what `select` raises, naming the array: "scores[2]"; TypeError when scores is no list.
@@ -96,10 +101,11 @@ def apply_mask_(w: ArrayT, mask: Any) -> ArrayT:
     """Write +0.0 into w wherever mask is False, in place; the other entries keep every bit. Returns w.
 
     w: float32, float64, float16 or bfloat16, writable, not requiring grad. mask: bool, the shape of w, numpy
-    or torch. A pruned NaN becomes zero too.
+    or torch, on the device of w. A pruned NaN becomes zero too. On CUDA nothing waits for the device.
 
-    Raises TypeError when one is no array, ValueError for another dtype or shape, read-only memory, a tensor
-    that requires grad, or scattered strides; w is untouched then.
+    Raises TypeError when one is no array, ValueError for another dtype, shape or device, read-only memory, a
+    tensor that requires grad, or scattered strides, RuntimeError for CUDA tensors without the CUDA kernels; w
+    is untouched then.
 
     >>> apply_mask_(np.array([1.0, float("nan"), -3.0]), np.array([True, False, False]))
     array([1., 0., 0.])
