@@ -13,9 +13,8 @@ constexpr int kSlack = 16 * 8;                    // columns behind k that a ste
 constexpr std::size_t kUnaskedShared = 48 << 10;  // bytes of a block that need no asking
 constexpr std::size_t kSharedAtMost = 160 << 10;  // what sm_80 has; sm_90 has more
 
-// sum += what the lane's eight weights meet; `at`: the column before which their gaps begin. careful: a
-// weight of 0 is no weight.
-template <typename Stored, typename X, int T, bool careful>
+// sum += what the lane's eight weights meet; `at`: the column before which their gaps begin.
+template <typename Stored, typename X, int T>
 __device__ __forceinline__ void add_step(const Step<Stored>& step, int last_column, int& at,
                                          const Column<X, T>* columns, float (&sum)[T]) {
   at = at < last_column ? at : last_column;  // whatever the gaps say, the loads stay in the slack
@@ -26,7 +25,6 @@ __device__ __forceinline__ void add_step(const Step<Stored>& step, int last_colu
     at += static_cast<int>(step.gaps >> (4 * i) & 15);
     float x[T];
     columns[at + i].get(x);
-    if (careful && values[i] == 0) continue;
 #pragma unroll
     for (int t = 0; t < T; ++t) sum[t] = fmaf(values[i], x[t], sum[t]);
   }
@@ -56,7 +54,7 @@ struct Ahead {
   }
 };
 
-template <typename Stored, typename X, int T, bool careful>
+template <typename Stored, typename X, int T>
 __device__ __forceinline__ void walk(const Tile& tile, Ahead<Stored>& now, int lane, int last_column,
                                      const Column<X, T>* columns, float (&sum)[T]) {
   int at = tile.start;
@@ -66,8 +64,8 @@ __device__ __forceinline__ void walk(const Tile& tile, Ahead<Stored>& now, int l
     Ahead<Stored> next;
     next.load(tile, s + Ahead<Stored>::count, lane);
 #pragma unroll
-    for (int i = 0; i < Ahead<Stored>::count; ++i)
-      if (s + i < tile.steps) add_step<Stored, X, T, careful>(now.steps[i], last_column, at, columns, sum);
+    for (int i = 0; i < Ahead<Stored>::count; ++i)  // behind the last step there are zeros
+      add_step<Stored, X, T>(now.steps[i], last_column, at, columns, sum);
     now = next;
   }
 }
@@ -75,26 +73,59 @@ __device__ __forceinline__ void walk(const Tile& tile, Ahead<Stored>& now, int l
 // The sums of the lanes of a row, in each of them.
 template <int T>
 __device__ __forceinline__ void reduce(int lanes, float (&sum)[T]) {
+#pragma unroll 1
   for (int other = lanes / 2; other > 0; other /= 2)
 #pragma unroll
     for (int t = 0; t < T; ++t) sum[t] += __shfl_xor_sync(kAllLanes, sum[t], other);
+}
+
+// As `walk`, but that a weight of 0 is no weight; for the few rows that need it, in little code: what a small
+// product mostly waits for is its instructions.
+template <typename Stored, typename X, int T>
+__device__ __forceinline__ void walk_carefully(const Tile& tile, int lane, int last_column,
+                                               const Column<X, T>* columns, float (&sum)[T]) {
+  int at = tile.start;
+#pragma unroll
+  for (int t = 0; t < T; ++t) sum[t] = 0;
+#pragma unroll 1
+  for (int slot = 0; slot < tile.steps * WarpLayout::eight; ++slot) {
+    const std::uint8_t* const step =
+        tile.steps_at + static_cast<std::int64_t>(slot / 8) * Step<Stored>::bytes;
+    if (slot % 8 == 0) at = at < last_column ? at : last_column;
+    at += static_cast<int>(load_u32(step + Step<Stored>::gaps_at + 4 * lane) >> (slot % 8 * 4) & 15);
+    const float value = Eight<Stored>::one(step, lane * 8 + slot % 8);
+    float x[T];
+    columns[at].get(x);
+    if (value != 0)
+#pragma unroll
+      for (int t = 0; t < T; ++t) sum[t] = fmaf(value, x[t], sum[t]);
+    ++at;
+  }
 }
 
 // The sums of the rows of a tile.
 template <typename Stored, typename X, int T>
 __device__ __forceinline__ void multiply(const Tile& tile, Ahead<Stored>& ahead, int lane, int lanes, int k,
                                          const Column<X, T>* columns, float (&sum)[T]) {
-  walk<Stored, X, T, false>(tile, ahead, lane, k, columns, sum);
+  walk<Stored, X, T>(tile, ahead, lane, k, columns, sum);
   reduce<T>(lanes, sum);
   bool nan = false;
 #pragma unroll
   for (int t = 0; t < T; ++t) nan |= sum[t] != sum[t];
   if (__any_sync(kAllLanes, nan)) {
     // Zeros fill the steps: where they met an infinity the sum is wrong, and only there.
-    ahead.load(tile, 0, lane);
-    walk<Stored, X, T, true>(tile, ahead, lane, k, columns, sum);
+    walk_carefully<Stored, X, T>(tile, lane, k, columns, sum);
     reduce<T>(lanes, sum);
   }
+}
+
+// sum[t], of registers, which have no addresses.
+template <int T>
+__device__ __forceinline__ float pick(const float (&sum)[T], int t) {
+  float picked = sum[0];
+#pragma unroll
+  for (int i = 1; i < T; ++i) picked = t == i ? sum[i] : picked;
+  return picked;
 }
 
 template <typename Stored, typename X, int T>
@@ -112,20 +143,21 @@ __device__ __forceinline__ void run(const Linear& call, const Header& header) {
   Ahead<Stored> ahead;
   ahead.load(tile, 0, lane);  // before the block waits for its tokens
   const auto* const x = static_cast<const typename X::Bits*>(call.x) + first_token * call.x_stride;
-  const bool aligned =
-      reinterpret_cast<std::uintptr_t>(x) % 16 == 0 && k % 8 == 0 && (tokens == 1 || call.x_stride % 8 == 0);
-  load_tokens<X, T>(x, call.x_stride, tokens, k, k + kSlack, aligned, columns);
+  const bool in_pairs = reinterpret_cast<std::uintptr_t>(x) % (2 * sizeof(*x)) == 0 && k % 2 == 0 &&
+                        (tokens == 1 || call.x_stride % 2 == 0);
+  load_tokens<X, T>(x, call.x_stride, tokens, k, k + kSlack, in_pairs, columns);
   __syncthreads();
 
   while (index * header.rows < call.w.n) {
     float sum[T];
     multiply<Stored, X, T>(tile, ahead, lane, lanes, k, columns, sum);
     const std::int64_t row = index * header.rows + lane / lanes;
-    const float scale = row < call.w.n ? scale_of(call.w, header, row) : 0;
-#pragma unroll
-    for (int t = 0; t < T; ++t)
-      if (row < call.w.n && t < tokens && lane % lanes == t % lanes)
-        store<X>(call, first_token + t, row, tile.valid ? sum[t] * scale : kNaN);
+    if (row < call.w.n) {
+      const float scale = scale_of(call.w, header, row);
+#pragma unroll 1
+      for (int t = lane % lanes; t < tokens; t += lanes)
+        store<X>(call, first_token + t, row, tile.valid ? pick<T>(sum, t) * scale : kNaN);
+    }
     index += static_cast<std::int64_t>(gridDim.x) * kWarps;
     if (index * header.rows >= call.w.n) return;
     tile = find_tile<step_bytes>(call.w, index, lane);
@@ -144,10 +176,6 @@ __device__ __forceinline__ void answer_nan(const Linear& call) {
 
 template <typename X, int T>
 __global__ void __launch_bounds__(kWarps* kWarp, blocks_of<X, T>) linear_kernel(const Linear call) {
-  let_next_start();
-  prefetch_tile(call.w, static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp,
-                static_cast<int>(threadIdx.x) % kWarp);
-  wait_for_those_before();
   const Header header = read_header(call.w);
   if (header.rows == 0) return answer_nan<X>(call);
   switch (header.dtype) {
@@ -173,8 +201,8 @@ int start(const Linear& call, void* stream) {
             linear_kernel<X, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)))
       return static_cast<int>(error);
   const auto blocks = static_cast<unsigned>((most_tiles(call.w.n) + kWarps - 1) / kWarps);
-  return launch_overlapped(linear_kernel<X, T>, dim3(blocks, static_cast<unsigned>((call.m + T - 1) / T)),
-                           dim3(kWarps * kWarp), shared, stream, call);
+  return launch(linear_kernel<X, T>, dim3(blocks, static_cast<unsigned>((call.m + T - 1) / T)),
+                dim3(kWarps * kWarp), shared, stream, call);
 }
 
 template <typename X>

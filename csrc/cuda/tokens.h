@@ -73,48 +73,72 @@ struct alignas(16) Column<F32, 4> {
   }
 };
 
-// Eight neighbours of one token in one load; their memory is aligned to 16 bytes.
+// Two neighbours of one token: as they lie, and as numbers.
 template <typename X>
-__device__ __forceinline__ void load_eight(const typename X::Bits* from, float (&out)[8]) {
-  const uint4 words = __ldcg(reinterpret_cast<const uint4*>(from));
-  out[0] = low<X>(words.x), out[1] = high<X>(words.x), out[2] = low<X>(words.y), out[3] = high<X>(words.y);
-  out[4] = low<X>(words.z), out[5] = high<X>(words.z), out[6] = low<X>(words.w), out[7] = high<X>(words.w);
-}
-template <>
-__device__ __forceinline__ void load_eight<F32>(const float* from, float (&out)[8]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float4 words = __ldcg(reinterpret_cast<const float4*>(from) + i);
-    out[4 * i] = words.x, out[4 * i + 1] = words.y, out[4 * i + 2] = words.z, out[4 * i + 3] = words.w;
+struct Pair {
+  unsigned word;
+  __device__ __forceinline__ void load(const typename X::Bits* from) {
+    word = __ldcg(reinterpret_cast<const unsigned*>(from));
   }
-}
+  __device__ __forceinline__ void clear() { word = 0; }
+  __device__ __forceinline__ float first() const { return low<X>(word); }
+  __device__ __forceinline__ float second() const { return high<X>(word); }
+};
+template <>
+struct Pair<F32> {
+  float2 both;
+  __device__ __forceinline__ void load(const float* from) {
+    both = __ldcg(reinterpret_cast<const float2*>(from));
+  }
+  __device__ __forceinline__ void clear() { both = float2{0, 0}; }
+  __device__ __forceinline__ float first() const { return both.x; }
+  __device__ __forceinline__ float second() const { return both.y; }
+};
+
+// The pairs of a thread in one round: all are on their way before one is used.
+template <typename X, int T>
+struct Round {
+  static constexpr int count = T <= 2 ? 8 : T == 4 ? 4 : 2;
+  Pair<X> pairs[count][T];
+
+  __device__ __forceinline__ void load(const typename X::Bits* x, std::int64_t stride, int tokens, int first,
+                                       int step, int end) {
+#pragma unroll
+    for (int i = 0; i < count; ++i)
+#pragma unroll
+      for (int t = 0; t < T; ++t) {
+        pairs[i][t].clear();
+        if (t < tokens && first + i * step < end) pairs[i][t].load(x + t * stride + first + i * step);
+      }
+  }
+  __device__ __forceinline__ void store(Column<X, T>* columns, int first, int step, int end) const {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      const int c = first + i * step;
+      float left[T], right[T];
+#pragma unroll
+      for (int t = 0; t < T; ++t) left[t] = pairs[i][t].first(), right[t] = pairs[i][t].second();
+      if (c < end) columns[c].set(left), columns[c + 1].set(right);
+    }
+  }
+};
 
 // Columns [0, k) of `tokens` tokens, at most T, by a whole block, and zeros behind them up to `padded`.
-// aligned: every token begins at a multiple of 16 bytes and k is one of 8.
+// in_pairs: two neighbours are aligned, in every token, and k is even. More of them side by side for a thread
+// would put the threads of a warp on the same banks.
 template <typename X, int T>
 __device__ __forceinline__ void load_tokens(const typename X::Bits* x, std::int64_t stride, int tokens, int k,
-                                            int padded, bool aligned, Column<X, T>* columns) {
-  const int whole = aligned ? k : 0;
-  for (int c = static_cast<int>(threadIdx.x) * 8; c < whole; c += static_cast<int>(blockDim.x) * 8) {
-    float eight[T][8];
-#pragma unroll
-    for (int t = 0; t < T; ++t) {
-      if (t < tokens) {
-        load_eight<X>(x + t * stride + c, eight[t]);
-      } else {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) eight[t][i] = 0;
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      float v[T];
-#pragma unroll
-      for (int t = 0; t < T; ++t) v[t] = eight[t][i];
-      columns[c + i].set(v);
-    }
+                                            int padded, bool in_pairs, Column<X, T>* columns) {
+  const int whole = in_pairs ? k : 0, threads = static_cast<int>(blockDim.x),
+            me = static_cast<int>(threadIdx.x);
+#pragma unroll 1
+  for (int c = me * 2; c < whole; c += threads * 2 * Round<X, T>::count) {
+    Round<X, T> round;
+    round.load(x, stride, tokens, c, threads * 2, whole);
+    round.store(columns, c, threads * 2, whole);
   }
-  for (int c = whole + static_cast<int>(threadIdx.x); c < padded; c += static_cast<int>(blockDim.x)) {
+#pragma unroll 1
+  for (int c = whole + me; c < padded; c += threads) {
     float v[T];
 #pragma unroll
     for (int t = 0; t < T; ++t) v[t] = c < k && t < tokens ? X::to_float(x[t * stride + c]) : 0.0f;

@@ -1,6 +1,5 @@
 // Finding one's way in a packed weight of format warp on the device.
 #pragma once
-#include "cuda/overlap.h"
 #include "cuda/products.h"
 #include "cuda/warp_values.h"
 #include "formats/packed.h"
@@ -30,14 +29,18 @@ __device__ __forceinline__ std::uint64_t load_u64(const std::uint8_t* p) {
   return __ldcg(reinterpret_cast<const unsigned long long*>(p));
 }
 
+// All loads at once, and no branch between: each would be a wait of its own.
 __device__ __forceinline__ Header read_header(const Packed& w) {
-  const std::uint8_t* const p = w.data;
-  const unsigned magic = load_u32(p), words = load_u32(p + 4), rows = load_u32(p + 40) & 0xffff;
-  const bool fits = magic == kPackedMagic && (words >> 8 & 255) == static_cast<unsigned>(Format::warp) &&
-                    load_u64(p + 8) == static_cast<std::uint64_t>(w.n) &&
-                    load_u64(p + 16) == static_cast<std::uint64_t>(w.k) && load_u64(p + 32) == w.bytes &&
-                    rows <= 8 && (rows & (rows - 1)) == 0;
-  return {static_cast<Dtype>(words >> 16 & 255), fits ? static_cast<int>(rows) : 0};
+  const uint4* const p = reinterpret_cast<const uint4*>(w.data);
+  const uint4 first = __ldcg(p), second = __ldcg(p + 1), third = __ldcg(p + 2);
+  const auto u64 = [](unsigned low, unsigned high) { return static_cast<std::uint64_t>(high) << 32 | low; };
+  const unsigned rows = third.z & 0xffff;
+  const bool fits = (first.x == kPackedMagic) &
+                    ((first.y >> 8 & 255) == static_cast<unsigned>(Format::warp)) &
+                    (u64(first.z, first.w) == static_cast<std::uint64_t>(w.n)) &
+                    (u64(second.x, second.y) == static_cast<std::uint64_t>(w.k)) &
+                    (u64(third.x, third.y) == w.bytes) & (rows <= 8) & ((rows & (rows - 1)) == 0);
+  return {static_cast<Dtype>(first.y >> 16 & 255), fits ? static_cast<int>(rows) : 0};
 }
 
 template <int step_bytes>
@@ -53,20 +56,6 @@ __device__ __forceinline__ Tile find_tile(const Packed& w, std::int64_t index, i
   tile.steps = static_cast<int>((end - begin - WarpLayout::head) / step_bytes);
   tile.start = __ldcg(reinterpret_cast<const std::uint16_t*>(w.data + begin) + lane);
   return tile;
-}
-
-// Before the kernel may read anything (overlap.h): where the tile seems to lie is fetched into L2, whose
-// lines are never old. What is read here is a hint alone.
-__device__ __forceinline__ void prefetch_tile(const Packed& w, std::int64_t index, int lane) {
-  const std::uint64_t at = sizeof(PackedHeader) + 8 * static_cast<std::uint64_t>(index);
-  if (at + 16 > w.bytes) return;
-  prefetch_l2(w.data);
-  const std::uint64_t begin = sizeof(PackedHeader) + load_u64(w.data + at),
-                      end = sizeof(PackedHeader) + load_u64(w.data + at + 8);
-  constexpr std::uint64_t line = 128, most = 64 << 10;  // of a tile that is no hint but damage
-  if (begin > end || end > w.bytes || end - begin > most) return;
-  for (std::uint64_t i = begin + static_cast<unsigned>(lane) * line; i < end; i += kWarp * line)
-    prefetch_l2(w.data + i);
 }
 
 // The scale of a row of int8 values, which are behind the offsets; 1 for others.

@@ -1,6 +1,5 @@
 // One step of format warp in registers: the eight stored values of a lane and their gaps. Loads go past L1
-// (__ldcg): what is read once gains nothing there, and a kernel that starts while the one before it still
-// writes (overlap.h) must not find old lines in it.
+// (__ldcg): what is read once gains nothing there.
 #pragma once
 #include "cuda/floats.h"
 
@@ -15,6 +14,9 @@ struct Eight;
 template <typename Stored>
 struct EightOf16 {
   static constexpr int size = 2;
+  static __device__ __forceinline__ float one(const std::uint8_t* values, int i) {
+    return Stored::to_float(reinterpret_cast<const typename Stored::Bits*>(values)[i]);
+  }
   uint4 words;
   __device__ __forceinline__ void load(const std::uint8_t* values, int lane) {
     words = __ldcg(reinterpret_cast<const uint4*>(values) + lane);
@@ -35,6 +37,9 @@ struct Eight<F16> : EightOf16<F16> {};
 template <>
 struct Eight<F32> {
   static constexpr int size = 4;
+  static __device__ __forceinline__ float one(const std::uint8_t* values, int i) {
+    return reinterpret_cast<const float*>(values)[i];
+  }
   float4 first, second;
   __device__ __forceinline__ void load(const std::uint8_t* values, int lane) {
     first = __ldcg(reinterpret_cast<const float4*>(values) + 2 * lane);
@@ -51,6 +56,9 @@ struct I8 {};
 template <>
 struct Eight<I8> {
   static constexpr int size = 1;
+  static __device__ __forceinline__ float one(const std::uint8_t* values, int i) {
+    return static_cast<float>(reinterpret_cast<const std::int8_t*>(values)[i]);
+  }
   uint2 words;
   __device__ __forceinline__ void load(const std::uint8_t* values, int lane) {
     words = __ldcg(reinterpret_cast<const uint2*>(values) + lane);
