@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from kernel_table import Table
 import prunus
 from prunus.ops.autograd import FUNCTIONS
 
+GOLDEN = Path(__file__).parents[1] / "formats/golden"
 XS = (torch.float32, torch.float16, torch.bfloat16)
 STORED = ("float32", "float16", "bfloat16", "int8")
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -42,7 +44,7 @@ def check(y: torch.Tensor, right: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("x_dtype", XS)
 @pytest.mark.parametrize("stored", STORED)
-@pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8, 9])
 def test_every_pair_of_types(table: Table, x_dtype: torch.dtype, stored: str, m: int) -> None:
     p = prunus.pack(pruned(37, 136, 0.6), dtype=stored, format="warp")
     x = tokens(m, 136, x_dtype)
@@ -96,6 +98,18 @@ def test_what_is_fused(table: Table, dtype: torch.dtype, activation: int) -> Non
     check(table.linear(x, p, times=residual), expected(x, p) * residual.double())
 
 
+@pytest.mark.parametrize("shape", ["wide", "tall"])
+@pytest.mark.parametrize("dtype", STORED)
+def test_golden_weights(table: Table, dtype: str, shape: str) -> None:
+    """Whole numbers: every sum is exact in any order."""
+    with np.load(GOLDEN / f"warp-{dtype}.npz") as file:
+        p = prunus.PackedWeight.from_buffer(file[f"{shape}_packed"])
+        dense = torch.from_numpy(file[f"{shape}_dense"]).float()
+    for m in (1, 2, 5, 8):
+        x = torch.randint(-9, 10, (m, dense.shape[1]), generator=torch.Generator().manual_seed(m)).float()
+        assert torch.equal(table.linear(x, p), x @ dense.t())
+
+
 @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("m", [1, 4])
 def test_a_zero_weight_does_not_spread_what_is_not_finite(table: Table, bad: float, m: int) -> None:
@@ -133,7 +147,7 @@ def test_bytes_of_another_weight_give_nan(table: Table) -> None:
 @given(data=st.data())
 @settings(max_examples=150)
 def test_damaged_bytes_are_read_within_their_bounds(table: Table, data: st.DataObject) -> None:
-    """Whatever lies in the bytes, the kernels stay in them: they lie at the end of a page."""
+    """Whatever lies in the bytes, the kernels stay in them: a page that nobody may touch is behind them."""
     p = prunus.pack(pruned(40, 90, 0.7), dtype=data.draw(st.sampled_from(STORED)), format="warp")
     buffer = torch.from_numpy(p.buffer.copy())
     for _ in range(data.draw(st.integers(1, 6))):

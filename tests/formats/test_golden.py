@@ -72,6 +72,18 @@ def test_dot_weights_are_read_by_every_isa_and_packed_alike(dot_isa, dtype, rows
     assert np.array_equal(prunus.pack(dense, dtype=dtype, format="dot", rows=rows).buffer, buffer)
 
 
+@pytest.mark.parametrize("shape", ["wide", "tall"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_for_cuda_are_read_and_packed_alike(dtype, shape):
+    """Their products with the kernels: tests/cuda/test_linear.py."""
+    with np.load(GOLDEN / f"warp-{dtype}.npz") as file:
+        buffer, dense = file[f"{shape}_packed"], file[f"{shape}_dense"].astype(np.float32)
+    p = prunus.PackedWeight.from_buffer(buffer)
+    assert (p.format, p.dtype, p.shape, p.nnz) == ("warp", dtype, dense.shape, np.count_nonzero(dense))
+    np.testing.assert_array_equal(p.to_dense(), dense)
+    assert np.array_equal(prunus.pack(dense, dtype=dtype, format="warp").buffer, buffer)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_checkpoints_of_every_value_type(isa, writer, dtype):
     import torch

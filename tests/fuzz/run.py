@@ -43,6 +43,9 @@ def seeds() -> list[Bytes]:
                 if format == "block" and k > 1:
                     w *= _blocks(rng, (n, k), (4, 2), share)
                 found.append(prunus.pack(w, dtype=dtype, format=format).buffer)
+        for dtype in DTYPES:
+            w = rng.standard_normal((n, k)).astype(np.float32) * (rng.random((n, k)) < share)
+            found.append(prunus.pack(w, dtype=dtype, format="warp").buffer)
         for height in DOT_HEIGHTS:
             for dtype, columns in (("int8", 4), ("bfloat16", 2)):
                 w = rng.standard_normal((n, k)).astype(np.float32)
@@ -89,11 +92,13 @@ class Packed:
                 x.flat[0] = np.nan
             with refusals():
                 _core.unpack(bad)
-            with refusals():
+            # What is for CUDA is unpacked here, and not multiplied.
+            elsewhere = (ValueError,) if info["format"] == "warp" else ()
+            with refusals(*elsewhere):
                 _core.explain(bad, m)
-            with refusals():
+            with refusals(*elsewhere):
                 assert _core.linear(x, bad, None, 0, None).shape == (m, n)
-            with refusals():
+            with refusals(*elsewhere):
                 assert _core.gated(x, bad, bad, None, None, 4).shape == (m, n)
 
 

@@ -352,8 +352,12 @@ class SparseLinear(nn.Module):
         weight = PackedWeight(array_view(packed))
         if (weight.format == "warp") == cuda:
             return packed
-        again = pack(weight.to_dense(), dtype=weight.dtype, format="warp" if cuda else "auto")
-        return buffer_tensor(again)
+        try:
+            return buffer_tensor(
+                pack(weight.to_dense(), dtype=weight.dtype, format="warp" if cuda else "auto")
+            )
+        except ValueError as error:
+            raise FormatError(f"packed: expected a weight that the other device can hold: {error}") from None
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.current()  # packed and values are to agree

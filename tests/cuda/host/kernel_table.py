@@ -1,6 +1,7 @@
 """The functions of libprunus_cuda.so over the memory of tensors (csrc/cuda/api.h), for tests."""
 
 import ctypes
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from prunus import PackedWeight
 
+LIBC = ctypes.CDLL(None)
 DTYPES = {torch.float32: 1, torch.float16: 3, torch.bfloat16: 4}  # csrc/core/dtypes.def
 
 
@@ -121,8 +123,12 @@ class Table:
 
 
 def aligned(buffer: torch.Tensor) -> torch.Tensor:
-    """The bytes at a multiple of 64, as a device's allocator gives them."""
-    raw = np.zeros(buffer.numel() + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    tensor = torch.from_numpy(raw[start : start + buffer.numel()])
-    return tensor.copy_(buffer)
+    """The bytes at a multiple of 16, as the kernels want them, and as near as that allows before a page that
+    nobody may touch. Not given back: tests have few."""
+    page = mmap.PAGESIZE
+    room = -(-(buffer.numel() + 16) // page) * page
+    memory = mmap.mmap(-1, room + page)
+    raw = np.frombuffer(memory, np.uint8)
+    assert LIBC.mprotect(ctypes.c_void_p(raw.ctypes.data + room), page, 0) == 0
+    start = (room - buffer.numel()) // 16 * 16
+    return torch.from_numpy(raw[start : start + buffer.numel()]).copy_(buffer)

@@ -6,6 +6,7 @@ are whole and small, so that every sum is exact in any order and on every instru
 of a row is 127, so that int8 values have the scale 1 and all value types hold the same weights.
 `dot-DTYPE.npz` (of the commit that added it) holds a packed weight for every height of a block; each token
 ranges from -127 to 128, so that its 8-bit integers have the scale 1.
+`warp-DTYPE.npz` (likewise) holds the shapes of the first, packed for CUDA, with the dense weights.
 `DTYPE.safetensors` is a checkpoint of `Layers`, `encoder.safetensors` one of a BERT that was shrunk, pruned
 and fused; `checkpoints.npz` has the inputs and outputs of both.
 """
@@ -78,6 +79,17 @@ def dot_weights(dtype: str) -> dict[str, np.ndarray]:
         whole = {"dense": w.astype(np.int8), "x": x.astype(np.int16), "bias": bias.astype(np.int8)}
         arrays |= {f"{rows}_{key}": value for key, value in whole.items()}
         arrays |= {f"{rows}_packed": packed.buffer, f"{rows}_y": y.astype(np.int32)}
+    return arrays
+
+
+def warp_weights(dtype: str) -> dict[str, np.ndarray]:
+    """The arrays of one file: per shape packed and dense."""
+    rng = np.random.default_rng(60)
+    arrays = {}
+    for name, (n, k) in SHAPES.items():
+        w = weight(rng, n, k, "bitmap", 0.8)
+        packed = prunus.pack(w, dtype=dtype, format="warp").buffer
+        arrays |= {f"{name}_packed": packed, f"{name}_dense": w.astype(np.int8)}
     return arrays
 
 
@@ -181,6 +193,10 @@ def main() -> None:
         path = FOLDER / f"dot-{dtype}.npz"
         if not path.exists():
             np.savez_compressed(path, **dot_weights(dtype))
+    for dtype in DTYPES:
+        path = FOLDER / f"warp-{dtype}.npz"
+        if not path.exists():
+            np.savez_compressed(path, **warp_weights(dtype))
     if not (FOLDER / "checkpoints.npz").exists():
         np.savez_compressed(FOLDER / "checkpoints.npz", **checkpoints())
 
