@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import prunus
+import prunus.ops.torch_ops  # torch.ops.prunus
 from prunus._tools.cuda import open_library
 
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008))

@@ -33,6 +33,11 @@ __device__ __forceinline__ void add_step(const Step<Stored>& step, int last_colu
   at += 8;
 }
 
+// Blocks of a multiprocessor: the registers of a thread have to be few enough. With eight tokens they are
+// not.
+template <typename X, int T>
+constexpr int blocks_of = sizeof(Column<X, T>) < 16 ? 3 : 2;
+
 // Steps of a tile that are loaded before they are used. Of float32 values fewer: the registers of more would
 // leave room for half as many warps.
 template <typename Stored>
@@ -119,7 +124,7 @@ __device__ __forceinline__ void run(const Linear& call, const Header& header) {
     const float scale = row < call.w.n ? scale_of(call.w, header, row) : 0;
 #pragma unroll
     for (int t = 0; t < T; ++t)
-      if (row < call.w.n && t < tokens && lane % lanes == t)
+      if (row < call.w.n && t < tokens && lane % lanes == t % lanes)
         store<X>(call, first_token + t, row, tile.valid ? sum[t] * scale : kNaN);
     index += static_cast<std::int64_t>(gridDim.x) * kWarps;
     if (index * header.rows >= call.w.n) return;
@@ -138,7 +143,11 @@ __device__ __forceinline__ void answer_nan(const Linear& call) {
 }
 
 template <typename X, int T>
-__global__ void __launch_bounds__(kWarps* kWarp) linear_kernel(const Linear call) {
+__global__ void __launch_bounds__(kWarps* kWarp, blocks_of<X, T>) linear_kernel(const Linear call) {
+  let_next_start();
+  prefetch_tile(call.w, static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp,
+                static_cast<int>(threadIdx.x) % kWarp);
+  wait_for_those_before();
   const Header header = read_header(call.w);
   if (header.rows == 0) return answer_nan<X>(call);
   switch (header.dtype) {
@@ -164,8 +173,8 @@ int start(const Linear& call, void* stream) {
             linear_kernel<X, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)))
       return static_cast<int>(error);
   const auto blocks = static_cast<unsigned>((most_tiles(call.w.n) + kWarps - 1) / kWarps);
-  return launch(linear_kernel<X, T>, dim3(blocks, static_cast<unsigned>((call.m + T - 1) / T)),
-                dim3(kWarps * kWarp), shared, stream, call);
+  return launch_overlapped(linear_kernel<X, T>, dim3(blocks, static_cast<unsigned>((call.m + T - 1) / T)),
+                           dim3(kWarps * kWarp), shared, stream, call);
 }
 
 template <typename X>
@@ -174,6 +183,8 @@ int start_of(const Linear& call, void* stream) {
   const auto fits = [&](std::size_t column) {
     return static_cast<std::size_t>(call.w.k + kSlack) * column <= kSharedAtMost;
   };
+  if constexpr (sizeof(typename X::Bits) == 2)
+    if (call.m >= 5 && fits(sizeof(Column<X, 8>))) return start<X, 8>(call, stream);
   if (call.m >= 3 && fits(sizeof(Column<X, 4>))) return start<X, 4>(call, stream);
   if (call.m >= 2 && fits(sizeof(Column<X, 2>))) return start<X, 2>(call, stream);
   return start<X, 1>(call, stream);

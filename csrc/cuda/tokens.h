@@ -38,6 +38,19 @@ struct alignas(8) Column<X, 4> {
     v[0] = low<X>(words.x), v[1] = high<X>(words.x), v[2] = low<X>(words.y), v[3] = high<X>(words.y);
   }
 };
+template <typename X>
+struct alignas(16) Column<X, 8> {
+  std::uint16_t values[8];
+  __device__ __forceinline__ void set(const float (&v)[8]) {
+#pragma unroll
+    for (int t = 0; t < 8; ++t) values[t] = X::from_float(v[t]);
+  }
+  __device__ __forceinline__ void get(float (&v)[8]) const {
+    const uint4 words = *reinterpret_cast<const uint4*>(values);
+    v[0] = low<X>(words.x), v[1] = high<X>(words.x), v[2] = low<X>(words.y), v[3] = high<X>(words.y);
+    v[4] = low<X>(words.z), v[5] = high<X>(words.z), v[6] = low<X>(words.w), v[7] = high<X>(words.w);
+  }
+};
 template <>
 struct alignas(8) Column<F32, 2> {
   float values[2];
@@ -63,7 +76,7 @@ struct alignas(16) Column<F32, 4> {
 // Eight neighbours of one token in one load; their memory is aligned to 16 bytes.
 template <typename X>
 __device__ __forceinline__ void load_eight(const typename X::Bits* from, float (&out)[8]) {
-  const uint4 words = __ldg(reinterpret_cast<const uint4*>(from));
+  const uint4 words = __ldcg(reinterpret_cast<const uint4*>(from));
   out[0] = low<X>(words.x), out[1] = high<X>(words.x), out[2] = low<X>(words.y), out[3] = high<X>(words.y);
   out[4] = low<X>(words.z), out[5] = high<X>(words.z), out[6] = low<X>(words.w), out[7] = high<X>(words.w);
 }
@@ -71,7 +84,7 @@ template <>
 __device__ __forceinline__ void load_eight<F32>(const float* from, float (&out)[8]) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const float4 words = __ldg(reinterpret_cast<const float4*>(from) + i);
+    const float4 words = __ldcg(reinterpret_cast<const float4*>(from) + i);
     out[4 * i] = words.x, out[4 * i + 1] = words.y, out[4 * i + 2] = words.z, out[4 * i + 3] = words.w;
   }
 }

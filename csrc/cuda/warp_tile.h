@@ -1,5 +1,6 @@
 // Finding one's way in a packed weight of format warp on the device.
 #pragma once
+#include "cuda/overlap.h"
 #include "cuda/products.h"
 #include "cuda/warp_values.h"
 #include "formats/packed.h"
@@ -23,10 +24,10 @@ struct Tile {
 };
 
 __device__ __forceinline__ unsigned load_u32(const std::uint8_t* p) {
-  return __ldg(reinterpret_cast<const unsigned*>(p));
+  return __ldcg(reinterpret_cast<const unsigned*>(p));
 }
 __device__ __forceinline__ std::uint64_t load_u64(const std::uint8_t* p) {
-  return __ldg(reinterpret_cast<const unsigned long long*>(p));
+  return __ldcg(reinterpret_cast<const unsigned long long*>(p));
 }
 
 __device__ __forceinline__ Header read_header(const Packed& w) {
@@ -50,15 +51,29 @@ __device__ __forceinline__ Tile find_tile(const Packed& w, std::int64_t index, i
   if (!tile.valid) return tile;
   tile.steps_at = w.data + begin + WarpLayout::head;
   tile.steps = static_cast<int>((end - begin - WarpLayout::head) / step_bytes);
-  tile.start = __ldg(reinterpret_cast<const std::uint16_t*>(w.data + begin) + lane);
+  tile.start = __ldcg(reinterpret_cast<const std::uint16_t*>(w.data + begin) + lane);
   return tile;
+}
+
+// Before the kernel may read anything (overlap.h): where the tile seems to lie is fetched into L2, whose
+// lines are never old. What is read here is a hint alone.
+__device__ __forceinline__ void prefetch_tile(const Packed& w, std::int64_t index, int lane) {
+  const std::uint64_t at = sizeof(PackedHeader) + 8 * static_cast<std::uint64_t>(index);
+  if (at + 16 > w.bytes) return;
+  prefetch_l2(w.data);
+  const std::uint64_t begin = sizeof(PackedHeader) + load_u64(w.data + at),
+                      end = sizeof(PackedHeader) + load_u64(w.data + at + 8);
+  constexpr std::uint64_t line = 128, most = 64 << 10;  // of a tile that is no hint but damage
+  if (begin > end || end > w.bytes || end - begin > most) return;
+  for (std::uint64_t i = begin + static_cast<unsigned>(lane) * line; i < end; i += kWarp * line)
+    prefetch_l2(w.data + i);
 }
 
 // The scale of a row of int8 values, which are behind the offsets; 1 for others.
 __device__ __forceinline__ float scale_of(const Packed& w, const Header& header, std::int64_t row) {
   if (header.dtype != Dtype::i8) return 1;
   const auto tiles = static_cast<std::uint64_t>((w.n + header.rows - 1) / header.rows);
-  return __ldg(reinterpret_cast<const float*>(w.data + sizeof(PackedHeader) + 8 * (tiles + 1)) + row);
+  return __ldcg(reinterpret_cast<const float*>(w.data + sizeof(PackedHeader) + 8 * (tiles + 1)) + row);
 }
 
 // The tiles that a weight of n rows has at most (ops/policy: rows_of_warp): where it has fewer, warps end at

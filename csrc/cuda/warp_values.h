@@ -1,4 +1,6 @@
-// One step of format warp in registers: the eight stored values of a lane and their gaps.
+// One step of format warp in registers: the eight stored values of a lane and their gaps. Loads go past L1
+// (__ldcg): what is read once gains nothing there, and a kernel that starts while the one before it still
+// writes (overlap.h) must not find old lines in it.
 #pragma once
 #include "cuda/floats.h"
 
@@ -15,7 +17,7 @@ struct EightOf16 {
   static constexpr int size = 2;
   uint4 words;
   __device__ __forceinline__ void load(const std::uint8_t* values, int lane) {
-    words = __ldg(reinterpret_cast<const uint4*>(values) + lane);
+    words = __ldcg(reinterpret_cast<const uint4*>(values) + lane);
   }
   __device__ __forceinline__ void clear() { words = uint4{0, 0, 0, 0}; }
   __device__ __forceinline__ void get(float (&out)[8]) const {
@@ -35,8 +37,8 @@ struct Eight<F32> {
   static constexpr int size = 4;
   float4 first, second;
   __device__ __forceinline__ void load(const std::uint8_t* values, int lane) {
-    first = __ldg(reinterpret_cast<const float4*>(values) + 2 * lane);
-    second = __ldg(reinterpret_cast<const float4*>(values) + 2 * lane + 1);
+    first = __ldcg(reinterpret_cast<const float4*>(values) + 2 * lane);
+    second = __ldcg(reinterpret_cast<const float4*>(values) + 2 * lane + 1);
   }
   __device__ __forceinline__ void clear() { first = second = float4{0, 0, 0, 0}; }
   __device__ __forceinline__ void get(float (&out)[8]) const {
@@ -51,7 +53,7 @@ struct Eight<I8> {
   static constexpr int size = 1;
   uint2 words;
   __device__ __forceinline__ void load(const std::uint8_t* values, int lane) {
-    words = __ldg(reinterpret_cast<const uint2*>(values) + lane);
+    words = __ldcg(reinterpret_cast<const uint2*>(values) + lane);
   }
   __device__ __forceinline__ void clear() { words = uint2{0, 0}; }
   // As the last byte of 2^23 + 128 + v, exactly: an instruction that turns integers into floats has a quarter
@@ -73,7 +75,7 @@ struct Step {
   static constexpr int gaps_at = WarpLayout::gaps_at(Eight<Stored>::size);
   __device__ __forceinline__ void load(const std::uint8_t* step, int lane) {
     values.load(step, lane);
-    gaps = __ldg(reinterpret_cast<const unsigned*>(step + gaps_at) + lane);
+    gaps = __ldcg(reinterpret_cast<const unsigned*>(step + gaps_at) + lane);
   }
   __device__ __forceinline__ void clear() { values.clear(), gaps = 0; }
 };

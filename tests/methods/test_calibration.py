@@ -400,3 +400,17 @@ def test_a_layer_that_not_every_batch_calls_is_seen_whenever_it_is():
     batches = [torch.randn(n, 4) for n in (2, 3, 2, 5)]
     found = measure(stack_of([Sometimes()]), Calibration(batches))
     assert (found["layers.0.always"].tokens, found["layers.0.rare"].tokens) == (12, 8)
+
+
+def test_autocast_of_the_model_does_not_round_the_products():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 4)), torch.randn(50, 8)
+
+    def forward(model, batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(batch)
+
+    layers = {"0": [model[0]]}
+    calls = Calibration([x], forward=forward)
+    for group in walk(model, layers, calls, frozenset({"gram"})):
+        assert torch.allclose(group.measure()["0"].gram, x.t() @ x, rtol=1e-5, atol=1e-5)

@@ -143,8 +143,8 @@ class PretendedGpu(TorchFunctionMode):
         dtype = kwargs.pop("dtype", None)
         if func is Tensor.cpu or func is Tensor.cuda:
             target = CPU if func is Tensor.cpu else GPU
-        elif "device" in kwargs:
-            target = as_device(kwargs.pop("device"))
+        elif (wanted := kwargs.pop("device", None)) is not None:
+            target = as_device(wanted)
         for value in [kwargs.pop("other", None), *rest]:
             if isinstance(value, Tensor):
                 target, dtype = self.device(value), value.dtype

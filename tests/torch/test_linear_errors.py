@@ -86,13 +86,13 @@ def test_kinds(p: prunus.PackedWeight) -> None:
 
 
 def test_another_device(p: prunus.PackedWeight) -> None:
-    with pytest.raises(ValueError, match="x: expected a CPU tensor, got one on meta"):
+    with pytest.raises(ValueError, match="x: expected a tensor on the CPU or CUDA, got one on meta"):
         prunus.linear(torch.ones(3, 10, device="meta"), p)
 
 
 def test_buffers(p: prunus.PackedWeight) -> None:
     x, packed = torch.ones(3, 10), buffer_tensor(p)
-    wrong_dtype = r"p: expected a contiguous 1-D uint8 CPU tensor, got float32 \(3,\) on cpu"
+    wrong_dtype = r"p: expected a contiguous 1-D uint8 tensor, got float32 \(3,\) on cpu"
     with pytest.raises(ValueError, match=wrong_dtype):
         prunus.linear(x, torch.ones(3))
     with pytest.raises(prunus.FormatError, match=r"packed\.bytes"):

@@ -133,7 +133,8 @@ class Recorder:
         # float32 squares would be exact enough; their sum over many tokens is not.
         squares = x.square().sum(0, dtype=torch.float64)
         starts = range(0, x.shape[1], STRIP) if "gram" in self.needs else ()
-        return len(x), squares, [x[:, start : start + STRIP].t() @ x[:, start:] for start in starts]
+        with torch.autocast(x.device.type, enabled=False):  # the model's own would round the products
+            return len(x), squares, [x[:, start : start + STRIP].t() @ x[:, start:] for start in starts]
 
 
 def check_seen(silent: Iterable[str]) -> None:

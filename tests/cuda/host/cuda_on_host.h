@@ -270,6 +270,10 @@ template <typename T>
 T __ldg(const T* p) {
   return *p;
 }
+template <typename T>
+T __ldcg(const T* p) {
+  return *p;
+}
 inline unsigned __float_as_uint(float v) {
   return prunus::on_host::from_bits<unsigned>(prunus::on_host::to_bits(v));
 }

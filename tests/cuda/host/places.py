@@ -21,8 +21,11 @@ class Place:
         """The tensor there, with its strides."""
         if self.device == "cpu":
             return tensor
-        there = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device)
-        return there.copy_(tensor)
+        once = tensor  # a dimension that repeats itself is repeated there
+        for dim, stride in enumerate(tensor.stride()):
+            once = once.narrow(dim, 0, 1) if stride == 0 and tensor.shape[dim] > 1 else once
+        there = torch.empty_strided(once.shape, once.stride(), dtype=tensor.dtype, device=self.device)
+        return there.copy_(once).expand(tensor.shape)
 
     def select(self, scores: Tensor, pattern: Any) -> Tensor:
         mask: Tensor = self.functions.select(self.to(scores), pattern)
