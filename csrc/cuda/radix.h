@@ -59,19 +59,39 @@ struct Bin {
   int index;
 };
 
-// The bin that holds the entry of this rank, into `found`, which the block shares; readable after the next
-// barrier. The block's threads divide kBins.
 template <typename Count>
-__device__ void find_bin(const Count* counts, long long rank, long long* room, Bin* found) {
-  const int each = kBins / blockDim.x, first = threadIdx.x * each;
-  long long mine = 0, total;
-  for (int i = 0; i < each; ++i) mine += counts[first + i];
-  long long before = sum_before(mine, room, total);
+__device__ __forceinline__ Count sum_of(const Count* counts, int n) {
+  Count sum = 0;
+  for (int i = 0; i < n; ++i) sum += counts[i];
+  return sum;
+}
+// In shared memory, aligned to 16 bytes: four at a time, or neighbouring threads would wait for one bank.
+template <>
+__device__ __forceinline__ unsigned sum_of(const unsigned* counts, int n) {
+  unsigned sum = 0;
+  if (n % 4 > 0) {
+    for (int i = 0; i < n; ++i) sum += counts[i];
+  } else {
+    for (int i = 0; i < n; i += 4) {
+      const uint4 four = *reinterpret_cast<const uint4*>(counts + i);
+      sum += four.x + four.y + four.z + four.w;
+    }
+  }
+  return sum;
+}
+
+// The one of `bins` that holds the entry of this rank, into `found`, which the block shares; readable after
+// the next barrier. Threads and bins are powers of two.
+template <typename Count>
+__device__ void find_bin(const Count* counts, int bins, Count rank, Count* room, Bin* found) {
+  const int threads = blockDim.x, each = bins > threads ? bins / threads : 1, first = threadIdx.x * each;
+  const Count mine = first < bins ? sum_of(counts + first, each) : 0;
+  Count total, before = sum_before(mine, room, total);
   if (rank < before || rank >= before + mine) return;
   for (int i = first;; ++i) {
-    const long long count = counts[i];
+    const Count count = counts[i];
     if (rank < before + count) {
-      *found = {before, count, i};
+      *found = {static_cast<long long>(before), static_cast<long long>(count), i};
       return;
     }
     before += count;

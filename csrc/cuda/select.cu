@@ -76,10 +76,10 @@ __global__ void __launch_bounds__(kThreads)
 // One block: the digit of the cut, and an empty histogram for the next pass.
 __global__ void __launch_bounds__(kThreads)
     pick_digit(unsigned long long* histogram, Digit digit, bool first, long long rank, Cut* cut) {
-  __shared__ long long room[kWarp];
+  __shared__ unsigned long long room[kWarp];
   __shared__ Bin bin;
   if (!first) rank = cut->rank;
-  find_bin(histogram, rank, room, &bin);
+  find_bin(histogram, kBins, static_cast<unsigned long long>(rank), room, &bin);
   __syncthreads();
   for (int i = threadIdx.x; i < kBins; i += kThreads) histogram[i] = 0;
   if (threadIdx.x > 0) return;

@@ -1,5 +1,6 @@
-// A budget for every line: one block per line, whose radix passes stay in its shared memory. Short lines are
-// counted like N:M groups, and of a few very long ones each is selected by the whole device.
+// A budget for every line (of fewer than 2^32 entries): one block per line, whose radix passes stay in its
+// shared memory. Short lines are counted like N:M groups, and of a few very long ones each is selected by the
+// whole device.
 #include "cuda/radix.h"
 #include "cuda/runs.h"
 #include "cuda/selection.h"
@@ -21,15 +22,16 @@ template <typename T>
 __device__ LineCut<KeyType<T>> cut_of_line(const T* line, long long length, bool aligned, long long prune,
                                            int* nan) {
   using Key = KeyType<T>;
-  __shared__ unsigned counts[kBins];
-  __shared__ long long room[kWarp];
+  alignas(16) __shared__ unsigned counts[kBins];
+  __shared__ unsigned room[kWarp];
   __shared__ Bin bin;
   Key found = 0;
   long long rank = prune - 1, equal = 0;
 #pragma unroll 1
   for (int pass = 0; pass < passes_of(KeyOf<T>::kKeyBits); ++pass) {
     const Counted<Key> counted{found, digit_of(KeyOf<T>::kKeyBits, pass), pass == 0};
-    for (int i = threadIdx.x; i < kBins; i += blockDim.x) counts[i] = 0;
+    const int bins = 1 << counted.digit.bits;
+    for (int i = threadIdx.x; i < bins; i += blockDim.x) counts[i] = 0;
     __syncthreads();
     bool unordered = false;
     for (long long i = threadIdx.x * kRun<T>; i < length; i += blockDim.x * kRun<T>) {
@@ -41,7 +43,7 @@ __device__ LineCut<KeyType<T>> cut_of_line(const T* line, long long length, bool
     }
     if (unordered) *nan = 1;
     __syncthreads();
-    find_bin(counts, rank, room, &bin);
+    find_bin(counts, bins, static_cast<unsigned>(rank), room, &bin);
     __syncthreads();
     found |= static_cast<Key>(bin.index) << counted.digit.shift;
     rank -= bin.before;
@@ -53,7 +55,7 @@ __device__ LineCut<KeyType<T>> cut_of_line(const T* line, long long length, bool
 template <typename T>
 __device__ void flag_line(const T* line, unsigned char* mask, long long length, bool aligned,
                           LineCut<KeyType<T>> cut) {
-  __shared__ long long room[kWarp];
+  __shared__ unsigned room[kWarp];
   long long before = 0;  // ties in earlier turns of the block
   for (long long first = 0; first < length; first += blockDim.x * kRun<T>) {
     const long long i = first + threadIdx.x * kRun<T>;
@@ -67,8 +69,8 @@ __device__ void flag_line(const T* line, unsigned char* mask, long long length, 
       ties |= static_cast<unsigned>(v < count && keys[v] == cut.key) << v;
     }
     if (before < cut.kept_ties) {  // for the whole block or for no one
-      long long total;
-      long long rank = before + sum_before<long long>(__popc(ties), room, total);
+      unsigned total;
+      long long rank = before + sum_before<unsigned>(__popc(ties), room, total);
 #pragma unroll
       for (int v = 0; v < kRun<T>; ++v)
         if (ties >> v & 1 && rank++ < cut.kept_ties) keep |= 1u << v;

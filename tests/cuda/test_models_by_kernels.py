@@ -5,7 +5,6 @@ Arithmetic is torch's on the CPU: what comes out is what comes out on the CPU, b
 
 import copy
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def selections(host_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     monkeypatch.setattr("prunus._tools.cuda.why_closed", lambda: "")
     monkeypatch.setattr(f"{ON_DEVICE}.stream_of", stream)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     with PretendedGpu():
         yield calls
 

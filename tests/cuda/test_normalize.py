@@ -80,6 +80,10 @@ def test_apply_mask(place: Place, dtype: torch.dtype) -> None:
         lambda t: t.view(37, 11, 100),
         lambda t: t[:1],
         lambda t: t[:, :1],
+        # By whole runs of 16 bytes: of one line, of rows, of more runs than a block takes in one turn.
+        lambda t: t[:32],
+        lambda t: t[::2, 16:1080],
+        lambda t: t.view(-1)[16 : 16 + 40_000].view(5, 8000),
     ]
     for cut, turned in itertools.product(cuts, [False, True]):
         w, there = base.clone(), place.to(base.clone())

@@ -93,5 +93,6 @@ def stream_of(tensor: torch.Tensor) -> int:
         return 0
     import torch
 
-    stream: Any = torch.cuda.current_stream(tensor.device)
-    return int(stream.cuda_stream)
+    # What torch's own compiled code asks; torch.cuda.current_stream makes an object of it first.
+    current: Any = torch._C._cuda_getCurrentRawStream
+    return int(current(tensor.get_device()))

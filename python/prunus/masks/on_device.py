@@ -228,6 +228,6 @@ def _array(scores: Tensor, mask: Tensor) -> tuple[int, int, str, int]:
 
 def _on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Kernels start on CUDA's current device."""
-    if not tensor.is_cuda:
+    if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(tensor.device)
