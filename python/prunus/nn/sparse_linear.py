@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SparseLinear"]
 
-_ONLY_ON_CPU = "a layer that trains its packed weight is one of the CPU (train_values_(False) freezes it)"
+_ONLY_ON_CPU = "one that trains its packed weight, as the CPU alone does (train_values_(False) freezes it)"
 
 
 class SparseLinear(nn.Module):
@@ -170,7 +170,7 @@ class SparseLinear(nn.Module):
         trainable: bool,
     ) -> Self:
         if trainable:
-            raise ValueError(f"trainable: expected False on {weight.device}, got True: {_ONLY_ON_CPU}")
+            raise ValueError(f"trainable: expected False on {weight.device}, got {_ONLY_ON_CPU}")
         if format not in ("auto", "warp"):
             raise ValueError(f"format: expected 'auto' or 'warp' on {weight.device}, got {format!r}")
         if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
@@ -329,21 +329,19 @@ class SparseLinear(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves follow the model; casts (`.type(dtype)` casts every buffer) must not turn bytes into
         numbers."""
-        packed = self.packed
+        packed, again = self.packed, self.packed
         like = fn(torch.empty(0, dtype=self.weight_dtype, device=packed.device))
         if like.is_cuda != packed.is_cuda and not like.is_meta:
             if self.trainable:
                 raise RuntimeError(
-                    f"model: expected layers that can be moved to {like.device}: {_ONLY_ON_CPU}"
+                    f"model: expected layers that can be moved to {like.device}, got {_ONLY_ON_CPU}"
                 )
             # Before anything is moved: a weight that the device cannot hold leaves the layer as it was.
-            packed = self._for_device(packed, like.is_cuda)
+            again = self._for_device(packed, like.is_cuda)
         self.weight_dtype = like.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if packed is not self.packed and (
-            self.packed.dtype != torch.uint8 or packed.shape != self.packed.shape
-        ):
-            self.packed = packed.to(self.packed.device)
+        if again is not packed or self.packed.dtype != torch.uint8:
+            self.packed = again.to(self.packed.device)
         return self
 
     @staticmethod
@@ -352,12 +350,11 @@ class SparseLinear(nn.Module):
         weight = PackedWeight(array_view(packed))
         if (weight.format == "warp") == cuda:
             return packed
+        format = "warp" if cuda else "auto"
         try:
-            return buffer_tensor(
-                pack(weight.to_dense(), dtype=weight.dtype, format="warp" if cuda else "auto")
-            )
+            return buffer_tensor(pack(weight.to_dense(), dtype=weight.dtype, format=format))
         except ValueError as error:
-            raise FormatError(f"packed: expected a weight that the other device can hold: {error}") from None
+            raise FormatError(f"packed: expected a weight that {format!r} can hold: {error}") from None
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.current()  # packed and values are to agree
