@@ -14,6 +14,7 @@ from typing import Any
 
 import prunus
 import prunus._core as _core
+from prunus._tools.cuda import why_closed
 
 __all__ = ["add_parser", "gather"]
 
@@ -58,10 +59,11 @@ def gather() -> dict[str, Any]:
     >>> gather()["prunus"] == prunus.__version__
     True
     """
-    torch_version = None
+    torch_version, cuda = None, "torch is not installed"
     if importlib.util.find_spec("torch") is not None:
         importlib.import_module("prunus.ops.torch_ops")
         torch_version = importlib.metadata.version("torch")
+        cuda = why_closed() or _devices()
     return {
         "prunus": prunus.__version__,
         "compiler": _compiler(),
@@ -74,6 +76,7 @@ def gather() -> dict[str, Any]:
         "thread_pool": _core.parallel_backend(),
         "openmp_runtimes": openmp_runtimes(),
         "torch": torch_version,
+        "cuda": cuda,
         "python": platform.python_version(),
         "numpy": importlib.metadata.version("numpy"),
         "machine": f"{_cpu_name()}, {os.cpu_count()} cpus, {platform.system()} {platform.machine()}",
@@ -96,6 +99,13 @@ def openmp_runtimes(maps: str | None = None) -> list[str]:
 def _compiler() -> str:
     version: str = _core.compiler()
     return f"gcc {version}" if version[:1].isdigit() else version  # clang names itself
+
+
+def _devices() -> str:
+    """The GPUs, and what the library of CUDA kernels has code for."""
+    info = _core.cuda_info() or {}
+    names = [f"{d['name']} (sm_{''.join(map(str, d['capability']))})" for d in info["devices"]]
+    return f"{', '.join(names)}; code for {info['architectures']}"
 
 
 def _cpu_name() -> str:
