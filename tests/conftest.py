@@ -1,6 +1,5 @@
 """Fixtures that every layer's tests share."""
 
-import ctypes
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,29 +16,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Fixed examples: a red run can be repeated. No deadline: the machines that run this are shared.
 settings.register_profile("prunus", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("prunus")
-
-
-class SignalStack(ctypes.Structure):
-    """stack_t of sigaltstack(2)."""
-
-    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-def signal_stack(new: SignalStack | None = None) -> SignalStack:
-    """The alternative stack for signals of this thread; `new` takes its place."""
-    old = SignalStack()
-    ctypes.CDLL(None).sigaltstack(None if new is None else ctypes.byref(new), ctypes.byref(old))
-    return old
-
-
-@pytest.fixture(autouse=True)
-def own_signal_stack() -> Iterator[None]:
-    """OpenVINO gives the thread a stack for signals where there is AMX, and frees it: the next Ctrl-C, which
-    some tests send, would end the process."""
-    before = signal_stack()
-    yield
-    if signal_stack().sp != before.sp:
-        signal_stack(before)
 
 
 def isas_with_rows(of_dot: bool) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.peers.base import Peer, Prepared, missing_package
 from bench.problem import Problem
+from prunus._tools.interrupts import own_signal_stack
 
 
 def onnx_model(problem: Problem) -> Any:
@@ -111,7 +112,9 @@ class OpenVino(Peer):
             "INFERENCE_NUM_THREADS": problem.threads,
             "INFERENCE_PRECISION_HINT": self.hint,
         }
-        request = ov.Core().compile_model(ov.Model([y], [x]), "CPU", settings).create_infer_request()
+        with own_signal_stack():
+            compiled = ov.Core().compile_model(ov.Model([y], [x]), "CPU", settings)
+        request = compiled.create_infer_request()
         request.set_input_tensor(ov.Tensor(problem.x, shared_memory=True))
         output = request.get_output_tensor()
 

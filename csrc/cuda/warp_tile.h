@@ -65,11 +65,10 @@ __device__ __forceinline__ float scale_of(const Packed& w, const Header& header,
   return __ldcg(reinterpret_cast<const float*>(w.data + sizeof(PackedHeader) + 8 * (tiles + 1)) + row);
 }
 
-// The tiles that a weight of n rows has at most (ops/policy: rows_of_warp): where it has fewer, warps end at
-// once, and where it has more, they take several.
+// The tiles that a weight of n rows has at most: where it has fewer, warps end at once, and where it has
+// more, they take several.
 inline std::int64_t most_tiles(std::int64_t n) {
-  std::int64_t rows = 1;
-  while (rows < 8 && n >= 2 * rows * 2048) rows *= 2;
+  const int rows = WarpLayout::least_rows(n);
   return (n + rows - 1) / rows;
 }
 

@@ -1,6 +1,7 @@
 """export: an ordinary file that answers as the model does, or no file."""
 
 import copy
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 import prunus
 from prunus import SparseLinear, Unstructured
+from prunus._tools.interrupts import SignalStack, own_signal_stack
 from prunus._tools.running import module_bytes
 from prunus.engines import packages, verb
 
@@ -70,7 +72,8 @@ def read(path: Path, inputs: dict[str, torch.Tensor], names: list[str]) -> dict[
         return dict(zip(names, map(torch.from_numpy, session.run(names, arrays)), strict=True))
     import openvino
 
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with own_signal_stack():
+        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled(arrays)
     return {name: torch.from_numpy(np.array(found[name])) for name in names}
 
@@ -348,3 +351,21 @@ def test_an_engine_that_is_not_installed(to: str, tmp_path: Path, monkeypatch: p
     package = verb.KINDS[to].packages[0]
     with pytest.raises(ImportError, match=rf"needs the package {package}, .* pip install 'prunus\[export\]'"):
         prunus.export(nn.Linear(3, 2), torch.ones(2, 3), tmp_path / FILES[to], to)
+
+
+def test_the_stack_of_signal_handlers_stays_ours(tmp_path):
+    """Where there is AMX OpenVINO gives the thread another, and frees it: Ctrl-C would end the process."""
+    pytest.importorskip("openvino")
+    before = SignalStack.exchange()
+    prunus.export(nn.Linear(64, 64), torch.ones(2, 64), tmp_path / "model.xml", to="openvino")
+    now = SignalStack.exchange()
+    assert (now and now.sp) == (before and before.sp)
+
+
+def test_a_block_that_takes_the_stack_gives_it_back():
+    memory = ctypes.create_string_buffer(1 << 16)
+    before = SignalStack.exchange()
+    with own_signal_stack():
+        SignalStack.exchange(SignalStack(ctypes.addressof(memory), 0, 1 << 16))
+        assert SignalStack.exchange().sp == ctypes.addressof(memory)
+    assert SignalStack.exchange().sp == before.sp

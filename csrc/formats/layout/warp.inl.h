@@ -10,4 +10,10 @@ struct WarpLayout {
   static constexpr int lanes = 32, eight = 8, most_skipped = 15, head = 64;
   static constexpr int gaps_at(int value_size) { return lanes * eight * value_size; }
   static constexpr int step_bytes(int value_size) { return gaps_at(value_size) + lanes * 4; }
+  // The fewest rows of a warp, of n rows: 2048 warps fill a large GPU (an H100 holds 132 x 16 of these).
+  static constexpr int least_rows(long long n) {
+    int rows = 1;
+    while (rows < 8 && n >= 2 * rows * 2048) rows *= 2;
+    return rows;
+  }
 };

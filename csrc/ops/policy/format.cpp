@@ -60,11 +60,12 @@ Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype, std::optional<int>
   return {Format::dot, best};
 }
 
-// Rows that share a warp: one, unless there are more warps than a GPU holds, or too little for its lanes.
+#include "formats/layout/warp.inl.h"
+
+// Rows that share a warp: more than the least where one row has too little for its lanes.
 std::uint16_t rows_of_warp(std::int64_t n, double kept_of_row) {
-  using namespace threshold;
-  int rows = 1;
-  while (rows < 8 && (n >= 2 * rows * kWarpsAtLeast || kept_of_row * rows < kKeptOfWarp)) rows *= 2;
+  int rows = WarpLayout::least_rows(n);
+  while (rows < 8 && kept_of_row * rows < threshold::kKeptOfWarp) rows *= 2;
   return static_cast<std::uint16_t>(rows);
 }
 

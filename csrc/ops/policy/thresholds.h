@@ -33,9 +33,8 @@ inline constexpr double kFull = 0.9;         // share of stored slots that must 
 inline constexpr double kForcedFull = 0.52;  // the same where block was asked for
 inline constexpr int kSharedRows = 4;        // fewer rows of a block share too little: col8 and bitmap win
 
-// -- Packing: the rows that share a warp. 2048 warps fill an H100; with fewer kept weights in a warp than
-// three steps of it hold, its last step is half empty. --
-inline constexpr std::int64_t kWarpsAtLeast = 2048;
+// -- Packing: the rows that share a warp. With fewer kept weights than three steps hold, the last step is
+// half empty. --
 inline constexpr double kKeptOfWarp = 3 * 256;
 
 // -- Packing: the height of a dot block. What a stored value costs, in values of blocks of 32 rows: a row

@@ -1,13 +1,55 @@
-"""Ctrl-C, once: what has to be finished or put back is not interrupted a second time."""
+"""Ctrl-C: what has to be finished is not interrupted a second time; and the stack of its handler."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["OneInterrupt"]
+__all__ = ["OneInterrupt", "SignalStack", "own_signal_stack"]
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of sigaltstack(2): where the handlers of signals of this thread run."""
+
+    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    @classmethod
+    def exchange(cls, new: SignalStack | None = None) -> SignalStack | None:
+        """The one of now, whose place `new` takes; None where the system has none.
+
+        >>> type(SignalStack.exchange()).__name__
+        'SignalStack'
+        """
+        change = getattr(ctypes.CDLL(None), "sigaltstack", None)
+        if change is None:
+            return None
+        old = cls()
+        change(None if new is None else ctypes.byref(new), ctypes.byref(old))
+        return old
+
+
+@contextmanager
+def own_signal_stack() -> Iterator[None]:
+    """Put the thread's stack for signals back after the block.
+
+    OpenVINO, compiling a model where there is AMX, gives the thread one of its own and frees it later: the
+    next Ctrl-C would end the process.
+
+    >>> with own_signal_stack():
+    ...     pass
+    """
+    before = SignalStack.exchange()
+    try:
+        yield
+    finally:
+        now = SignalStack.exchange()
+        if before is not None and now is not None and now.sp != before.sp:
+            SignalStack.exchange(before)
 
 
 class OneInterrupt:

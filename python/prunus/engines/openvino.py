@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from prunus._tools.interrupts import own_signal_stack
 from prunus.engines.graph import Graph, Tensors, cannot_hold, tracing
 from prunus.engines.packages import need
 
@@ -76,7 +77,8 @@ def reader(model: Any, threads: int = 0, precision: str | None = None) -> Callab
         settings["INFERENCE_NUM_THREADS"] = threads
     if precision is not None:
         settings["INFERENCE_PRECISION_HINT"] = precision
-    compiled = core.compile_model(model, "CPU", settings)
+    with own_signal_stack():
+        compiled = core.compile_model(model, "CPU", settings)
     inputs = [port.any_name for port in model.inputs]
     outputs = [port.any_name for port in model.outputs]  # compiled ones have more names than we gave
 
