@@ -171,7 +171,7 @@ def test_what_is_refused() -> None:
         prunus.linear(x, on_gpu(prunus.pack(pruned(24, 64))))
     assert linear(x, packed, None, 25, 0).isnan().all()  # only the device can see what the bytes are
     assert torch.allclose(prunus.linear(x, packed), x @ torch.from_numpy(p.to_dense()).cuda().t(), atol=1e-4)
-    with pytest.raises(RuntimeError, match="trains its packed weight"):
+    with pytest.raises(ValueError, match="trainable: expected a layer on the CPU"):
         SparseLinear.from_linear(torch.nn.Linear(8, 8), trainable=True).cuda()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, is_grad_enabled, nn
 import prunus._core as _core
 from prunus._core import FormatError
 from prunus.families import is_conv1d, weight_matrix
+from prunus.nn.devices import pack_for_cuda, packed_for, refuse_training
 from prunus.nn.weight import weight_of
 from prunus.ops import activation_number
 from prunus.ops.autograd import linear_with_gradient
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from prunus.packed import DtypeLike
 
 __all__ = ["SparseLinear"]
-
-_ONLY_ON_CPU = "one that trains its packed weight, as the CPU alone does (train_values_(False) freezes it)"
 
 
 class SparseLinear(nn.Module):
@@ -148,7 +147,10 @@ class SparseLinear(nn.Module):
         """
         weight = weight_matrix(linear)
         if weight.is_cuda:
-            return cls._on_cuda(linear, weight, mask, dtype, format, activation, trainable)
+            refuse_training(weight.device, trainable)
+            layer = cls._around(linear, pack_for_cuda(weight, mask, dtype, format), activation)
+            layer.packed = layer.packed.to(weight.device)
+            return layer
         if trainable:
             packed, values = pack_with_values(weight, mask, dtype, format)
             layer = cls._around(linear, packed, activation).train_values_()
@@ -157,28 +159,6 @@ class SparseLinear(nn.Module):
         if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
             dtype = weight.dtype
         return cls._around(linear, pack(weight, mask, dtype, format, rows), activation)
-
-    @classmethod
-    def _on_cuda(
-        cls,
-        linear: nn.Module,
-        weight: Tensor,
-        mask: Tensor | None,
-        dtype: DtypeLike | None,
-        format: str,
-        activation: str | None,
-        trainable: bool,
-    ) -> Self:
-        if trainable:
-            raise ValueError(f"trainable: expected False on {weight.device}, got {_ONLY_ON_CPU}")
-        if format not in ("auto", "warp"):
-            raise ValueError(f"format: expected 'auto' or 'warp' on {weight.device}, got {format!r}")
-        if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
-            dtype = weight.dtype
-        packed = pack(weight.detach().cpu(), None if mask is None else mask.cpu(), dtype, "warp")
-        layer = cls._around(linear, packed, activation)
-        layer.packed = layer.packed.to(weight.device)
-        return layer
 
     @classmethod
     def _around(cls, linear: nn.Module, packed: PackedWeight, activation: str | None) -> Self:
@@ -199,7 +179,7 @@ class SparseLinear(nn.Module):
         """Make the weight a parameter, or (on=False) freeze it as it is now, in place; returns the layer.
 
         An optimiser has to be made after this. Raises ValueError where the packed values are not float32 or
-        its format is dot.
+        its format is dot, or the layer is on CUDA.
 
         >>> import torch, prunus
         >>> layer = prunus.SparseLinear.from_linear(torch.nn.Linear(2, 1)).train_values_()
@@ -208,6 +188,7 @@ class SparseLinear(nn.Module):
         tensor([3., 4.])
         """
         if on and not self.trainable:
+            refuse_training(self.packed.device, on)
             self._index = value_index(self.packed)
             self.values = nn.Parameter(values_of(self.packed_weight))
             self._packed_from = None
@@ -332,29 +313,14 @@ class SparseLinear(nn.Module):
         packed, again = self.packed, self.packed
         like = fn(torch.empty(0, dtype=self.weight_dtype, device=packed.device))
         if like.is_cuda != packed.is_cuda and not like.is_meta:
-            if self.trainable:
-                raise RuntimeError(
-                    f"model: expected layers that can be moved to {like.device}, got {_ONLY_ON_CPU}"
-                )
+            refuse_training(like.device, self.trainable)
             # Before anything is moved: a weight that the device cannot hold leaves the layer as it was.
-            again = self._for_device(packed, like.is_cuda)
+            again = packed_for(packed, like.is_cuda)
         self.weight_dtype = like.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if again is not packed or self.packed.dtype != torch.uint8:
             self.packed = again.to(self.packed.device)
         return self
-
-    @staticmethod
-    def _for_device(packed: Tensor, cuda: bool) -> Tensor:
-        """The bytes (on the CPU) of the same values in a format that the kind of device multiplies."""
-        weight = PackedWeight(array_view(packed))
-        if (weight.format == "warp") == cuda:
-            return packed
-        format = "warp" if cuda else "auto"
-        try:
-            return buffer_tensor(pack(weight.to_dense(), dtype=weight.dtype, format=format))
-        except ValueError as error:
-            raise FormatError(f"packed: expected a weight that {format!r} can hold: {error}") from None
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.current()  # packed and values are to agree
@@ -372,7 +338,7 @@ class SparseLinear(nn.Module):
                 given = torch.from_numpy(array_view(given).copy())
                 state_dict = {**state_dict, prefix + "packed": given}
             self._check_packed(given, prefix + "packed")
-            if (again := self._for_device(given, self.packed.is_cuda)) is not given:
+            if (again := packed_for(given, self.packed.is_cuda)) is not given:
                 given, state_dict = again, {**state_dict, prefix + "packed": again.to(self.packed.device)}
             # New memory, even where the size is the same: the old bytes may belong to a PackedWeight.
             self.packed = torch.empty(given.shape, dtype=torch.uint8, device=self.packed.device)
