@@ -242,6 +242,8 @@ def no_linear(source):
         (None, ["--threads", "0"], "--threads: expected at least 1, got 0"),
         (None, ["--target-speedup", "2", "--sparsity", "0.5"], "--target-speedup: expected no --sparsity"),
         (None, ["--target-speedup", "999"], "target: expected at least"),
+        (None, ["--max-error", "0.1"], "--max-error: expected --target-speedup beside it"),
+        (None, ["--target-speedup", "1", "--max-error", "-1"], "max_error: expected > 0"),
         (None, ["--method", "snip", "--calibration", "TEXT"], "--method: snip needs a loss"),
         (no_weights, [], "model directory: expected safetensors files in"),
         (no_config, [], "model directory: expected config.json in"),

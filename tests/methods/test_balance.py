@@ -295,3 +295,17 @@ def test_a_slow_model_is_tried_less_often(monkeypatch, minutes):
 def test_minutes_are_positive():
     with pytest.raises(ValueError, match="minutes: expected > 0, got 0"):
         Target(speedup=1.5, minutes=0)
+
+
+def test_a_floor_of_quality_stops_it(fixed_times):
+    model = stack()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"max_error: expected .* 0\.001 .*, got 0\.\d+: ask for"):
+        balance_(model, X, Target(speedup=1.75, levels=(0.5, 0.9), max_error=1e-3))
+    assert all(type(layer) in (nn.Linear, nn.ReLU) for layer in model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    report = balance_(model, X, Target(speedup=1.75, levels=(0.5, 0.9), max_error=2.0))
+    assert 0.0 < report.summary["error"] <= 2.0
+    assert f"outputs changed by {report.summary['error']:.1%}" in str(report)
+    with pytest.raises(ValueError, match="max_error: expected > 0, got 0"):
+        Target(speedup=2.0, max_error=0)

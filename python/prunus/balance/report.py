@@ -19,8 +19,9 @@ class BalanceReport(Report):
     measured_ms is dense_ms times the median of the ratios of neighbouring turns), spread (quartile range of
     those ratios over their median), target_ms, predicted_ms (of the trial of the chosen levels, before
     pruning), predicted_speedup, measured_speedup, off (measured over predicted time, minus 1, both as shares
-    of the dense time of their moment), sparsity and reached (as in `PruneReport`), layers, converted,
-    threads, seconds (of the whole call). `pruned` and `accelerated`: the
+    of the dense time of their moment), error (relative, L2, of the model's outputs for the example inputs
+    with the pruned weights), sparsity and reached (as in `PruneReport`), layers, converted, threads, seconds
+    (of the whole call). `pruned` and `accelerated`: the
     reports of the two verbs.
     """
 
@@ -44,7 +45,7 @@ class BalanceReport(Report):
         return (
             f"{s['measured_speedup']:.2f}x measured, {s['predicted_speedup']:.2f}x predicted; "
             f"{s['dense_ms']:.2f} ms -> {s['measured_ms']:.2f} ms (predicted {s['predicted_ms']:.2f} ms, "
-            f"off by {s['off']:+.1%}, spread {s['spread']:.1%}); "
+            f"off by {s['off']:+.1%}, spread {s['spread']:.1%}); outputs changed by {s['error']:.1%}; "
             f"{s['sparsity']:.1%} of {s['layers']} layers zero, which are {s['reached']:.1%} of all weights; "
             f"{threads}; took {s['seconds']:.0f} s."
         )

@@ -15,6 +15,7 @@ from prunus._tools.running import Batch, as_batches, check_model, devices_of, ev
 from prunus.accelerate import AccelerateReport, accelerate_
 from prunus.accelerate.survey import Site, recording, survey
 from prunus.allocation import Allocation, Key, Survey, choose_levels, trials, weigh
+from prunus.balance.floor import Answers
 from prunus.balance.pace import Pace
 from prunus.balance.report import BalanceReport
 from prunus.balance.table import Table, Turns, in_turn, measure, rehearse
@@ -42,12 +43,14 @@ class Target:
     """How fast the model shall be: `speedup` over its dense self, or `ms` for all example inputs together.
 
     pattern: its kind is used, its sparsity replaced by each of `levels`; level 0 (dense) is always tried.
+    max_error: the floor of quality, the largest relative error (L2) of the model's outputs for the example
+    inputs, before any recovery; None: none. It stops `balance_`, which then leaves the model as it was.
     minutes: about how long timing and trials may take. A model too slow for them is timed in fewer passes,
     and what the whole model feels of a layer is tried for some layers only, spread evenly; solving and
     packing come on top.
 
-    Raises ValueError unless exactly one of speedup (>= 1) and ms (> 0) is given and minutes are > 0,
-    TypeError for a pattern that is not Unstructured or Block.
+    Raises ValueError unless exactly one of speedup (>= 1) and ms (> 0) is given and minutes and max_error are
+    > 0, TypeError for a pattern that is not Unstructured or Block.
 
     >>> Target(speedup=1.5).candidates()[1]
     Unstructured(sparsity=0.5, scope='tensor')
@@ -58,6 +61,7 @@ class Target:
     pattern: Unstructured | Block = _UNSTRUCTURED
     levels: tuple[float, ...] = LEVELS
     minutes: float = 5.0
+    max_error: float | None = None
 
     def __post_init__(self) -> None:
         if (self.speedup is None) == (self.ms is None):
@@ -67,6 +71,8 @@ class Target:
             raise ValueError(f"speedup: expected >= 1, got {self.speedup}")
         if self.ms is not None and not self.ms > 0:
             raise ValueError(f"ms: expected > 0, got {self.ms}")
+        if self.max_error is not None and not self.max_error > 0:
+            raise ValueError(f"max_error: expected > 0, got {self.max_error}")
         if not self.minutes > 0:
             raise ValueError(f"minutes: expected > 0, got {self.minutes}")
         if not isinstance(self.pattern, (Unstructured, Block)):
@@ -101,15 +107,15 @@ def balance_(
     example_inputs: as for `accelerate_`; the time is that of all batches together. calibration: as for
     `prune_`, default the example inputs. filter_fn: as for `prune_`. An error leaves the model as it was.
 
-    Raises what `prune_` and `accelerate_` raise, and ValueError when the target is out of reach or the
-    model is not on the cpu.
+    Raises what `prune_` and `accelerate_` raise, and ValueError when the target is out of reach, costs more
+    than its max_error, or the model is not on the cpu.
     Source: the formulation of SPDY, arXiv:2201.13096.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512))
     >>> report = balance_(model, torch.randn(64, 512), Target(speedup=1.0, levels=(0.9,)))
     >>> sorted(report.summary)[:3]
-    ['converted', 'dense_ms', 'layers']
+    ['converted', 'dense_ms', 'error']
     """
     check_model(model)
     if not isinstance(target, Target):
@@ -126,14 +132,17 @@ def balance_(
     with Journal() as folds:
         targets, _ = find_targets(model, filter_fn)
         fold_targets(targets, folds)
+        answers = Answers(model, batches)
         sites = _called(model, targets, batches)
         with evaluating(model):
             table = measure(model, sites, batches, target.candidates()[1:], seconds=shares["table"])
         _check_reach(table, target)
         rule = _Balance(target, table, partial(_tried, model, sites, batches, shares["rehearsal"]))
         accelerated: list[AccelerateReport] = []
+        errors: list[float] = []
 
         def convert() -> None:
+            errors.append(answers.check(target.max_error))
             accelerated.append(accelerate_(model, example_inputs, min_speedup=1.0))
 
         dense = [site.module for site in sites]
@@ -143,6 +152,7 @@ def balance_(
     with evaluating(model):
         turns = in_turn(model, sites, dense, batches, seconds=shares["end"])
     report = _report(rule, pruned, accelerated[0], turns)
+    report.summary["error"] = errors[0]
     report.summary["seconds"] = time.perf_counter() - started
     return report
 

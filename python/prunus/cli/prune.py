@@ -91,6 +91,12 @@ def add_parser(commands: Any) -> None:
         help="choose the sparsity of every layer so that the whole model gets X times as fast here",
     )
     what.add_argument(
+        "--max-error",
+        type=float,
+        metavar="E",
+        help="with --target-speedup: stop where outputs would differ by more than this share (L2)",
+    )
+    what.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "int8"),
         default="float32",
@@ -170,6 +176,8 @@ def _check(options: argparse.Namespace) -> Pattern:
         ]
         if wrong:
             raise ValueError(f"--target-speedup: expected no {wrong[0]} beside it, which it decides itself")
+    elif options.max_error is not None:
+        raise ValueError("--max-error: expected --target-speedup beside it, got none")
     scope = options.scope or method.scope
     given = [options.sparsity] if options.sparsity is not None else None
     is_nm = ":" in options.pattern
@@ -211,7 +219,8 @@ def _work(
     if options.target_speedup is not None:
         if not example:
             raise ValueError("--target-speedup: expected a model that reads tokens, got none to time it on")
-        target = Target(speedup=options.target_speedup, pattern=pattern)  # type: ignore[arg-type]
+        wanted_speed = {"speedup": options.target_speedup, "max_error": options.max_error}
+        target = Target(pattern=pattern, **wanted_speed)  # type: ignore[arg-type]
         balance = balance_(model, example, target, method, given)
         return {"prune": balance.pruned, "accelerate": balance.accelerated, "balance": balance}, ""
     reports: dict[str, Report] = {"prune": prune_(model, _shared(pattern, options), method, given)}
