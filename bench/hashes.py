@@ -20,7 +20,7 @@ import numpy as np
 
 import prunus
 from prunus import _core
-from prunus.packed import DTYPES, FORMATS
+from prunus.packed import CPU_FORMATS, DTYPES
 
 TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 24, 33, 64, 65, 128)
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -79,7 +79,7 @@ def product_cases(shape: tuple[int, int], variants: tuple[str, ...]) -> Iterator
     """(name, hash) of packed buffers and of every variant, for the isa that is set."""
     n, k = shape
     bias = np.linspace(-1, 1, n, dtype=np.float32)
-    for format in (*FORMATS, "auto"):
+    for format in (*CPU_FORMATS, "auto"):
         for sparsity in SPARSITIES:
             first, second = (weight(shape, format, sparsity, seed) for seed in (0, 2))
             for dtype in ("bfloat16", "int8") if format == "dot" else DTYPES:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     #: A word, or a torch or numpy dtype.
     DtypeLike = str | torch.dtype | np.dtype[Any] | type[np.generic]
 
-#: Formats of any dtype, multiplied as float32; dot, which multiplies in the precision of its dtype; and warp,
-#: which is for CUDA.
+#: Formats of any dtype, multiplied as float32.
 FLOAT_FORMATS = ("col8", "bitmap", "nm", "block")
-FORMATS = (*FLOAT_FORMATS, "dot", "warp")
+#: And dot, which multiplies in the precision of its dtype.
+CPU_FORMATS = (*FLOAT_FORMATS, "dot")
+#: And warp, which is for CUDA.
+FORMATS = (*CPU_FORMATS, "warp")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
