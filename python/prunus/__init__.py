@@ -21,6 +21,7 @@ _LAZY = {
     "CompareReport": "prunus.report",
     "Distill": "prunus.recover",
     "ExportReport": "prunus.engines",
+    "Gradual": "prunus.recover",
     "Heads": "prunus.shrink",
     "Layers": "prunus.shrink",
     "Neurons": "prunus.shrink",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from prunus.prune import prune_ as prune_
     from prunus.recover import Batches as Batches
     from prunus.recover import Distill as Distill
+    from prunus.recover import Gradual as Gradual
     from prunus.recover import Reconstruct as Reconstruct
     from prunus.recover import RecoverError as RecoverError
     from prunus.recover import RecoverReport as RecoverReport

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor  # noqa: F401  # likewise
 
+from prunus.recover.gradual import Gradual  # noqa: F401  # likewise
 from prunus.recover.options import Options, Precision  # noqa: F401  # likewise
 from prunus.recover.session import Session
 from prunus.recover.train import Training
@@ -34,6 +35,7 @@ class Distill(Options):
     checkpoint : a file to go on from after the process was killed; written in one step, now and then. It
         stays when the run is done: running again gives the result at once.
     seed : of the order of the data.
+    gradual : a pattern to reach on the way, see `Gradual`: the model comes dense, or with fewer zeros.
 
     Raises TypeError and ValueError for wrong arguments.
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from prunus.recover.base import Recovery
+from prunus.recover.gradual import Gradual
 
 __all__ = ["Options"]
 
@@ -32,6 +33,7 @@ class Options(Recovery):
     gradient_checkpointing: bool = False
     checkpoint: str | os.PathLike[str] | None = None
     seed: int = 0
+    gradual: Gradual | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("minutes", self.minutes), ("learning_rate", self.learning_rate)):
@@ -45,6 +47,9 @@ class Options(Recovery):
         if self.precision not in get_args(Precision):
             words = ", ".join(get_args(Precision))
             raise ValueError(f"precision: expected {words}, got {self.precision!r}")
+        if self.gradual is not None and not isinstance(self.gradual, Gradual):
+            got = type(self.gradual).__name__
+            raise TypeError(f"gradual: expected Gradual(pattern) or None, got {got}")
         if self.loss is not None and not callable(self.loss):
             raise TypeError(f"loss: expected a function, got {type(self.loss).__name__}")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prunus._tools.interrupts import OneInterrupt
+from prunus.prune import prune_
 from prunus.recover.bar import Bar
 from prunus.recover.base import RecoverError
 from prunus.recover.checkpoint import Checkpoint
@@ -33,7 +34,9 @@ LOOKS = 10  # measurements on the way
 SHARE = 20  # where only time counts, a measurement may take one part in so many of it
 CLIP = 1.0
 # What of a run is one number each.
-NUMBERS = ("step", "tokens", "epoch", "position", "best_step", "looked", "looked_at", "bfloat16")
+NUMBERS = ("step", "tokens", "epoch", "position", "best_step", "looked", "looked_at", "bfloat16", "cuts")
+# Tokens that a method of `Gradual` looks at, where it looks at inputs.
+SAMPLE = 8192
 
 
 class Training:
@@ -45,6 +48,7 @@ class Training:
     def __init__(self, how: Options, session: Session) -> None:
         self.how, self.session = how, session
         self.step = self.tokens = self.epoch = self.position = self.best_step = self.looked_at = 0
+        self.cuts = 0  # of `Gradual`, so far
         self.earlier, self.looked, self.look_took = 0.0, 0.0, 0.0
         self.stopped = self.resumed = ""
         self.interrupted = False
@@ -114,7 +118,7 @@ class Training:
             "minutes": self.seconds / 60,
             "best_step": self.best_step,
             "precision": "bfloat16" if self.bfloat16 else "float32",
-            "note": "; ".join(filter(None, [self.resumed, self.stopped])),
+            "note": "; ".join(filter(None, [self.resumed, self.stopped, self._pruned()])),
             "interrupted": self.interrupted,
         }
 
@@ -135,6 +139,7 @@ class Training:
             self.bfloat16 = self._choose_precision()
         with Bar(str(self.best)) as bar:
             while self.fraction < 1.0:
+                self._prune_where_due()
                 if not self._take_step(batches):
                     self.stopped = f"the data ran out after step {self.step}"
                     break
@@ -143,6 +148,39 @@ class Training:
                     self.look()
             if self.step > self.looked_at:
                 self.look()
+
+    def _prune_where_due(self) -> None:
+        """The next zeros of `Gradual`. What was best before had fewer: the best is looked for anew."""
+        due = self.how.gradual.due() if self.how.gradual is not None else []
+        reached = sum(self.fraction >= at for at, _ in due)
+        if reached <= self.cuts or self.how.gradual is None:
+            return
+        s, method = self.session, self.how.gradual.method
+        sample = [batch for batch, _, _ in s.sample(SAMPLE, self.how.seed)] if method.needs else None
+        given = None if sample is None else s.calibration(sample)
+        prune_(s.model, due[reached - 1][1], method, given, s.filter_fn)
+        self.cuts = reached
+        self._keep_zeros()
+        self.best, self.best_step, self.state = s.quality(), self.step, self._copy()
+        s.add_to_curve("Gradual", self.seconds, self.best, step=self.step, tokens=self.tokens)
+
+    def _keep_zeros(self) -> None:
+        """Those that the model has now."""
+        if self.keeper is not None:
+            self.keeper.remove()
+        self.keeper = self._stack.enter_context(keep_masks(self.session.model, self.optimizer))
+
+    def _pruned(self) -> str:
+        """How far `Gradual` came."""
+        if self.how.gradual is None:
+            return ""
+        due = self.how.gradual.due()
+        short = f", short of {self.how.gradual.pattern}" if self.cuts < len(due) else ""
+        return (
+            f"pruned {self.cuts} times, to {due[self.cuts - 1][1]}{short}"
+            if self.cuts
+            else f"not pruned{short}"
+        )
 
     def _take_step(self, batches: Iterator[Any]) -> bool:
         """One step of the optimiser; False when there was no batch left for it."""
@@ -256,6 +294,8 @@ class Training:
             parameter.copy_(found["parameters"][name])
         self.state, self.best, self.earlier = found["state"], Quality(found["best"]), found["seconds"]
         self.optimizer.load_state_dict(found["optimizer"])
+        if self.cuts:
+            self._keep_zeros()
         self.session.curve[:] = found["curve"]
         self.resumed = f"went on at step {self.step}"
 
@@ -268,6 +308,6 @@ class Training:
             parameter.copy_(self.state[name])
 
     def _holds(self) -> str:
-        if self.best_step == 0:
+        if self.best_step == 0 and self.cuts == 0:
             return "the model is as it was"
         return f"the model holds the best state so far, {self.best} at step {self.best_step}"

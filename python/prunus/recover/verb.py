@@ -68,7 +68,7 @@ def recover_(
         teacher = teacher if device is None else teacher.to(device)
     check_pair(model, teacher)
     session = Session(model, teacher, as_source(data, _predicts_next(model), tokenizer), filter_fn)
-    session.check()
+    session.check(dense=getattr(methods[0], "gradual", None) is not None)
     first = before = session.present()
     session.add_to_curve("before", 0.0, first)
     rows = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -12,6 +11,7 @@ from prunus.families import FilterFn
 from prunus.methods import Magnitude, Method
 from prunus.patterns import NM, Pattern, check_sparsity
 from prunus.prune import prune_
+from prunus.training.schedule import grown, stages
 from prunus.training.verb import ZeroKeeper, keep_zeros
 
 __all__ = ["PruningCallback"]
@@ -59,8 +59,7 @@ class PruningCallback(TrainerCallback):
 
     def sparsity_at(self, part: float) -> float:
         """The sparsity after that part, 0..1, of the way from `begin` to `end`; 0.0 where there is none."""
-        target = getattr(self.pattern, "sparsity", 0.0)
-        return float(target * (1.0 - (1.0 - part) ** 3))
+        return grown(getattr(self.pattern, "sparsity", 0.0), part)
 
     def schedule(self, steps: int) -> dict[int, Pattern]:
         """Before which of so many steps the model is pruned, and to what.
@@ -75,11 +74,9 @@ class PruningCallback(TrainerCallback):
         if isinstance(self.pattern, NM):
             return {min(first, steps - 1): self.pattern}
         due: dict[int, Pattern] = {}
-        for i in range(1, self.updates + 1):
-            part = i / self.updates
+        for i, stage in enumerate(stages(self.pattern, self.updates), 1):
             # Of two updates that fall on one step the later counts.
-            step = min(first + round((last - first) * part), steps - 1)
-            due[step] = replace(self.pattern, sparsity=self.sparsity_at(part))
+            due[min(first + round((last - first) * i / self.updates), steps - 1)] = stage
         return due
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
