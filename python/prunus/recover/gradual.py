@@ -41,9 +41,8 @@ class Gradual:
         if isinstance(self.pattern, Unstructured) and self.pattern.sparsity == 0:
             raise ValueError("pattern: expected a sparsity above 0, got 0")
         if not isinstance(self.method, Method):
-            raise TypeError(
-                f"method: expected a method such as Magnitude(), got {type(self.method).__name__}"
-            )
+            got = type(self.method).__name__
+            raise TypeError(f"method: expected a method such as Magnitude(), got {got}")
         if isinstance(self.updates, bool) or not isinstance(self.updates, int):
             raise TypeError(f"updates: expected an integer, got {type(self.updates).__name__}")
         if self.updates < 1:

@@ -176,11 +176,8 @@ class Training:
             return ""
         due = self.how.gradual.due()
         short = f", short of {self.how.gradual.pattern}" if self.cuts < len(due) else ""
-        return (
-            f"pruned {self.cuts} times, to {due[self.cuts - 1][1]}{short}"
-            if self.cuts
-            else f"not pruned{short}"
-        )
+        told = f"pruned {self.cuts} times, to {due[self.cuts - 1][1]}" if self.cuts else "not pruned"
+        return told + short
 
     def _take_step(self, batches: Iterator[Any]) -> bool:
         """One step of the optimiser; False when there was no batch left for it."""

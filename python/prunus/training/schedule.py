@@ -14,7 +14,7 @@ def grown(sparsity: float, part: float) -> float:
 
     Source: Zhu and Gupta, arXiv:1710.01878.
 
-    >>> grown(0.8, 0.5)
+    >>> round(grown(0.8, 0.5), 3)
     0.7
     """
     return sparsity * (1.0 - (1.0 - part) ** 3)
