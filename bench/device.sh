@@ -30,8 +30,10 @@ fi
 python3 -m pip install -q --no-deps --force-reinstall "$WHEEL" || exit 1
 python3 -m prunus info | tail -12
 step tests 180 python3 -m pytest -q -p no:cacheprovider tests/cuda
-step sanitizer 120 compute-sanitizer --error-exitcode 9 python3 -m pytest -q -p no:cacheprovider \
-  tests/cuda/test_linear_gpu.py -k "damaged or residual"
+for tool in memcheck racecheck; do
+  step "$tool" 100 compute-sanitizer --tool "$tool" --error-exitcode 9 python3 -m pytest -q -p no:cacheprovider \
+    tests/cuda/test_linear_gpu.py tests/cuda/test_selection.py -k "damaged or residual or (gpu and layouts)"
+done
 step decode 120 python3 -m bench.cuda_decode "$out/decode.jsonl" ${QUICK:+--quick}
 step selection 120 python3 -m bench.cuda_selection "$out/selection.jsonl"
 exit "$failed"
