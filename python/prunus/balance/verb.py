@@ -49,8 +49,8 @@ class Target:
     and what the whole model feels of a layer is tried for some layers only, spread evenly; solving and
     packing come on top.
 
-    Raises ValueError unless exactly one of speedup (>= 1) and ms (> 0) is given and minutes and max_error are
-    > 0, TypeError for a pattern that is not Unstructured or Block.
+    Raises ValueError unless exactly one of speedup (>= 1) and ms (> 0) is given, and for minutes and
+    max_error that are not above 0; TypeError for a pattern that is not Unstructured or Block.
 
     >>> Target(speedup=1.5).candidates()[1]
     Unstructured(sparsity=0.5, scope='tensor')
