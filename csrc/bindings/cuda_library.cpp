@@ -12,7 +12,6 @@ namespace prunus::bindings {
 namespace {
 
 const cuda::Api* api = nullptr;
-std::string why_none = "no library of CUDA kernels was opened (pip install . -C cmake.define.PRUNUS_CUDA=ON)";
 
 // Replaces the table that was open before: tests put the kernels' model on the host in its place.
 void open_library(const std::string& path) {
@@ -54,10 +53,10 @@ py::object info() {
 
 }  // namespace
 
-const cuda::Api* cuda_api_if_open() { return api; }
-
 const cuda::Api& cuda_api() {
-  if (!api) throw std::runtime_error("prunus_cuda: " + why_none);
+  if (!api)
+    throw std::runtime_error(
+        "prunus_cuda: no library of CUDA kernels was opened (pip install . -C cmake.define.PRUNUS_CUDA=ON)");
   return *api;
 }
 

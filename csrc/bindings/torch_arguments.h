@@ -105,4 +105,46 @@ void answer(StableIValue* stack, F f) {
   checked([&] { stack[0] = reinterpret_cast<StableIValue>(f().release()); });
 }
 
+// The boxed kernels of the operators, over the functions of one device: how their arguments lie on the stack.
+template <auto linear>
+void boxed_linear(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor x = take(stack[0]), packed = take(stack[1]), bias = take_optional(stack[2]);
+  const auto out_features = static_cast<std::int64_t>(stack[3]),
+             activation = static_cast<std::int64_t>(stack[4]);
+  answer(stack,
+         [&] { return linear(std::move(x), packed, std::move(bias), Tensor(), out_features, activation); });
+}
+
+template <auto linear>
+void boxed_linear_add(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor x = take(stack[0]), packed = take(stack[1]), bias = take_optional(stack[2]),
+         residual = take(stack[3]);
+  const auto out_features = static_cast<std::int64_t>(stack[4]),
+             activation = static_cast<std::int64_t>(stack[5]);
+  answer(stack, [&] {
+    return linear(std::move(x), packed, std::move(bias), std::move(residual), out_features, activation);
+  });
+}
+
+template <auto gated>
+void boxed_gated(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor x = take(stack[0]), gate = take(stack[1]), up = take(stack[2]), gate_bias = take_optional(stack[3]),
+         up_bias = take_optional(stack[4]);
+  const auto out_features = static_cast<std::int64_t>(stack[5]),
+             activation = static_cast<std::int64_t>(stack[6]);
+  answer(stack, [&] {
+    return gated(std::move(x), gate, up, std::move(gate_bias), std::move(up_bias), out_features, activation);
+  });
+}
+
+template <auto linear_many>
+void boxed_linear_many(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor x = take(stack[0]);
+  const std::vector<Tensor> packed = take_tensors(stack[1], take);
+  std::vector<Tensor> biases = take_tensors(stack[2], take_optional);
+  const std::vector<StableIValue> out_features = take_list(stack[3]);
+  checked(
+      [&] { stack[0] = give_tensors(linear_many(std::move(x), packed, std::move(biases), out_features)); });
+}
+
 }  // namespace prunus::bindings

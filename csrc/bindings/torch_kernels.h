@@ -6,24 +6,21 @@
 
 namespace prunus::bindings {
 
-// prunus::linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor
-void linear_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
-// prunus::linear_add(Tensor x, Tensor packed, Tensor? bias, Tensor residual, int out_features, int
-// activation)
-//     -> Tensor
-void linear_add_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
-// prunus::gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,
-//     int activation) -> Tensor
-void gated_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
-
-// prunus::linear_many(Tensor x, Tensor[] packed, Tensor?[] biases, int[] out_features) -> Tensor[]
-void linear_many_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
-
-// The same four for tensors on CUDA.
-void linear_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
-void linear_add_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
-void gated_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
-void linear_many_cuda_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+// The operators of one kind of device.
+struct Operators {
+  // prunus::linear(Tensor x, Tensor packed, Tensor? bias, int out_features, int activation) -> Tensor
+  torch_shim::Kernel linear;
+  // prunus::linear_add(Tensor x, Tensor packed, Tensor? bias, Tensor residual, int out_features, int
+  // activation)
+  //     -> Tensor
+  torch_shim::Kernel linear_add;
+  // prunus::gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,
+  //     int activation) -> Tensor
+  torch_shim::Kernel gated;
+  // prunus::linear_many(Tensor x, Tensor[] packed, Tensor?[] biases, int[] out_features) -> Tensor[]
+  torch_shim::Kernel linear_many;
+};
+extern const Operators kCpuOperators, kCudaOperators;
 
 // prunus::with_values(Tensor packed, Tensor values, Tensor places) -> Tensor
 void with_values_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);

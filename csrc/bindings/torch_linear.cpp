@@ -128,44 +128,7 @@ std::string gradient_sentence(const char* argument) {
          "train";
 }
 
-void linear_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  Tensor x = take(stack[0]), packed = take(stack[1]), bias = take_optional(stack[2]);
-  const auto out_features = static_cast<std::int64_t>(stack[3]),
-             activation = static_cast<std::int64_t>(stack[4]);
-  answer(stack, [&] {
-    return linear_torch(std::move(x), packed, std::move(bias), Tensor(), out_features, activation);
-  });
-}
-
-void linear_add_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  Tensor x = take(stack[0]), packed = take(stack[1]), bias = take_optional(stack[2]),
-         residual = take(stack[3]);
-  const auto out_features = static_cast<std::int64_t>(stack[4]),
-             activation = static_cast<std::int64_t>(stack[5]);
-  answer(stack, [&] {
-    return linear_torch(std::move(x), packed, std::move(bias), std::move(residual), out_features, activation);
-  });
-}
-
-void gated_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  Tensor x = take(stack[0]), gate = take(stack[1]), up = take(stack[2]), gate_bias = take_optional(stack[3]),
-         up_bias = take_optional(stack[4]);
-  const auto out_features = static_cast<std::int64_t>(stack[5]),
-             activation = static_cast<std::int64_t>(stack[6]);
-  answer(stack, [&] {
-    return gated_torch(std::move(x), gate, up, std::move(gate_bias), std::move(up_bias), out_features,
-                       activation);
-  });
-}
-
-void linear_many_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  Tensor x = take(stack[0]);
-  const std::vector<Tensor> packed = take_tensors(stack[1], take);
-  std::vector<Tensor> biases = take_tensors(stack[2], take_optional);
-  const std::vector<StableIValue> out_features = take_list(stack[3]);
-  checked([&] {
-    stack[0] = give_tensors(linear_many_torch(std::move(x), packed, std::move(biases), out_features));
-  });
-}
+const Operators kCpuOperators = {boxed_linear<linear_torch>, boxed_linear_add<linear_torch>,
+                                 boxed_gated<gated_torch>, boxed_linear_many<linear_many_torch>};
 
 }  // namespace prunus::bindings

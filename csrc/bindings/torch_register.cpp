@@ -19,29 +19,28 @@ void torch_run(std::int64_t tasks, RangeFn fn, void* context) {
 
 const ParallelBackend kTorchPool{"torch", torch_threads, torch_run};
 
+// True where the dispatcher refused one.
+bool give_operators(const char* key, const Operators& of, TorchLibraryHandle* library) {
+  const auto& torch = torch_shim::functions;
+  return torch.aoti_torch_library_init_impl("prunus", key, "prunus", 1, library) ||
+         torch.torch_library_impl(*library, "linear", of.linear, torch_shim::kAbiVersion) ||
+         torch.torch_library_impl(*library, "linear_add", of.linear_add, torch_shim::kAbiVersion) ||
+         torch.torch_library_impl(*library, "gated", of.gated, torch_shim::kAbiVersion) ||
+         torch.torch_library_impl(*library, "linear_many", of.linear_many, torch_shim::kAbiVersion);
+}
+
 // Idempotent. The schemas are defined in Python (prunus/ops/registered.py), before.
 void join_torch(const std::string& version) {
   static bool joined = false;
   if (joined) return;
   const std::string missing = torch_shim::load(version);
   if (!missing.empty()) throw py::import_error(missing);
-  TorchLibraryHandle library = nullptr;  // lives as long as the process, like the kernel it points to
+  TorchLibraryHandle cpu = nullptr, cuda = nullptr;  // live as long as the process, like their kernels
   const auto& torch = torch_shim::functions;
-  if (torch.aoti_torch_library_init_impl("prunus", "CPU", "prunus", 1, &library) ||
-      torch.torch_library_impl(library, "linear", linear_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(library, "linear_add", linear_add_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(library, "gated", gated_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(library, "linear_many", linear_many_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(library, "with_values", with_values_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(library, "values_gradient", values_gradient_kernel, torch_shim::kAbiVersion))
+  if (give_operators("CPU", kCpuOperators, &cpu) || give_operators("CUDA", kCudaOperators, &cuda) ||
+      torch.torch_library_impl(cpu, "with_values", with_values_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(cpu, "values_gradient", values_gradient_kernel, torch_shim::kAbiVersion))
     throw py::import_error("torch " + version + ": the dispatcher refused the kernels of prunus");
-  TorchLibraryHandle on_cuda = nullptr;
-  if (torch.aoti_torch_library_init_impl("prunus", "CUDA", "prunus", 1, &on_cuda) ||
-      torch.torch_library_impl(on_cuda, "linear", linear_cuda_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(on_cuda, "linear_add", linear_add_cuda_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(on_cuda, "gated", gated_cuda_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(on_cuda, "linear_many", linear_many_cuda_kernel, torch_shim::kAbiVersion))
-    throw py::import_error("torch " + version + ": the dispatcher refused the CUDA kernels of prunus");
   set_parallel_backend(&kTorchPool);
   joined = true;
 }

@@ -81,34 +81,12 @@ int finish_of(const Linear& call, const void* sums, void* stream) {
 
 int expand(const Packed& w, int dtype, void* out, void* stream) {
   if (w.n == 0 || w.k == 0) return 0;
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::bf16:
-      return expand_to<Bf16>(w, out, stream);
-    case Dtype::f16:
-      return expand_to<F16>(w, out, stream);
-    case Dtype::f32:
-      return expand_to<F32>(w, out, stream);
-    case Dtype::i8:
-    case Dtype::f64:
-      break;
-  }
-  return static_cast<int>(cudaErrorInvalidValue);
+  return with_type(dtype, [&](auto type) { return expand_to<decltype(type)>(w, out, stream); });
 }
 
 int finish(const Linear& call, const void* sums, void* stream) {
   if (call.m == 0 || call.w.n == 0) return 0;
-  switch (static_cast<Dtype>(call.dtype)) {
-    case Dtype::bf16:
-      return finish_of<Bf16>(call, sums, stream);
-    case Dtype::f16:
-      return finish_of<F16>(call, sums, stream);
-    case Dtype::f32:
-      return finish_of<F32>(call, sums, stream);
-    case Dtype::i8:
-    case Dtype::f64:
-      break;
-  }
-  return static_cast<int>(cudaErrorInvalidValue);
+  return with_type(call.dtype, [&](auto type) { return finish_of<decltype(type)>(call, sums, stream); });
 }
 
 }  // namespace prunus::cuda

@@ -49,6 +49,23 @@ struct F16 {
   }
 };
 
+// fn of the type that a Dtype's number stands for, an error like it gives; CUDA's of another number.
+template <typename Fn>
+int with_type(int dtype, Fn fn) {
+  switch (static_cast<Dtype>(dtype)) {
+    case Dtype::bf16:
+      return fn(Bf16{});
+    case Dtype::f16:
+      return fn(F16{});
+    case Dtype::f32:
+      return fn(F32{});
+    case Dtype::i8:
+    case Dtype::f64:
+      break;
+  }
+  return static_cast<int>(cudaErrorInvalidValue);
+}
+
 // The two 16-bit values of a word.
 template <typename T>
 __device__ __forceinline__ float low(unsigned word) {

@@ -222,18 +222,7 @@ int start_of(const Linear& call, void* stream) {
 
 int linear(const Linear& call, void* stream) {
   if (call.m == 0 || call.w.n == 0) return 0;
-  switch (static_cast<Dtype>(call.dtype)) {
-    case Dtype::bf16:
-      return start_of<Bf16>(call, stream);
-    case Dtype::f16:
-      return start_of<F16>(call, stream);
-    case Dtype::f32:
-      return start_of<F32>(call, stream);
-    case Dtype::i8:
-    case Dtype::f64:
-      break;
-  }
-  return static_cast<int>(cudaErrorInvalidValue);
+  return with_type(call.dtype, [&](auto type) { return start_of<decltype(type)>(call, stream); });
 }
 
 }  // namespace prunus::cuda
