@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,22 +13,27 @@ from prunus._tools.timing import Racer, take_laps
 from prunus.accelerate.survey import Site
 from prunus.nn.fuse import Fusion, fusions
 
-__all__ = ["fuse_faster"]
+__all__ = ["fuse_faster", "racer_for"]
 
 MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 2.0
 # A fusion saves passes over memory and adds none: a clear loss speaks against it, not the noise of a clock.
 SLACK = 1.02
 
 
-def _racer(fusion: Fusion, site: Site) -> Racer:
-    """The modules as they are against the fused one, on what the layer saw."""
+def racer_for(
+    original: nn.Module,
+    fusion: Fusion,
+    site: Site,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Racer:
+    """What a fusion stands for against the fused module, on what the layer that sees the input saw."""
     given = [
         [argument.to(site.device, site.dtype) for argument in fusion.arguments(shape)]
         for shape in site.inputs
     ]
-    modules: tuple[nn.Module, nn.Module] = (fusion.original, fusion.fused)
+    modules: tuple[nn.Module, nn.Module] = (original, fusion.fused)
     calls = [[partial(module, *arguments) for arguments in given] for module in modules]
-    return Racer(calls, list(site.inputs.values()), device=site.device)
+    return Racer(calls, list(site.inputs.values()), around, site.device)
 
 
 def fuse_faster(
@@ -38,7 +45,7 @@ def fuse_faster(
     known: those measured already, with their ms."""
     seen = {site.name: site for site in sites if site.inputs}
     found = [fusion for fusion in fusions(model) if fusion.entry in seen]
-    racers = {f.name: _racer(f, seen[f.entry]) for f in found if f.name not in known}
+    racers = {f.name: racer_for(f.original, f, seen[f.entry]) for f in found if f.name not in known}
     if racers:
         take_laps(list(racers.values()), SECONDS, MIN_PASSES, MAX_PASSES, "measuring fusions")
     rows = []

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from prunus._tools.timing import Racer, take_laps
-from prunus.accelerate.fused import MAX_PASSES, MIN_PASSES, SECONDS
+from prunus.accelerate.fused import MAX_PASSES, MIN_PASSES, SECONDS, racer_for
 from prunus.accelerate.race import kind_of
 from prunus.accelerate.survey import Site
 from prunus.nn import SparseLinear, TwoFourLinear
@@ -70,14 +69,8 @@ def _kind(fusion: Fusion, members: list[Site]) -> Any:
 
 
 def _racer(fusion: Fusion, members: list[Site], entry: Site) -> Racer:
-    """The module with its dense layers against the fused one, on what the layer that sees the input saw."""
-    given = [
-        [argument.to(entry.device, entry.dtype) for argument in fusion.arguments(shape)]
-        for shape in entry.inputs
-    ]
-    modules = (_with_dense(fusion.original, members), fusion.fused)
-    calls = [[partial(module, *arguments) for arguments in given] for module in modules]
-    return Racer(calls, list(entry.inputs.values()), entry.as_called, entry.device)
+    """With its dense layers against the fused one."""
+    return racer_for(_with_dense(fusion.original, members), fusion, entry, entry.as_called)
 
 
 def _with_dense(module: nn.Module, members: list[Site]) -> nn.Module:

@@ -20,16 +20,13 @@ __all__ = ["pack_for_cuda", "packed_for", "refuse_training"]
 def pack_for_cuda(weight: Tensor, mask: Tensor | None, dtype: DtypeLike | None, format: str) -> PackedWeight:
     """A weight (n, k) on CUDA as `prunus.pack` packs it, in format "warp"; the bytes are on the CPU.
 
-    dtype None: that of the weight, of bfloat16 and float16; else float32. Raises ValueError for a format that
-    is neither "auto" nor "warp", and what `pack` raises.
+    Raises ValueError for a format that is neither "auto" nor "warp", and what `pack` raises.
 
     >>> pack_for_cuda(torch.eye(2), None, "int8", "auto").format
     'warp'
     """
     if format not in ("auto", "warp"):
         raise ValueError(f"format: expected 'auto' or 'warp' on {weight.device}, got {format!r}")
-    if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
-        dtype = weight.dtype
     return pack(weight.detach().cpu(), None if mask is None else mask.cpu(), dtype, "warp")
 
 

@@ -146,11 +146,7 @@ class SparseLinear(nn.Module):
         True
         """
         weight = weight_matrix(linear)
-        if weight.is_cuda:
-            refuse_training(weight.device, trainable)
-            layer = cls._around(linear, pack_for_cuda(weight, mask, dtype, format), activation)
-            layer.packed = layer.packed.to(weight.device)
-            return layer
+        refuse_training(weight.device, trainable)
         if trainable:
             packed, values = pack_with_values(weight, mask, dtype, format)
             layer = cls._around(linear, packed, activation).train_values_()
@@ -158,6 +154,10 @@ class SparseLinear(nn.Module):
             return layer
         if dtype is None and weight.dtype in (torch.bfloat16, torch.float16):
             dtype = weight.dtype
+        if weight.is_cuda:
+            layer = cls._around(linear, pack_for_cuda(weight, mask, dtype, format), activation)
+            layer.packed = layer.packed.to(weight.device)
+            return layer
         return cls._around(linear, pack(weight, mask, dtype, format, rows), activation)
 
     @classmethod

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prunus.methods import Magnitude, Method
 from prunus.patterns import Pattern, Unstructured, check_sparsity
-from prunus.training.schedule import stages
+from prunus.training.schedule import check_updates, stages
 
 __all__ = ["Gradual"]
 
@@ -43,10 +43,7 @@ class Gradual:
         if not isinstance(self.method, Method):
             got = type(self.method).__name__
             raise TypeError(f"method: expected a method such as Magnitude(), got {got}")
-        if isinstance(self.updates, bool) or not isinstance(self.updates, int):
-            raise TypeError(f"updates: expected an integer, got {type(self.updates).__name__}")
-        if self.updates < 1:
-            raise ValueError(f"updates: expected >= 1, got {self.updates}")
+        check_updates(self.updates)
         if check_sparsity(self.end, "end") >= 1:
             raise ValueError("end: expected below 1, so that the final pattern learns too, got 1")
 

@@ -11,7 +11,7 @@ from prunus.families import FilterFn
 from prunus.methods import Magnitude, Method
 from prunus.patterns import NM, Pattern, check_sparsity
 from prunus.prune import prune_
-from prunus.training.schedule import grown, stages
+from prunus.training.schedule import check_updates, grown, stages
 from prunus.training.verb import ZeroKeeper, keep_zeros
 
 __all__ = ["PruningCallback"]
@@ -49,10 +49,7 @@ class PruningCallback(TrainerCallback):
         self.begin, self.end = check_sparsity(begin, "begin"), check_sparsity(end, "end")
         if self.begin > self.end:
             raise ValueError(f"end: expected at least begin, {begin:g}, got {end:g}")
-        if isinstance(updates, bool) or not isinstance(updates, int):
-            raise TypeError(f"updates: expected an integer, got {type(updates).__name__}")
-        if updates < 1:
-            raise ValueError(f"updates: expected >= 1, got {updates}")
+        check_updates(updates)
         self.pattern, self.method, self.updates, self.filter_fn = pattern, method, updates, filter_fn
         self._due: dict[int, Pattern] = {}
         self._keeper: ZeroKeeper | None = None

@@ -6,7 +6,18 @@ from dataclasses import replace
 
 from prunus.patterns import NM, Block, Pattern, Unstructured
 
-__all__ = ["grown", "stages"]
+__all__ = ["check_updates", "grown", "stages"]
+
+
+def check_updates(updates: object) -> None:
+    """Raises TypeError and ValueError unless it is a number of updates: an integer of at least 1.
+
+    >>> check_updates(8)
+    """
+    if isinstance(updates, bool) or not isinstance(updates, int):
+        raise TypeError(f"updates: expected an integer, got {type(updates).__name__}")
+    if updates < 1:
+        raise ValueError(f"updates: expected >= 1, got {updates}")
 
 
 def grown(sparsity: float, part: float) -> float:
