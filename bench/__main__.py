@@ -46,13 +46,22 @@ def parser() -> argparse.ArgumentParser:
     quality.add_argument("--publish", action="store_true", help="tables and pictures into bench/README.md")
 
     recover = commands.add_parser("recover", help="what recovery brings back of a pruned encoder")
-    recover.add_argument("--cells", nargs="+", choices=("neurons", "unstructured", "blocks"))
     recover.add_argument(
-        "--recipes", nargs="+", choices=("refit", "distill", "refit+distill"), default=["refit+distill"]
+        "--cells",
+        nargs="+",
+        choices=("neurons", "narrow", "unstructured", "sparser", "4x4", "16x4", "16x1"),
+        help="how the model is pruned; default: every way",
+    )
+    recover.add_argument(
+        "--recipes",
+        nargs="+",
+        choices=("refit", "distill", "refit+distill", "gradual"),
+        default=["refit+distill"],
     )
     recover.add_argument("--steps", type=int, default=400, help="of training: about five minutes (400)")
     recover.add_argument("--threads", type=int, default=1)
     recover.add_argument("--seed", type=int, default=0)
+    recover.add_argument("--keep", type=Path, metavar="FOLDER", help="write the recovered models there")
     recover.add_argument("--out", type=Path, default=Path("bench/results/recover.jsonl"), help="gone on with")
 
     models = commands.add_parser("models", help="a whole encoder in every engine, dense and pruned")
@@ -60,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
         "--batches", type=shapes, default=((8, 64), (16, 128)), help="texts x tokens: 8x64,16x128"
     )
     models.add_argument("--threads", type=int, default=2)
+    models.add_argument(
+        "--recovered", type=Path, metavar="FOLDER", help="of `bench recover --keep`: its models race too"
+    )
     models.add_argument("--compiled", action="store_true", help="torch.compile too: minutes")
     models.add_argument("--out", type=Path, default=Path("bench/results/models.jsonl"))
 

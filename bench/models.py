@@ -4,6 +4,7 @@ import argparse
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from bench.quality.subjects import Batch, MiniLM
 from bench.records import Record, Writer
 from bench.tables import Table, machine_text
 from bench.timing import Budget, interleave
-from prunus import Block, Calibration, Neurons, SparseGPT, accelerate_, prune_, shrink_
+from prunus import Block, Calibration, Neurons, SparseGPT, accelerate_, load, prune_, shrink_
 from prunus._tools.running import Batch as Pass
 from prunus.cli.encoder import pool
 from prunus.engines import onnx, openvino
@@ -62,21 +63,56 @@ def contenders(subject: MiniLM, batch: Batch, args: argparse.Namespace) -> Itera
     yield Contender("torch bf16", of_torch(half))
     if args.compiled:
         yield Contender("torch.compile bf16", of_torch(torch.compile(half)))
-    yield from elsewhere("", dense, batch, args.threads)
+    yield from elsewhere(dense, batch, args.threads)
     for precision in ("bfloat16", "int8"):
         yield ours(f"prunus {precision}, no zeros", copy.deepcopy(dense), batch, precision)
     yield ours("prunus int8 in a bfloat16 model, no zeros", copy.deepcopy(half), batch, "int8")
+    if args.recovered is None:
+        yield from not_recovered(subject, batch, args)
+    else:
+        yield from recovered(subject, batch, args)
+
+
+def not_recovered(subject: MiniLM, batch: Batch, args: argparse.Namespace) -> Iterator[Contender]:
+    """Two models as pruning leaves them."""
     calibration = Calibration(subject.calibration(0), progress=False)
-    blocks = copy.deepcopy(dense)
+    blocks = copy.deepcopy(subject.model)
     prune_(blocks, Block((4, 4), 0.5), SparseGPT(), calibration)
-    yield ours("prunus int8, 4x4 blocks, 50 %", blocks, batch, "int8")
-    neurons = copy.deepcopy(dense)
+    yield ours("prunus int8, 4x4 blocks, 50 %, not recovered", blocks, batch, "int8")
+    neurons = copy.deepcopy(subject.model)
     shrink_(neurons, Neurons(0.5), calibration)
-    yield Contender("half of the neurons, torch bf16", of_torch(copy.deepcopy(neurons).bfloat16()))
-    yield from elsewhere("half of the neurons, ", neurons, batch, args.threads)
-    small = copy.deepcopy(neurons).bfloat16()
-    yield ours("prunus int8 in a bfloat16 model, half of the neurons", small, batch, "int8")
-    yield ours("prunus int8, half of the neurons", neurons, batch, "int8")
+    yield from everywhere("half of the neurons, not recovered", neurons, batch, args.threads)
+
+
+def recovered(subject: MiniLM, batch: Batch, args: argparse.Namespace) -> Iterator[Contender]:
+    """The models that `bench recover --keep FOLDER` wrote. Other engines get those that became smaller: for
+    zeros alone they are no faster."""
+    files = sorted(Path(args.recovered).glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"--recovered: expected models of `bench recover --keep`, got none in {args.recovered}"
+        )
+    whole = size(subject.model)
+    for file in files:
+        model = load(copy.deepcopy(subject.model), file)
+        if size(model) < whole:
+            yield from everywhere(file.stem, model, batch, args.threads)
+        else:
+            yield ours(f"prunus int8, {file.stem}", model, batch, "int8")
+
+
+def everywhere(name: str, model: nn.Module, batch: Batch, threads: int) -> Iterator[Contender]:
+    """A model that became smaller, in every engine."""
+    half = copy.deepcopy(model).bfloat16()
+    yield Contender(f"torch bf16, {name}", of_torch(copy.deepcopy(half)))
+    for one in elsewhere(model, batch, threads):
+        yield Contender(f"{one.name}, {name}", one.run)
+    yield ours(f"prunus int8 in a bfloat16 model, {name}", half, batch, "int8")
+    yield ours(f"prunus int8, {name}", model, batch, "int8")
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def ours(name: str, model: nn.Module, batch: Batch, precision: str) -> Contender:
@@ -97,17 +133,17 @@ def of_reader(read: Callable[[Batch], Batch]) -> Run:
     return lambda batch: read(batch)["last_hidden_state"]
 
 
-def elsewhere(label: str, model: nn.Module, batch: Batch, threads: int) -> Iterator[Contender]:
+def elsewhere(model: nn.Module, batch: Batch, threads: int) -> Iterator[Contender]:
     """A model in the other engines that are installed."""
     if not installed("onnx"):
         return
     file = onnx.convert(make_graph(dense_copy(model), [Pass((), dict(batch))]))
     if installed("onnxruntime"):
-        yield Contender(f"{label}ONNX Runtime fp32", of_reader(onnx.reader(file, threads)))
-        yield Contender(f"{label}ONNX Runtime int8", of_reader(onnx.reader(onnx.int8(file), threads)))
+        yield Contender("ONNX Runtime fp32", of_reader(onnx.reader(file, threads)))
+        yield Contender("ONNX Runtime int8", of_reader(onnx.reader(onnx.int8(file), threads)))
     if installed("openvino"):
         read = openvino.reader(openvino.from_onnx(file), threads)
-        yield Contender(f"{label}OpenVINO as it comes", of_reader(read))
+        yield Contender("OpenVINO as it comes", of_reader(read))
 
 
 def measure(subject: MiniLM, field: list[Contender], batch: Batch) -> Iterator[Record]:

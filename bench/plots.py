@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import figure, finish
+from bench.frontier import draw as draw_frontier
 from bench.quality.plots import draw as draw_quality
 from bench.records import Record, best_dense, linear_groups, of_suite, read, roofline
 from bench.tables import group_title
@@ -147,6 +148,6 @@ def plot_file(file: Path, folder: Path) -> int:
         for name, draw in GROUP_PICTURES.items():
             path = draw(records, group, folder / f"{name}-{case}.svg")
             paths += [path] if path else []
-    paths += draw_quality(records, folder)
+    paths += [*draw_quality(records, folder), *draw_frontier(records, folder)]
     print(*paths, sep="\n")
     return 0 if paths else 2

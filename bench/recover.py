@@ -1,25 +1,32 @@
 """`python -m bench recover`: what `recover_` brings back of a pruned encoder, and in how many minutes."""
 
 import argparse
+import copy
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from bench.quality.corpus import docstrings
-from bench.quality.grid import Cell
+from bench.quality.grid import STRUCTURES, Cell, pattern_of
 from bench.quality.run import Job, Results, run_jobs
 from bench.quality.subjects import MiniLM
 from bench.records import Record
 from bench.tables import Table, machine_text, percent
 
+# What is taken from the dense model, one after the other.
 CELLS = {
-    "neurons": Cell("bias", "neurons", 0.5),
-    "unstructured": Cell("sparsegpt", "row", 0.8),
-    "blocks": Cell("sparsegpt", "16x1", 0.5),
+    "neurons": (Cell("weight", "neurons", 0.5),),
+    "narrow": (Cell("weight", "neurons", 0.75), Cell("weight", "heads", 0.5)),
+    "unstructured": (Cell("sparsegpt", "row", 0.8),),
+    "sparser": (Cell("sparsegpt", "row", 0.9),),
+    "4x4": (Cell("sparsegpt", "4x4", 0.5),),
+    "16x4": (Cell("sparsegpt", "16x4", 0.5),),
+    "16x1": (Cell("sparsegpt", "16x1", 0.5),),
 }
-RECIPES = ("refit", "distill", "refit+distill")
+RECIPES = ("refit", "distill", "refit+distill", "gradual")
 CHARACTERS = 4_000_000  # about a million tokens
 LONGEST = 500  # characters of one text: about 128 tokens
 
@@ -42,38 +49,57 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
 def jobs(subject: MiniLM, args: argparse.Namespace) -> Iterator[Job]:
     for name in args.cells or CELLS:
         for recipe in args.recipes:
-            steps = args.steps if "distill" in recipe else 0
+            if recipe == "gradual" and _pattern(name) is None:
+                continue  # structure is not gradual
+            steps = 0 if recipe == "refit" else args.steps
             key = ("recover", subject.name, name, recipe, steps, args.threads, args.seed)
-            yield key, partial(record, subject, name, recipe, steps, args.seed)
+            yield key, partial(record, subject, name, recipe, steps, args.seed, args.keep)
 
 
-def record(subject: MiniLM, name: str, recipe: str, steps: int, seed: int) -> Record:
-    """Prune, recover, look: figures on paragraphs that neither pruning nor training saw."""
+def record(
+    subject: MiniLM, name: str, recipe: str, steps: int, seed: int, keep: Path | None = None
+) -> Record:
+    """Prune, recover, look: figures on paragraphs that neither pruning nor training saw. keep: a folder that
+    gets the recovered model as a directory."""
     import torch
 
     from bench.quality.work import pruned
-    from prunus import Distill, Refit, Texts, recover_
+    from prunus import Distill, Gradual, Refit, SparseGPT, Texts, recover_, save
 
-    model = pruned(subject, CELLS[name])
+    model = pruned(subject, *CELLS[name])
     before = subject.quality(model)
-    parts = {"refit": Refit(seed=seed), "distill": Distill(steps=max(1, steps), seed=seed)}
-    methods = [parts[word] for word in recipe.split("+")]
+    methods: list[Any] = [Refit(seed=seed)] if "refit" in recipe else []
+    if "distill" in recipe:
+        methods.append(Distill(steps=steps, seed=seed))
+    if recipe == "gradual":
+        model = copy.deepcopy(subject.model)
+        methods.append(Distill(steps=steps, seed=seed, gradual=Gradual(_pattern(name), SparseGPT())))
     data = Texts(training_texts(subject), subject.encoder.tokenizer)
     wall, processor = time.perf_counter(), time.process_time()
     report = recover_(model, subject.model, data, methods)
+    minutes = (time.perf_counter() - wall) / 60, (time.process_time() - processor) / 60
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        save(model, keep / f"{name}-{recipe}-{steps}.safetensors")
     return {
         "cell": name,
         "recipe": recipe,
         "steps": steps,
         "threads": torch.get_num_threads(),
         "tokens": report.summary["tokens"],
-        "minutes": (time.perf_counter() - wall) / 60,
-        "processor_minutes": (time.process_time() - processor) / 60,
+        "minutes": minutes[0],
+        "processor_minutes": minutes[1],
         "precision": report.rows[-1].get("precision", "float32"),
         "before": before,
         "after": subject.quality(model),
         "curve": report.to_dict()["curve"],
     }
+
+
+def _pattern(name: str) -> Any:
+    """The pattern of a cell; None: structure."""
+    last = CELLS[name][-1]
+    return None if last.pattern in STRUCTURES else pattern_of(last.pattern, last.sparsity)
 
 
 def training_texts(subject: MiniLM) -> list[str]:
@@ -98,9 +124,10 @@ def recover_table(records: list[Record]) -> Table:
     for r in (r for r in records if r["record"] == "recover"):
         groups.setdefault((r["cell"], r["recipe"], r["steps"], r["threads"]), []).append(r)
     for (name, recipe, steps, _), found in groups.items():
-        cell = CELLS[name]
         figures = [f"{mean(r[when]['cosine'] for r in found):.3f}" for when in ("before", "after")]
         times = [f"{mean(r[what] for r in found):.1f}" for what in ("minutes", "processor_minutes")]
-        told = [f"{cell.pattern} ({cell.method})", percent(cell.sparsity), recipe, str(steps)]
+        cells = CELLS[name]
+        what = ", ".join(f"{cell.pattern} ({cell.method})" for cell in cells)
+        told = [what, ", ".join(percent(cell.sparsity) for cell in cells), recipe, str(steps)]
         table.rows.append([*told, f"{mean(r['tokens'] for r in found):,.0f}", *times, *figures])
     return table

@@ -28,16 +28,17 @@ CLOCKS = (prunus._tools.timing, prunus.balance.table, prunus.prune.verb)
 SECONDS = 4.0  # per timed model
 
 
-def pruned(subject: Subject, cell: Cell) -> nn.Module:
-    """A pruned copy of the subject's model."""
+def pruned(subject: Subject, *cells: Cell) -> nn.Module:
+    """A copy of the subject's model, pruned by one cell after the other."""
     model = copy.deepcopy(subject.model)
-    calibration = Calibration(subject.calibration(cell.seed), progress=False)
-    if cell.pattern in STRUCTURES:
-        blocks = sum(len(stack.layers) for stack in stacks(model))
-        shrink_(model, structure_of(cell, blocks), calibration)
-    else:
-        method = method_of(cell.method, cell.seed, subject.loss)
-        prune_(model, pattern_of(cell.pattern, cell.sparsity), method, calibration)
+    for cell in cells:
+        calibration = Calibration(subject.calibration(cell.seed), progress=False)
+        if cell.pattern in STRUCTURES:
+            blocks = sum(len(stack.layers) for stack in stacks(model))
+            shrink_(model, structure_of(cell, blocks), calibration)
+        else:
+            method = method_of(cell.method, cell.seed, subject.loss)
+            prune_(model, pattern_of(cell.pattern, cell.sparsity), method, calibration)
     return model
 
 

@@ -1,6 +1,7 @@
 """bench recover on an encoder of a few thousand weights: records, going on, the table."""
 
 import argparse
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+import prunus
 from bench import recover
 from bench.quality.grid import Cell
 from bench.quality.run import Results, run_jobs
@@ -49,13 +51,14 @@ class Tiny:
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     texts = [f"text number {i} of those that training gets, with words enough" for i in range(60)]
     monkeypatch.setattr(recover, "docstrings", lambda limit: texts)
-    monkeypatch.setitem(recover.CELLS, "unstructured", Cell("magnitude", "row", 0.6))
+    monkeypatch.setitem(recover.CELLS, "unstructured", (Cell("magnitude", "row", 0.6),))
     return argparse.Namespace(
         cells=["unstructured"],
         recipes=["refit+distill"],
         steps=30,
         threads=1,
         seed=0,
+        keep=tmp_path / "kept",
         out=tmp_path / "r.jsonl",
     )
 
@@ -70,10 +73,27 @@ def test_records_and_table(options: argparse.Namespace) -> None:
     (row,) = recover.recover_table(out.writer.records).rows
     assert row[:4] == ["row (magnitude)", "60 %", "refit+distill", "30"]
     assert row[-2:] == [f"{found[when]['cosine']:.3f}" for when in ("before", "after")]
+    kept = prunus.load(
+        copy.deepcopy(subject.model), options.keep / "unstructured-refit+distill-30.safetensors"
+    )
+    assert subject.quality(kept) == pytest.approx(found["after"])
     # What is there is not made again.
     again = Results(options.out, [])
     run_jobs(again, recover.jobs(subject, options), "recover")
     assert len(again.writer.records) == len(out.writer.records)
+
+
+def test_gradual_starts_dense_and_ends_as_sparse(options: argparse.Namespace) -> None:
+    options.cells, options.recipes, options.steps = ["neurons", "unstructured"], ["gradual"], 20
+    subject: Any = Tiny()
+    out = Results(options.out, [])
+    run_jobs(out, recover.jobs(subject, options), "recover")
+    (found,) = [r for r in out.writer.records if r["record"] == "recover"]  # structure is not gradual
+    assert found["cell"] == "unstructured"
+    assert "Gradual" in [row["method"] for row in found["curve"]]
+    kept = prunus.load(copy.deepcopy(subject.model), options.keep / "unstructured-gradual-20.safetensors")
+    zeros = float((kept.encoder.layer[0].output.dense.weight == 0).float().mean())
+    assert zeros == pytest.approx(0.6, abs=0.04)
 
 
 def test_texts_leave_out_what_quality_is_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
