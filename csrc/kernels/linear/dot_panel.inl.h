@@ -151,54 +151,83 @@ void flat_pairs(const void* x, std::int64_t stride, int tokens, int cols, int wi
   for (int i = 0; i < tokens; ++i) flat_lanes<X>(element<X>(x, i * stride), cols, Pairs{}, panel + row * i);
 }
 
-// Sums of Square::lanes tokens from `t` on as floats, with bias. sums [rows][width].
+// Up to Square::lanes floats or int32; what is missing is zero.
+inline Square load_lanes(const void* from, int count) {
+  if (count >= Square::lanes) return Square::load(static_cast<const float*>(from));
+  float some[Square::lanes] = {};
+  __builtin_memcpy(some, from, static_cast<std::size_t>(count) * sizeof(float));
+  return Square::load(some);
+}
+inline Square bias_lanes(const float* bias, int r, int count) {
+  return bias ? load_lanes(bias + r, count) : Square::set(0.0f);
+}
+
+// What makes the sums of a token floats, with bias. The rows from `r` on, `count` of them, are the lanes.
 struct IntSums {
-  const std::int32_t* sums;
-  int width;
   RowMeaning rows;
   TokenMeaning tokens;
   struct At {
-    Square scale;
-    Ints zero;
+    Ints weights;
+    Square scale, bias;
   };
-  At at(int t) const { return {Square::load(tokens.scale + t), Ints::load(tokens.zero + t)}; }
-  Square operator()(const At& a, int r, int t) const {
-    std::int32_t weights;
-    __builtin_memcpy(&weights, rows.weights + 4 * r, sizeof weights);
-    const Ints sum = Ints::load(sums + rows.place[r] * width + t);
-    return fma(to_floats(minus_product(sum, a.zero, weights)) * a.scale,
-               Square::set(load1(F32{}, rows.scales + 4 * r)), Square::set(rows.bias ? rows.bias[r] : 0.0f));
+  __attribute__((always_inline)) At at(int r, int count) const {
+    return {as_ints(load_lanes(rows.weights + 4 * r, count)), load_lanes(rows.scales + 4 * r, count),
+            bias_lanes(rows.bias, r, count)};
+  }
+  Square operator()(const At& a, Square sum, int t) const {
+    return fma(
+        to_floats(minus_product(as_ints(sum), a.weights, tokens.zero[t])) * Square::set(tokens.scale[t]),
+        a.scale, a.bias);
   }
 };
 struct FloatSums {
-  const float* sums;
-  int width;
   RowMeaning rows;
-  struct At {};
-  At at(int) const { return {}; }
-  Square operator()(At, int r, int t) const {
-    return Square::load(sums + rows.place[r] * width + t) + Square::set(rows.bias ? rows.bias[r] : 0.0f);
-  }
+  struct At {
+    Square bias;
+  };
+  At at(int r, int count) const { return {bias_lanes(rows.bias, r, count)}; }
+  Square operator()(const At& a, Square sum, int) const { return sum + a.bias; }
 };
 
-template <typename X, Activation A>
+// The sums [rows][width] of as many tokens of rows at `place`, turned: v[i] holds the rows of token i.
+inline __attribute__((always_inline)) void load_rows(const float* sums, int width, const std::uint8_t* place,
+                                                     int count, Square (&v)[Square::lanes]) {
+  const auto row = [&](int i) { return Square::load(sums + place[i] * width); };
+  if (count >= Square::lanes)
+#pragma GCC unroll 16
+    for (int i = 0; i < Square::lanes; ++i) v[i] = row(i);
+  else
+    for (int i = 0; i < Square::lanes; ++i) v[i] = row(i < count ? i : 0);
+  transpose(v);
+}
+
+template <typename X>
 inline void finish_lanes(Square v, Combine combine, int count, int row, Target to) {
-  if (A == Activation::none && combine == Combine::none && count >= Square::lanes)
-    return store_lanes(X{}, v, to.y + row * X::size);
-  finish<X, A>(v, combine, count, row, to);
+  if (count < Square::lanes) return finish<X>(v, combine, count, row, to);
+  if (combine != Combine::none) {
+    Square other;
+    load_into(other, X{}, to.other + row * X::size);
+    v = combined(v, combine, other);
+  }
+  store_lanes(X{}, v, to.y + row * X::size);
 }
 
 // Into y, by squares: Square::lanes rows of as many tokens.
 template <typename X, Activation A, typename Sums>
-void store_sums(const Sums& sums, int rows, int tokens, const Finish& how, Target to, std::int64_t y_stride) {
+void store_sums(const Sums& meaning, const float* sums, int width, int rows, int tokens, const Finish& how,
+                Target to, std::int64_t y_stride) {
   for (int t = 0; t < tokens; t += Square::lanes) {
-    const auto at = sums.at(t);
     const int live = tokens - t < Square::lanes ? tokens - t : Square::lanes;
     for (int r = 0; r < rows; r += Square::lanes) {
+      const auto at = meaning.at(r, rows - r);
       Square v[Square::lanes];
+      load_rows(sums + t, width, meaning.rows.place + r, rows - r, v);
+      if (live == Square::lanes)
 #pragma GCC unroll 16
-      for (int i = 0; i < Square::lanes; ++i) v[i] = sums(at, r + i < rows ? r + i : rows - 1, t);
-      transpose(v);
+        for (int i = 0; i < Square::lanes; ++i) v[i] = meaning(at, v[i], t + i);
+      else
+        for (int i = 0; i < live; ++i) v[i] = meaning(at, v[i], t + i);
+      activate<A>(v, live);
       Target token{to.y + t * y_stride * X::size, to.other + t * how.other_stride * X::size};
       const auto next = [&] {
         token.y += y_stride * X::size;
@@ -207,27 +236,28 @@ void store_sums(const Sums& sums, int rows, int tokens, const Finish& how, Targe
       if (live == Square::lanes && rows - r >= Square::lanes)
 #pragma GCC unroll 16
         for (int i = 0; i < Square::lanes; ++i, next())
-          finish_lanes<X, A>(v[i], how.combine, Square::lanes, r, token);
+          finish_lanes<X>(v[i], how.combine, Square::lanes, r, token);
       else
-        for (int i = 0; i < live; ++i, next()) finish_lanes<X, A>(v[i], how.combine, rows - r, r, token);
+        for (int i = 0; i < live; ++i, next()) finish_lanes<X>(v[i], how.combine, rows - r, r, token);
     }
   }
+}
+template <typename X, typename Sums>
+void store_by(const Sums& meaning, const void* sums, int width, int rows, int tokens, const Finish& how,
+              void* y, std::int64_t y_stride) {
+  const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
+  with_activation(how.activation, [&](auto act) {
+    store_sums<X, decltype(act)::value>(meaning, static_cast<const float*>(sums), width, rows, tokens, how,
+                                        to, y_stride);
+  });
 }
 template <typename X>
 void store_ints(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
                 const TokenMeaning& token, const Finish& how, void* y, std::int64_t y_stride) {
-  const IntSums from{static_cast<const std::int32_t*>(sums), width, row, token};
-  const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
-  with_activation(how.activation, [&](auto act) {
-    store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride);
-  });
+  store_by<X>(IntSums{row, token}, sums, width, rows, tokens, how, y, y_stride);
 }
 template <typename X>
 void store_floats(const void* sums, int width, int rows, int tokens, const RowMeaning& row,
                   const TokenMeaning&, const Finish& how, void* y, std::int64_t y_stride) {
-  const FloatSums from{static_cast<const float*>(sums), width, row};
-  const Target to{static_cast<std::uint8_t*>(y), static_cast<const std::uint8_t*>(how.other)};
-  with_activation(how.activation, [&](auto act) {
-    store_sums<X, decltype(act)::value>(from, rows, tokens, how, to, y_stride);
-  });
+  store_by<X>(FloatSums{row}, sums, width, rows, tokens, how, y, y_stride);
 }

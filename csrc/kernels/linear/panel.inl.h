@@ -151,29 +151,36 @@ struct Target {
   const std::uint8_t* other;
 };
 
+template <typename V>
+inline V combined(V v, Combine combine, V other) {
+  return combine == Combine::add ? v + other : v * other;
+}
+
 // Rows from `row` on, `count` of them, of one token.
-template <typename X, Activation A>
+template <typename X>
 inline void finish8(Vec8 v, Combine combine, int count, int row, Target to) {
-  v = activate8<A>(v);
-  if (combine != Combine::none) {
-    const Vec8 other = load_some<X>(to.other + row * X::size, count);
-    v = combine == Combine::add ? v + other : v * other;
-  }
+  if (combine != Combine::none) v = combined(v, combine, load_some<X>(to.other + row * X::size, count));
   store_some<X>(v, count, to.y + row * X::size);
 }
 
 inline Vec8 eight(Vec8 v, int) { return v; }
-template <typename X, Activation A, typename V>
+template <typename X, typename V>
 inline void finish(V v, Combine combine, int count, int row, Target to) {
-  if (X::plain && A == Activation::none && combine == Combine::none && count >= V::lanes)
+  if (X::plain && combine == Combine::none && count >= V::lanes)
     return v.store(reinterpret_cast<float*>(to.y + row * X::size));
   for (int i = 0; i < V::lanes / 8 && 8 * i < count; ++i)
-    finish8<X, A>(eight(v, i), combine, count - 8 * i, row + 8 * i, to);
+    finish8<X>(eight(v, i), combine, count - 8 * i, row + 8 * i, to);
 }
 
 template <typename X, Activation A>
 void store_row(const float* acc, int rows, Combine combine, Target to) {  // one token
-  for (int r = 0; r < rows; r += 8) finish8<X, A>(Vec8::load(acc + r), combine, rows - r, r, to);
+  for (int r = 0; r < rows; r += 8 * kAbreast) {
+    Vec8 v[kAbreast];
+    const int some = rows - r < 8 * kAbreast ? (rows - r + 7) / 8 : kAbreast;
+    for (int i = 0; i < kAbreast; ++i) v[i] = i < some ? Vec8::load(acc + r + 8 * i) : Vec8::set(0.0f);
+    activate<A>(v);
+    for (int i = 0; i < some; ++i) finish8<X>(v[i], combine, rows - r - 8 * i, r + 8 * i, to);
+  }
 }
 
 // The sums of V::lanes rows and as many tokens, turned: v[i] holds the rows of token i.
@@ -194,12 +201,15 @@ inline int store_squares(const float* acc, int width, int rows, Combine combine,
   for (; r + Rows <= rows; r += Rows) {
     V v[Rows / V::lanes][V::lanes];
 #pragma GCC unroll 2
-    for (int s = 0; s < Rows / V::lanes; ++s) load_square(acc + (r + s * V::lanes) * width, width, v[s]);
+    for (int s = 0; s < Rows / V::lanes; ++s) {
+      load_square(acc + (r + s * V::lanes) * width, width, v[s]);
+      activate<A>(v[s]);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < V::lanes; ++i)
 #pragma GCC unroll 2
       for (int s = 0; s < Rows / V::lanes; ++s)
-        finish<X, A>(v[s][i], combine, V::lanes, r + s * V::lanes, token(i));
+        finish<X>(v[s][i], combine, V::lanes, r + s * V::lanes, token(i));
   }
   return r;
 }
@@ -227,8 +237,8 @@ void store_block(const float* acc, int width, int rows, int tokens, const Finish
       for (int u = 0; u < step; u += 8) {
         Vec8 v[8];
         load_square(acc + r * width + t + u, width, v);
-        for (int i = 0; i < 8 && u + i < live; ++i)
-          finish8<X, A>(v[i], how.combine, rows - r, r, token(u + i));
+        activate<A>(v);
+        for (int i = 0; i < 8 && u + i < live; ++i) finish8<X>(v[i], how.combine, rows - r, r, token(u + i));
       }
   }
 }
@@ -266,9 +276,15 @@ void store_tile(const float* acc, int width, int rows, int tokens, const Finish&
   });
 }
 
+// count: a multiple of eight.
 [[maybe_unused]] void gate(float* acc, const float* up, std::int64_t count, Activation act) {
   with_activation(act, [&](auto a) {
-    for (std::int64_t i = 0; i < count; i += 8)
-      (activate8<decltype(a)::value>(Vec8::load(acc + i)) * Vec8::load(up + i)).store(acc + i);
+    for (std::int64_t i = 0; i < count; i += 8 * kAbreast) {
+      Vec8 v[kAbreast];
+      const auto some = count - i < 8 * kAbreast ? static_cast<int>(count - i) / 8 : kAbreast;
+      for (int j = 0; j < kAbreast; ++j) v[j] = j < some ? Vec8::load(acc + i + 8 * j) : Vec8::set(0.0f);
+      activate<decltype(a)::value>(v);
+      for (int j = 0; j < some; ++j) (v[j] * Vec8::load(up + i + 8 * j)).store(acc + i + 8 * j);
+    }
   });
 }

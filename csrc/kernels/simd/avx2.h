@@ -7,6 +7,7 @@ using RowVec = Ymm;   // columns as lanes: bitmap rows
 using Square = Vec8;  // turned as a whole when x is packed and y stored
 constexpr int kAccumulators = 12;
 constexpr int kExpandAlways = 8;  // finding a set bit and clearing it are two operations each up to Zen 3
+constexpr int kAbreast = 2;       // of 16 registers
 
 // Byte shuffles that move the first popcount(bits) values to the lanes of the set bits and zero the rest.
 // fp32 does not fit one 16-byte shuffle: its upper four lanes are loaded from popcount(bits & 15) values

@@ -9,7 +9,22 @@ struct Zmm {
   void store(float* p) const { _mm512_storeu_ps(p, v); }
 };
 inline Zmm operator+(Zmm a, Zmm b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Zmm operator-(Zmm a, Zmm b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Zmm operator*(Zmm a, Zmm b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Zmm operator/(Zmm a, Zmm b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline Zmm fma(Zmm a, Zmm b, Zmm c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// As of Ymm.
+inline Zmm at_least(Zmm lo, Zmm x) { return {_mm512_max_ps(lo.v, x.v)}; }
+inline Zmm at_most(Zmm hi, Zmm x) { return {_mm512_min_ps(hi.v, x.v)}; }
+inline Zmm abs(Zmm x) { return {_mm512_abs_ps(x.v)}; }
+inline Zmm round(Zmm x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Zmm pow2(Zmm x) {
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(x.v), _mm512_set1_epi32(127)), 23))};
+}
+inline Zmm where_negative(Zmm x, Zmm a, Zmm b) {
+  return {_mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x.v)), b.v, a.v)};
+}
 
 // Lane i of v in all lanes.
 inline Zmm lane_of(__m512 v, int i) { return {_mm512_permutexvar_ps(_mm512_set1_epi32(i), v)}; }
@@ -32,6 +47,7 @@ using RowVec = Zmm;  // columns as lanes: bitmap rows
 using Square = Zmm;  // turned as a whole when x is packed and y stored: whole cache lines
 constexpr int kAccumulators = 16;
 constexpr int kExpandAlways = 1;
+constexpr int kAbreast = 4;  // of 32 registers
 
 inline Ymm fold8(Zmm v) {
   return {_mm256_add_ps(_mm512_castps512_ps256(v.v), _mm512_extractf32x8_ps(v.v, 1))};
@@ -72,7 +88,7 @@ inline Ymm eight(Zmm v, int i) {
 }
 
 // Squares of four by four inside the 128-bit lanes; then the squares change places.
-inline void transpose(Zmm (&r)[16]) {
+inline __attribute__((always_inline)) void transpose(Zmm (&r)[16]) {
   __m512 t[16];
   for (int i = 0; i < 16; i += 4) {
     const __m512 a = _mm512_unpacklo_ps(r[i].v, r[i + 1].v), b = _mm512_unpackhi_ps(r[i].v, r[i + 1].v),

@@ -74,13 +74,12 @@ inline void spread_lanes(std::uint16_t bits, const std::uint8_t* from, std::uint
 // Sixteen int32.
 struct Ints {
   __m512i v;
-  static Ints load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
 };
+inline Ints as_ints(Zmm bits) { return {_mm512_castps_si512(bits.v)}; }
 inline Ints minus_product(Ints sum, Ints a, std::int32_t b) {
   return {_mm512_sub_epi32(sum.v, _mm512_mullo_epi32(a.v, _mm512_set1_epi32(b)))};
 }
 inline Zmm to_floats(Ints i) { return {_mm512_cvtepi32_ps(i.v)}; }
-inline Zmm operator*(Zmm a, Zmm b) { return {_mm512_mul_ps(a.v, b.v)}; }
 
 inline std::int32_t nearest_int(float f) { return _mm_cvtss_si32(_mm_set_ss(f)); }
 

@@ -65,6 +65,37 @@ inline std::int32_t total(Bf16, DotYmm v) {
   return _mm_cvtsi128_si32(_mm_castps_si128(_mm_add_ss(two, _mm_movehdup_ps(two))));
 }
 
+// Eight int32.
+struct Ints {
+  __m256i v;
+};
+inline Ints as_ints(Ymm bits) { return {_mm256_castps_si256(bits.v)}; }
+inline Ints minus_product(Ints sum, Ints a, std::int32_t b) {
+  return {_mm256_sub_epi32(sum.v, _mm256_mullo_epi32(a.v, _mm256_set1_epi32(b)))};
+}
+inline Ymm to_floats(Ints i) { return {_mm256_cvtepi32_ps(i.v)}; }
+
+inline std::int32_t nearest_int(float f) { return _mm_cvtss_si32(_mm_set_ss(f)); }
+
+// 32 columns of a token as 8-bit integers, four a lane: saturated twice, so that all isas agree.
+template <typename X>
+inline Ymm quads_of(X x, const std::uint8_t* p, float inverse, std::int32_t zero) {
+  const auto four = [&](int i) {
+    const Ymm scaled = load8(x, p + 8 * i * X::size) * Ymm::set(inverse);
+    return _mm256_add_epi32(_mm256_cvtps_epi32(scaled.v), _mm256_set1_epi32(zero));
+  };
+  const __m256i words = _mm256_packs_epi32(four(0), four(1)), more = _mm256_packs_epi32(four(2), four(3));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  return {_mm256_castsi256_ps(_mm256_permutevar8x32_epi32(_mm256_packus_epi16(words, more), order))};
+}
+
+// 16 columns as bf16, two a lane.
+inline Ymm pairs_of(Bf16, const std::uint8_t* p) { return Ymm::load_bytes(p); }
+template <typename X>
+inline Ymm pairs_of(X x, const std::uint8_t* p) {
+  return {_mm256_castsi256_ps(bf16_pairs(load8(x, p), load8(x, p + 8 * X::size)))};
+}
+
 using DotVec = DotYmm;
 constexpr int kDotSums = 8;
 

@@ -68,6 +68,7 @@ using RowVec = Vec8;  // columns as lanes: bitmap rows
 using Square = Vec8;  // turned as a whole when x is packed and y stored
 constexpr int kAccumulators = 24;
 constexpr int kExpandAlways = 1;
+constexpr int kAbreast = 2;  // of 32 registers, two to a vector
 
 inline float load1(F16, const std::uint8_t* p) {
   __fp16 h;

@@ -90,6 +90,7 @@ using RowVec = Vec8;  // columns as lanes: bitmap rows
 using Square = Vec8;  // turned as a whole when x is packed and y stored
 constexpr int kAccumulators = 2;
 constexpr int kExpandAlways = 1;
+constexpr int kAbreast = 1;
 
 inline float load1(F16, const std::uint8_t* p) {
   std::uint16_t h;

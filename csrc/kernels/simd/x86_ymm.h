@@ -176,15 +176,20 @@ inline void store8(F16, Ymm v, std::uint8_t* out) {
   const __m256 one = _mm256_blendv_ps(v.v, nan, _mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_cvtps_ph(one, _MM_FROUND_TO_NEAREST_INT));
 }
-inline void store8(Bf16, Ymm v, std::uint8_t* out) {
+inline __m256i bf16_bits(Ymm v) {  // in the low half of every lane
   const __m256i u = _mm256_castps_si256(v.v), top = _mm256_srli_epi32(u, 16);
   const __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
   const __m256i rounded =
       _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
   const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q));
-  const __m256i half = _mm256_blendv_epi8(rounded, _mm256_or_si256(top, _mm256_set1_epi32(0x40)), is_nan);
-  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(half, half), 0xd8);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(packed));
+  return _mm256_blendv_epi8(rounded, _mm256_or_si256(top, _mm256_set1_epi32(0x40)), is_nan);
+}
+// Those of a, then those of b.
+inline __m256i bf16_pairs(Ymm a, Ymm b) {
+  return _mm256_permute4x64_epi64(_mm256_packus_epi32(bf16_bits(a), bf16_bits(b)), 0xd8);
+}
+inline void store8(Bf16, Ymm v, std::uint8_t* out) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(bf16_pairs(v, v)));
 }
 
 // Eight positions of 2, 3 or 4 bits (their lanes hold higher bits too), and the floats at them. May read
