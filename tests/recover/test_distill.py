@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import prunus
 from prunus import Batches, Distill, RecoverError, Texts, recover_
+from prunus.recover.precision import plain_attention
 
 KINDS = ["bert", "gpt2", "llama", "plain"]
 
@@ -114,6 +116,29 @@ def test_training_in_bfloat16() -> None:
     report = recover_(model, teacher, batches_for("bert", 30), Distill(steps=80, precision="bfloat16"))
     assert report.rows[0]["precision"] == "bfloat16"
     assert report.summary["after"] > report.summary["before"]
+
+
+def fused_gradients(**how: Any) -> int:
+    """How often three steps on a CPU took the gradient of torch's fused attention."""
+    model, teacher = pruned_pair("bert")
+    with torch.profiler.profile() as seen:
+        recover_(model, teacher, batches_for("bert"), Distill(steps=3, **how))
+    names = [event.key for event in seen.key_averages() for _ in range(event.count)]
+    return sum("flash_attention" in name and "backward" in name for name in names)
+
+
+def test_bfloat16_trains_without_the_fused_attention_whose_gradient_is_slow() -> None:
+    assert fused_gradients(precision="bfloat16") == 0
+    assert fused_gradients(precision="float32") > 0
+    # What runs again for the gradient has to be what ran before.
+    assert fused_gradients(precision="bfloat16", gradient_checkpointing=True) > 0
+
+
+def test_long_texts_keep_the_attention_that_needs_no_memory() -> None:
+    cpu = torch.device("cpu")
+    assert not isinstance(plain_attention(cpu, (16, 512)), nullcontext)
+    assert isinstance(plain_attention(cpu, (16, 513)), nullcontext)
+    assert isinstance(plain_attention(torch.device("cuda"), (1, 8)), nullcontext)
 
 
 def test_gradient_checkpointing_gives_the_same() -> None:

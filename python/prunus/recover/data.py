@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunus.recover.rows import Rows, row_batches, shuffled
 
-__all__ = ["Batches", "Source", "Texts", "as_source", "count_tokens"]
+__all__ = ["Batches", "Source", "Texts", "as_source", "count_tokens", "first_tensor"]
 
 HELD_OUT = 16  # one of so many batches or texts is held out
 MOST_BATCHES, MOST_ROWS = 16, 128
@@ -203,6 +203,22 @@ def strip_labels(batch: Any) -> tuple[Any, bool]:
     return batch, False
 
 
+def first_tensor(batch: Any) -> Tensor:
+    """What a batch is about: its `input_ids`, or what comes first.
+
+    >>> import torch
+    >>> first_tensor((torch.ones(2, 3), torch.ones(2))).shape
+    torch.Size([2, 3])
+    """
+    first = batch
+    if isinstance(batch, Mapping):
+        first = batch.get("input_ids", next(iter(batch.values())))
+    elif isinstance(batch, (tuple, list)):
+        first = batch[0]
+    found: Tensor = first
+    return found
+
+
 def count_tokens(batch: Any, real: Tensor | None) -> int:
     """Tokens of a batch that are no padding; rows where it has no tokens.
 
@@ -214,9 +230,5 @@ def count_tokens(batch: Any, real: Tensor | None) -> int:
     """
     if real is not None:
         return int(real.sum())
-    first = batch
-    if isinstance(batch, Mapping):
-        first = batch.get("input_ids", next(iter(batch.values())))
-    elif isinstance(batch, (tuple, list)):
-        first = batch[0]
+    first = first_tensor(batch)
     return int(first.numel() if not first.is_floating_point() else first[..., 0].numel())

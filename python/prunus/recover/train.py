@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -18,12 +18,12 @@ from prunus.prune import prune_
 from prunus.recover.bar import Bar
 from prunus.recover.base import RecoverError
 from prunus.recover.checkpoint import Checkpoint
-from prunus.recover.data import count_tokens
+from prunus.recover.data import count_tokens, first_tensor
 from prunus.recover.objective import distance, hidden_distance, split_outputs
 from prunus.recover.optimizer import make_optimizer, set_rates
 from prunus.recover.options import Options
 from prunus.recover.pairs import Taps
-from prunus.recover.precision import autocast, faster_in_bfloat16
+from prunus.recover.precision import autocast, faster_in_bfloat16, plain_attention
 from prunus.recover.quality import Quality
 from prunus.recover.session import Session, trainable
 from prunus.recover.states import SHORT, keep_masks, ready_to_train
@@ -209,13 +209,20 @@ class Training:
         with autocast(s.device, bool(self.bfloat16)):
             with torch.no_grad():
                 theirs, goals = self.theirs.run(lambda: s.forward(s.teacher, s.without_labels(batch)))
-            output, states = self.mine.run(lambda: s.forward(s.model, batch))
+            with self._attention(batch, real):
+                output, states = self.mine.run(lambda: s.forward(s.model, batch))
         loss = distance(split_outputs(output), split_outputs(theirs), real)
         if states:
             loss = loss + hidden_distance(states, goals, real)
         if how.loss is not None:
             loss = loss + how.loss_weight * how.loss(output, batch)
         return loss
+
+    def _attention(self, batch: Any, real: Tensor | None) -> AbstractContextManager[None]:
+        """Of what is trained. Checkpointing runs parts of it again outside of this, which must not differ."""
+        if self.how.gradient_checkpointing or not self.bfloat16:
+            return nullcontext()
+        return plain_attention(self.session.device, (first_tensor(batch) if real is None else real).shape)
 
     def _batches(self) -> Iterator[Any]:
         """Training batches without end, from where the run is; ends when the data cannot be read again."""
