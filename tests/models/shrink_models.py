@@ -17,9 +17,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox-serial": ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False}),
     "opt": ("opt", {"dropout": 0.0}),
     "llama-bias": ("llama", {"mlp_bias": True, "attention_bias": True}),
+    "deberta-v3": ("deberta", {"share_att_key": True}),
+    "falcon-by-head": ("falcon", {"new_decoder_architecture": False, "multi_query": False, "num_kv_heads": 4}),
+    "falcon-one-key": ("falcon", {"new_decoder_architecture": False, "bias": False}),
+    "falcon-alibi": ("falcon", {"alibi": True}),
 }
 FAMILY_OF = {name: KINDS[kind].family for name, (kind, _) in VARIANTS.items()}
-DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "phi", "phi3")
+DECODERS = (
+    *("gpt2", "gpt_neox", "opt", "llama", "qwen2", "phi", "phi3", "gptj", "bloom"),
+    *("falcon", "falcon-by-head", "falcon-one-key", "falcon-alibi", "mixtral", "qwen3-moe"),
+)
+# What stays: the heads that the distances of ALiBi count, the one head of keys, and the neurons of experts.
+STAY = {
+    **dict.fromkeys(("bloom", "falcon-alibi", "falcon-one-key"), "heads"),
+    **dict.fromkeys(("mixtral", "qwen3-moe"), "neurons"),
+}
+CASES = [(name, kind) for name in FAMILY_OF for kind in ("neurons", "heads") if STAY.get(name) != kind]
 
 
 def make(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:

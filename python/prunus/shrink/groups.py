@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from prunus.families import Stack, weight_matrix
+from prunus.families import Family, Stack, weight_matrix
 from prunus.families.family import resolve
 from prunus.families.lookup import block_parts, head_size
 
-__all__ = ["KINDS", "VALUE_PARTS", "BlockGroups", "Kind", "Slot", "sites"]
+__all__ = ["KINDS", "VALUE_PARTS", "BlockGroups", "Kind", "Slot", "kinds", "out_path", "sites"]
 
-Kind = Literal["neurons", "heads"]
-KINDS: tuple[Kind, ...] = ("neurons", "heads")
+#: "cross" are the heads of the attention that reads an encoder.
+Kind = Literal["neurons", "heads", "cross"]
+KINDS: tuple[Kind, ...] = ("neurons", "heads", "cross")
 
 #: Slots that a group's output is proportional to, biases aside; q and k only steer the attention.
 VALUE_PARTS = ("up", "gate", "v")
@@ -56,15 +58,21 @@ class BlockGroups:
     @property
     def name(self) -> str:
         """Qualified name of the output projection."""
-        path = self.stack.family.down if self.kind == "neurons" else self.stack.family.o
+        path = out_path(self.stack.family, self.kind)
         return ".".join(part for part in (self.stack.name, str(self.index), path) if part)
+
+    @property
+    def attention(self) -> nn.Module:
+        """The module with the head counts."""
+        family = self.stack.family
+        return self.block.get_submodule(family.cross if self.kind == "cross" else family.attention)
 
     def columns(self, groups: Tensor) -> Tensor:
         """Column indices of these groups in the output projection, in order."""
         return (groups[:, None] * self.per + torch.arange(self.per, device="cpu")).flatten()
 
     def slot(self, part: str) -> Slot | None:
-        """The slot of "up", "gate", "q", "k" or "v"."""
+        """The first slot of "up", "gate", "q", "k", "v" or "position"."""
         return next((slot for slot in self.slots if slot.part == part), None)
 
     def activation(self) -> Any:
@@ -72,22 +80,41 @@ class BlockGroups:
         return resolve(self.block, self.stack.family.act)
 
 
+def kinds(family: Family) -> tuple[Kind, ...]:
+    """Those of `KINDS` that the family's blocks have."""
+    return tuple(kind for kind in KINDS if out_path(family, kind))
+
+
+def out_path(family: Family, kind: Kind) -> str:
+    """Where the groups' output projection is in a block; "" where a block has no such groups."""
+    if kind == "neurons":
+        return family.down
+    if kind == "heads":
+        return family.o
+    return family.crossed(family.o) if family.cross else ""
+
+
 def sites(stack: Stack, kind: Kind) -> list[BlockGroups]:
     """One site per block. TypeError or ValueError when a block's weights do not fit its family."""
+    if kind == "neurons" and stack.family.experts:
+        raise ValueError(
+            f"{stack.name}: neurons of {stack.family.name} models stay: expected one MLP in each block, got "
+            f"the experts of {stack.family.experts}, several in one parameter"
+        )
     repeated = len({id(block) for block in stack.layers}) < len(stack.layers)
     if repeated:
         raise ValueError(f"{stack.name}: expected blocks of their own, got one block used several times")
-    build = _neurons if kind == "neurons" else _heads
-    found = [build(stack, index) for index in range(len(stack.layers))]
+    found = [
+        _neurons(stack, index) if kind == "neurons" else _heads(stack, index, kind)
+        for index in range(len(stack.layers))
+    ]
     for site in found:
         _check_unknown(site)
     return found
 
 
-def _slot(stack: Stack, block: nn.Module, part: str, groups: int) -> Slot:
-    """The rows of `part`, from its own projection or from the fused one."""
-    family = stack.family
-    path = getattr(family, part) or (family.qkv if part in "qkv" else family.gate_up)
+def _slot(stack: Stack, block: nn.Module, part: str, groups: int, path: str) -> Slot:
+    """The rows of `part` in the projection at `path`, its own or a fused one."""
     module = block.get_submodule(path)
     rows = block_parts(stack, block, path).get(part, range(weight_matrix(module).shape[0]))
     if groups == 0 or len(rows) % groups:
@@ -101,45 +128,61 @@ def _neurons(stack: Stack, index: int) -> BlockGroups:
     down = block.get_submodule(family.down)
     width = weight_matrix(down).shape[1]
     parts = ("gate", "up") if family.gate or family.gate_up else ("up",)
-    slots = tuple(_slot(stack, block, part, width) for part in parts)
+    slots = tuple(_slot(stack, block, part, width, getattr(family, part) or family.gate_up) for part in parts)
     if any(slot.per != 1 for slot in slots):
         raise ValueError(f"{stack.name}.{index}: expected as many rows in up as columns in down ({width})")
     return BlockGroups(stack, index, "neurons", down, slots, width, 1)
 
 
-def _heads(stack: Stack, index: int) -> BlockGroups:
+def _heads(stack: Stack, index: int, kind: Kind) -> BlockGroups:
     family, block = stack.family, stack.layers[index]
-    if family.fixed_heads:
+    always = not family.fixed_heads_when
+    if family.fixed_heads and (
+        always or any(getattr(stack.config, f, False) for f in family.fixed_heads_when)
+    ):
         raise ValueError(f"{stack.name}: heads of {family.name} models stay: {family.fixed_heads}")
-    out = block.get_submodule(family.o)
+    paths = {part: getattr(family, part) or family.qkv for part in "qkv"}
+    if kind == "cross":
+        paths = {part: family.crossed(path) for part, path in paths.items()}
+    out = block.get_submodule(out_path(family, kind))
     size = head_size(stack, block)
     if family.qkv:
         kv_rows = len(block_parts(stack, block, family.qkv)["k"])
     else:
-        kv_rows = weight_matrix(block.get_submodule(family.k)).shape[0]
+        kv_rows = weight_matrix(block.get_submodule(paths["k"])).shape[0]
     columns = weight_matrix(out).shape[1]
     if kv_rows % size or kv_rows == 0:
         raise ValueError(f"{stack.name}.{index}: expected keys in heads of {size}, got {kv_rows} rows")
     count = kv_rows // size
-    slots = tuple(_slot(stack, block, part, count) for part in "qkv")
+    slots = [_slot(stack, block, part, count, path) for part, path in paths.items()]
+    slots += [_slot(stack, block, "position", count, path) for path in _present(block, family.positions)]
     per = slots[0].per
-    if per * count != columns or per % size or slots[2].per != size:
+    uneven = any(slot.per != per for slot in slots[3:])
+    if per * count != columns or per % size or slots[2].per != size or uneven:
         raise ValueError(f"{stack.name}.{index}: expected q, k, v and o of {count} groups of heads of {size}")
-    return BlockGroups(stack, index, "heads", out, slots, count, per)
+    return BlockGroups(stack, index, kind, out, tuple(slots), count, per)
+
+
+def _present(block: nn.Module, paths: Sequence[str]) -> list[str]:
+    """Those of the paths that the block has a module at."""
+    names = {name for name, _ in block.named_modules()}
+    return [path for path in paths if path in names]
 
 
 def _check_unknown(site: BlockGroups) -> None:
     """Refuses parameters to be cut too that the family does not name, such as a norm over all heads."""
     family, block = site.stack.family, site.block
-    known = {id(p) for path in family.weights() for p in block.get_submodule(path).parameters()}
+    # The norms that the family names are over the stream.
+    paths = (*family.weights(), *_present(block, (*family.positions, *family.norms)))
+    known = {id(p) for path in paths for p in block.get_submodule(path).parameters()}
     hidden = weight_matrix(site.out).shape[0]
     width = site.count * site.per
-    scope = block.get_submodule(family.attention) if site.kind == "heads" else block
+    scope = block if site.kind == "neurons" else site.attention
     for name, parameter in scope.named_parameters():
         if (
             id(parameter) not in known
             and width in parameter.shape
-            and (width != hidden or site.kind == "heads")
+            and (width != hidden or site.kind != "neurons")
         ):
             raise ValueError(
                 f"{site.name}: expected no other weights of width {width}, got {name}, which the family "

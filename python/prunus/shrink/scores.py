@@ -51,7 +51,7 @@ def _emitted(site: BlockGroups) -> Tensor:
 
     biases = {slot.part: _bias(site, slot) for slot in site.slots}
     device = weight_matrix(site.out).device
-    if site.kind == "heads":
+    if site.kind != "neurons":
         per_value = biases["v"].reshape(site.count, 1, -1)
         repeats = site.per // per_value.shape[2]  # query heads that read the same value head
         return per_value.expand(-1, repeats, -1).flatten()

@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunus.calibration.batches import Calibration, calibration_for
-from prunus.families import Stack, find_stack
+from prunus.families import Stack, find_stacks
 from prunus.shrink.cut import check_untied, cut_groups, set_group_numbers
 from prunus.shrink.drop import drop_layers
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import BlockGroups, sites
+from prunus.shrink.groups import BlockGroups, kinds, sites
 from prunus.shrink.measure import Moments, input_moments, repaired_weights, taylor_scores
 from prunus.shrink.report import ShrinkReport, size
 from prunus.shrink.saving import save_ordinarily
@@ -63,12 +63,12 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
     if round_to < 1:
         raise ValueError(f"round_to: expected >= 1, got {round_to}")
     batches = None if calibration is None else calibration_for(model, calibration)
-    stack = find_stack(model)
+    found = find_stacks(model)
     before = size([model])
     if isinstance(what, Layers):
-        rows, summary = drop_layers(model, stack, what, batches)
+        rows, summary = drop_layers(model, found, what, batches)
     else:
-        rows, summary = _remove_groups(model, stack, what, batches, int(round_to))
+        rows, summary = _remove_groups(model, found, what, batches, int(round_to))
     after = size([model])
     summary |= {
         "reached": sum(row["parameters_before"] for row in rows) / max(before[0], 1),
@@ -84,9 +84,14 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
 
 
 def _remove_groups(
-    model: nn.Module, stack: Stack, what: Neurons | Heads, batches: Calibration | None, round_to: int
+    model: nn.Module,
+    every: Sequence[Stack],
+    what: Neurons | Heads,
+    batches: Calibration | None,
+    round_to: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    found = sites(stack, "neurons" if isinstance(what, Neurons) else "heads")
+    by_stack = [_sites(stack, what) for stack in every]
+    found = [site for own in by_stack for site in own]
     check_untied(model, found)
     importance = what.importance
     if importance == "auto":
@@ -99,11 +104,14 @@ def _remove_groups(
     if batches is not None and (what.compensate != "none" or importance == "activation"):
         moments = input_moments(model, found, batches)
     scores = _scores(model, found, what, importance, batches, moments)
-    keeps = choose(found, scores, what.sparsity, what.scope, round_to)
-    if isinstance(what, Heads) and stack.family.even_heads and len({keep.numel() for keep in keeps}) > 1:
-        raise ValueError(
-            f"scope: expected 'layer' for {stack.family.name!r}, whose blocks need equal head counts"
-        )
+    keeps: list[Tensor] = []
+    for stack, own in zip(every, by_stack, strict=True):
+        mine = choose(own, scores[len(keeps) : len(keeps) + len(own)], what.sparsity, what.scope, round_to)
+        if isinstance(what, Heads) and stack.family.even_heads and len({keep.numel() for keep in mine}) > 1:
+            raise ValueError(
+                f"scope: expected 'layer' for {stack.family.name!r}, whose blocks need equal head counts"
+            )
+        keeps += mine
     weights: list[Tensor | None] = [None] * len(found)
     if what.compensate == "weight" and batches is not None and moments is not None:
         weights = repaired_weights(model, found, keeps, moments, batches)
@@ -123,6 +131,12 @@ def _remove_groups(
     for row, modules in rows:
         row["parameters_after"], row["mb_after"] = size(modules)
     return [row for row, _ in rows], {"importance": importance, "config": config}
+
+
+def _sites(stack: Stack, what: Neurons | Heads) -> list[BlockGroups]:
+    if isinstance(what, Neurons):
+        return sites(stack, "neurons")
+    return [site for kind in kinds(stack.family) if kind != "neurons" for site in sites(stack, kind)]
 
 
 def _scores(
