@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from shrink_models import CASES, STAY, batches, make, output
+from shrink_models import CASES, STAY, batches, gone_groups, make, output, replace_inputs, silence_weights
 from transformers import MPNetConfig, MPNetModel, ViTConfig, ViTModel
 
 from prunus.families import find_stack, weight_matrix
@@ -14,36 +14,6 @@ from prunus.shrink import Heads, Neurons, shrink_
 from prunus.shrink.groups import sites
 
 KINDS = {"neurons": Neurons, "heads": Heads}
-
-
-def gone_groups(site, shrunk_site):
-    """Which groups of `site` the shrunk model lacks, found by their columns of the output weight."""
-    before = weight_matrix(site.out).reshape(-1, site.count, site.per)
-    after = weight_matrix(shrunk_site.out).reshape(-1, shrunk_site.count, site.per)
-    return [
-        g
-        for g in range(site.count)
-        if not any(torch.equal(before[:, g], after[:, h]) for h in range(after.shape[1]))
-    ]
-
-
-def silence_weights(site, groups):
-    """The masked model: the weights (not the biases) of these groups' values are zero."""
-    for slot in site.slots:
-        if slot.part in ("up", "gate", "v"):
-            weight_matrix(slot.module)[slot.rows(torch.tensor(groups))] = 0
-
-
-def replace_inputs(site, groups, means):
-    """The masked model with its mean left in place: these groups' activations are constant."""
-    columns = site.columns(torch.tensor(groups))
-
-    def hook(_, args):
-        x = args[0].clone()
-        x[..., columns] = means[columns]
-        return (x, *args[1:])
-
-    site.out.register_forward_pre_hook(hook)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
