@@ -234,6 +234,18 @@ def test_the_geometry_of_cross_attention_is_checked():
             apply_geometry_(make("bart"), shape)
 
 
+def test_data_from_before_cross_attention_was_counted_still_fit():
+    model, fresh = make("bart"), make("bart", seed=1)
+    shrink_(model, Neurons(0.5))
+    shape = geometry(model)
+    for block in shape["stacks"][1]["blocks"]:
+        del block["cross"], block["cross_bias"]
+    apply_geometry_(fresh, shape)
+    fresh.load_state_dict(model.state_dict())
+    batch = batches("bart")[0]
+    assert torch.equal(output(fresh, batch), output(model, batch))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_saved_and_loaded(name, tmp_path):
     model, fresh = shrunk(name, torch.float32), make(name, seed=1, dtype=torch.float32)

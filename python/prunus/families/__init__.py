@@ -3,7 +3,22 @@
 A `Family` names the parts of one transformer block (attention and MLP projections, norms, activation)
 relative to the block, the list that holds the blocks, and the config numbers that follow the shapes. A model
 belongs to the family whose names all resolve in every block, so task heads, wrappers and derived models need
-no entry of their own. An unknown architecture is described in ten lines:
+no entry of their own.
+
+Known are, with what has the same names:
+
+| stacks | families |
+|---|---|
+| encoders | bert (RoBERTa, ELECTRA), distilbert, mpnet, albert, deberta-v2, modernbert, vit (DeiT) |
+| two towers | clip (SigLIP) |
+| decoders | gpt2, gptj, gpt_neox, bloom, falcon, opt, phi, phi3, llama (Mistral, Qwen2, Qwen3, Gemma) |
+| decoders with experts | mixtral (Qwen3-MoE) |
+| encoder and decoder | bart (mBART, Marian, M2M100, Pegasus, Whisper), t5 and t5-gated (mT5, UMT5) |
+
+`shrink_` leaves alone, and says why: heads of bloom, mpnet, t5 and of falcon with ALiBi; neurons of experts;
+the first block of t5 and modernbert.
+
+An unknown architecture is described in ten lines:
 
 >>> import torch
 >>> from prunus.families import Family, find_family, register_family

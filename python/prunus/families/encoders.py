@@ -108,6 +108,8 @@ MODERNBERT = Family(
     norms=("mlp_norm",),
     out_bias="mlp.Wo",
     first_stays="it is the only one without a norm before its attention",
+    # Before transformers 5, where no list says which blocks look at a window.
+    index_dependent=("global_attn_every_n_layers",),
 )
 
 # As of transformers 5: before, its blocks were called `layer` and looked like BERT's.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -12,7 +12,7 @@ from prunus._core import FormatError
 from prunus.families import Stack, stacks, weight_matrix
 from prunus.shrink.cut import check_untied, cut_groups, cut_layers, kept_layers, note_kept, set_group_numbers
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import BlockGroups, kinds, out_path, sites
+from prunus.shrink.groups import BlockGroups, Kind, kinds, out_path, sites
 
 __all__ = ["apply_geometry_", "geometry"]
 
@@ -96,7 +96,7 @@ def _plan(
     else:
         raise FormatError(f"geometry: expected {total} or {len(kept)} blocks in {stack.name}, got {count}")
     planned: list[tuple[BlockGroups, int]] = []
-    for kind in kinds(stack.family):
+    for kind in _counted(stack, blocks):
         outs = [stack.layers[index].get_submodule(out_path(stack.family, kind)) for index in keep]
         same = [_inputs(out) for out in outs] == [block[kind] for block in blocks]
         try:
@@ -144,12 +144,18 @@ def _read(stack: Stack, entry: Mapping[str, Any]) -> tuple[int, list[int], list[
     if not isinstance(blocks, list) or len(blocks) != len(kept):
         raise FormatError(f"geometry: expected a description of each of {len(kept)} blocks in {stack.name}")
     for block in blocks:
-        for kind in kinds(stack.family):
+        for kind in _counted(stack, blocks):
             if not isinstance(block, Mapping) or not _is_count(block.get(kind)):
                 raise FormatError(f"geometry: expected a width of {kind} in every block of {stack.name}")
             if not isinstance(block.get(f"{kind}_bias"), bool):
                 raise FormatError(f"geometry: expected {kind}_bias in every block of {stack.name}")
     return total, kept, blocks
+
+
+def _counted(stack: Stack, blocks: Sequence[Mapping[str, Any]]) -> list[Kind]:
+    """The kinds of groups that the data speak of: once nobody counted cross-attention."""
+    old = not any(isinstance(block, Mapping) and "cross" in block for block in blocks)
+    return [kind for kind in kinds(stack.family) if kind != "cross" or not old]
 
 
 def _is_count(value: Any, least: int = 1) -> TypeGuard[int]:
