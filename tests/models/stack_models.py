@@ -69,14 +69,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
     ),
 }
 GENERATE = ("bart", "mbart", "marian", "whisper", "t5", "t5-gated")
-#: Whose heads stay.
-TIED_HEADS = ("t5", "t5-gated")
-CASES = [
-    (name, kind)
-    for name in MODELS
-    for kind in ("neurons", "heads")
-    if kind == "neurons" or name not in TIED_HEADS
-]
+CASES = [(name, kind) for name in MODELS for kind in ("neurons", "heads")]
 
 
 def make(name: str, seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any) -> nn.Module:

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 from shrink_models import CASES, STAY, batches, gone_groups, make, output, replace_inputs, silence_weights
-from transformers import MPNetConfig, MPNetModel, ViTConfig, ViTModel
+from transformers import GptOssConfig, GptOssForCausalLM, MPNetConfig, MPNetModel, ViTConfig, ViTModel
 
 from prunus.families import find_stack, weight_matrix
-from prunus.shrink import Heads, Neurons, shrink_
+from prunus.shrink import Heads, Layers, Neurons, shrink_
 from prunus.shrink.groups import sites
 
 KINDS = {"neurons": Neurons, "heads": Heads}
@@ -155,3 +155,13 @@ def test_heads_that_the_model_counts_elsewhere_stay():
     assert all(row["after"] == 24 for row in shrink_(model, Neurons(0.5)).rows)
     with torch.no_grad():
         assert model(torch.arange(5, 11)[None]).last_hidden_state.shape == (1, 6, 32)
+
+
+def test_a_number_per_head_that_no_family_names_is_refused():
+    """The attention of gpt-oss has sinks, one for each head."""
+    options = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = GptOssConfig(**options, intermediate_size=24, head_dim=8, vocab_size=97, num_local_experts=2)
+    model = GptOssForCausalLM(config)
+    with pytest.raises(ValueError, match=r"expected no other weights of width 4, got sinks"):
+        shrink_(model, Heads(0.5))
+    assert len(shrink_(model, Layers([1])).rows) == 2

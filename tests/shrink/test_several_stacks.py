@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from shrink_models import HEADS, LAYERS, WIDTH, gone_groups, replace_inputs, silence_weights
-from stack_models import CASES, GENERATE, MODELS, TIED_HEADS, batches, make, output, real_of
+from stack_models import CASES, GENERATE, MODELS, batches, make, output, real_of
 from torch.testing import assert_close
 
 import prunus
@@ -18,7 +18,7 @@ from prunus.shrink.groups import kinds, sites
 
 KINDS = {"neurons": Neurons, "heads": Heads}
 # Without biases where those of silent groups would go.
-SILENT = {("t5", "neurons"), ("t5-gated", "neurons")}
+SILENT = {"t5", "t5-gated"}
 
 
 def sites_of(model, kind):
@@ -59,7 +59,7 @@ def test_groups_without_input_weights_cost_nothing(name, kind):
     report = shrink_(shrunk, KINDS[kind](0.5))
     assert [row["layer"] for row in report.rows] == [site.name for site in sites_of(masked, kind)]
     assert all(row["after"] == row["before"] // 2 for row in report.rows)
-    assert all(bool(row["bias"]) == ((name, kind) not in SILENT) for row in report.rows)
+    assert all(bool(row["bias"]) == (name not in SILENT) for row in report.rows)
     for batch in batches(name):
         assert_close(output(shrunk, batch), output(masked, batch), rtol=0, atol=1e-10)
 
@@ -97,7 +97,7 @@ def test_weight_compensation_keeps_the_mean_of_every_projection(name):
         assert_close((rows[:, kept] @ new.T + after.out.bias).mean(0), (rows @ old.T + bias).mean(0))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in TIED_HEADS])
+@pytest.mark.parametrize("name", MODELS)
 def test_gradients_reach_every_stack(name):
     model = make(name)
     report = shrink_(
@@ -127,12 +127,43 @@ def test_every_stack_has_a_budget_of_its_own():
     assert left == {"encoder": LAYERS * WIDTH // 2, "decoder": LAYERS * WIDTH // 2}
 
 
-@pytest.mark.parametrize("name", TIED_HEADS)
-def test_heads_of_one_position_bias_stay(name):
-    model = make(name)
+def head_rows(weight, heads):
+    return weight.detach().reshape(heads, -1)
+
+
+@pytest.mark.parametrize("importance", ["weight", "activation", "gradient"])
+def test_the_heads_of_t5_go_in_all_blocks_alike_with_their_position_bias(importance):
+    model = make("t5")
+    before = [[head_rows(b.layer[0].SelfAttention.v.weight, HEADS) for b in s.layers] for s in stacks(model)]
+    tables = [s.layers[0].layer[0].SelfAttention.relative_attention_bias.weight for s in stacks(model)]
+    loss = sum_of_output if importance == "gradient" else None
+    what = Heads(0.5, importance=importance, loss=loss, compensate="none")
+    report = shrink_(model, what, None if importance == "weight" else batches("t5"))
+    assert report.summary["config"] == ""
+    assert (model.config.num_heads, model.config.d_kv) == (HEADS // 2, 8)
+    for stack, old, table in zip(stacks(model), before, tables, strict=True):
+        kept = set()
+        for block, values in zip(stack.layers, old, strict=True):
+            new = head_rows(block.layer[0].SelfAttention.v.weight, HEADS // 2)
+            kept.add(tuple(i for i in range(HEADS) if (values[i] == new).all(1).any()))
+        (places,) = kept
+        assert len(places) == HEADS // 2
+        bias = stack.layers[0].layer[0].SelfAttention.relative_attention_bias
+        assert torch.equal(bias.weight, table[:, list(places)])
+        assert bias.embedding_dim == HEADS // 2
+
+
+def sum_of_output(model, batch):
+    return sum_of(model(**batch))
+
+
+def test_uneven_heads_of_t5_are_refused():
+    model = make("t5")
+    with torch.no_grad():
+        model.decoder.block[0].layer[1].EncDecAttention.o.weight[:, :16] *= 1e-6
     before = [id(p) for p in model.parameters()]
-    with pytest.raises(ValueError, match=r"encoder\.block: heads of t5-\S+ models stay: one position bias"):
-        shrink_(model, Heads(0.5))
+    with pytest.raises(ValueError, match=r"scope: expected 'layer' for 't5-\w+'"):
+        shrink_(model, Heads(0.3, scope="model"))
     assert [id(p) for p in model.parameters()] == before
 
 
@@ -181,8 +212,6 @@ def test_one_stack_alone_is_the_submodule_that_holds_it():
 @pytest.mark.parametrize("target", ["neurons", "heads", "layers"])
 @pytest.mark.parametrize("name", GENERATE)
 def test_cached_generation_equals_generation_without_a_cache(name, target):
-    if target == "heads" and name in TIED_HEADS:
-        return
     model = make(name)
     what = Layers([1]) if target == "layers" else KINDS[target](0.5)
     shrink_(model, what, None if target == "layers" else batches(name))
@@ -202,8 +231,7 @@ def shrunk(name, dtype=torch.float64):
     """Uneven widths, fewer heads, one block dropped."""
     model = make(name, dtype=dtype)
     shrink_(model, Neurons(0.4, scope="model"), batches(name, dtype=dtype))
-    if name not in TIED_HEADS:
-        shrink_(model, Heads(0.5), batches(name, dtype=dtype))
+    shrink_(model, Heads(0.5), batches(name, dtype=dtype))
     shrink_(model, Layers([1]))
     return model
 
@@ -260,8 +288,7 @@ def test_saved_and_loaded(name, tmp_path):
 def test_save_pretrained_writes_what_from_pretrained_opens(name, tmp_path):
     model = make(name, dtype=torch.float32)
     shrink_(model, Neurons(0.4, scope="model", compensate="none"))
-    if name not in TIED_HEADS:
-        shrink_(model, Heads(0.5, compensate="none"))
+    shrink_(model, Heads(0.5, compensate="none"))
     shrink_(model, Layers([1]))
     model.save_pretrained(tmp_path)
     opened, found = type(model).from_pretrained(tmp_path, output_loading_info=True)

@@ -60,6 +60,8 @@ class Family:
     attention : module with the head counts ("" is the block).
     cross : module like `attention`, its projections named alike, whose keys and values come from an encoder.
     positions : projections of relative positions, one row for each of q; a block may lack them.
+    head_bias : embedding with a column per head that the scores of all blocks are raised by; the first block
+        has it, or each (UMT5). The same heads go in every block.
     marks : attributes of a block that tell it from another architecture with the same names.
     norms : normalisation modules of the block.
     out_bias : module whose bias is the last thing added to the block's output ("" if there is none).
@@ -95,6 +97,7 @@ class Family:
     attention: str = ""
     cross: str = ""
     positions: tuple[str, ...] = ()
+    head_bias: str = ""
     marks: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
     out_bias: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prunus.families.decoders import OPT
-from prunus.families.family import HF_CONFIG, Family
+from prunus.families.family import ATTENTION_NUMBERS, HF_CONFIG, Family
 
 __all__ = ["PAIRS"]
 
@@ -48,9 +48,18 @@ T5_ENCODER = Family(
     attention="layer.0.SelfAttention",
     norms=("layer.0.layer_norm", "layer.1.layer_norm"),
     out_bias="layer.1.DenseReluDense.wo",
-    config={**HF_CONFIG, "layers": ("num_layers",), "width": ("d_ff",), "heads": ("num_heads",)},
+    head_bias="layer.0.SelfAttention.relative_attention_bias",
+    attention_numbers={**ATTENTION_NUMBERS, "inner_dim": "width"},
+    config={
+        **HF_CONFIG,
+        "layers": ("num_layers",),
+        "width": ("d_ff",),
+        "heads": ("num_heads",),
+        "head_size": ("d_kv",),
+    },
     head_size=("key_value_proj_dim",),
-    fixed_heads="one position bias per head, from the first block, serves all blocks",
+    # The first block makes the position bias of all.
+    even_heads=True,
     first_stays="its position bias serves all blocks",
 )
 

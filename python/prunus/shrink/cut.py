@@ -50,6 +50,8 @@ def cut_groups(
         stays = torch.zeros(weight_matrix(module).shape[0], dtype=torch.bool, device="cpu")
         stays[torch.cat(rows)] = True  # in the order of the weight: parts may alternate head by head
         edits.keep_rows(module, stays.nonzero().flatten())
+    for table in site.tables:
+        edits.keep_dimensions(table, keep)
     edits.keep_columns(site.out, columns, weight)
     return note
 
@@ -163,7 +165,7 @@ def check_untied(model: nn.Module, found: Sequence[BlockGroups]) -> None:
     """ValueError when a weight that would be cut is also used somewhere else."""
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     for site in found:
-        for module in (site.out, *{id(s.module): s.module for s in site.slots}.values()):
+        for module in site.modules:
             for name, parameter in module.named_parameters(recurse=False):
                 if uses[id(parameter)] > 1:
                     raise ValueError(f"{site.name}: expected weights of its own, got a shared {name}")

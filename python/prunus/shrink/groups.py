@@ -49,6 +49,14 @@ class BlockGroups:
     slots: tuple[Slot, ...]
     count: int
     per: int
+    #: With a column per group.
+    tables: tuple[nn.Module, ...] = ()
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """What is cut with the groups, each once."""
+        slots = {id(slot.module): slot.module for slot in self.slots}
+        return [self.out, *slots.values(), *self.tables]
 
     @property
     def block(self) -> nn.Module:
@@ -160,7 +168,9 @@ def _heads(stack: Stack, index: int, kind: Kind) -> BlockGroups:
     uneven = any(slot.per != per for slot in slots[3:])
     if per * count != columns or per % size or slots[2].per != size or uneven:
         raise ValueError(f"{stack.name}.{index}: expected q, k, v and o of {count} groups of heads of {size}")
-    return BlockGroups(stack, index, kind, out, tuple(slots), count, per)
+    own = [family.head_bias] if family.head_bias and kind == "heads" else []
+    tables = tuple(block.get_submodule(path) for path in _present(block, own))
+    return BlockGroups(stack, index, kind, out, tuple(slots), count, per, tables)
 
 
 def _present(block: nn.Module, paths: Sequence[str]) -> list[str]:
@@ -174,17 +184,19 @@ def _check_unknown(site: BlockGroups) -> None:
     family, block = site.stack.family, site.block
     # The norms that the family names are over the stream.
     paths = (*family.weights(), *_present(block, (*family.positions, *family.norms)))
-    known = {id(p) for path in paths for p in block.get_submodule(path).parameters()}
+    known = [block.get_submodule(path) for path in paths] + list(site.tables)
+    ours = {id(parameter) for module in known for parameter in module.parameters()}
     hidden = weight_matrix(site.out).shape[0]
     width = site.count * site.per
     scope = block if site.kind == "neurons" else site.attention
-    for name, parameter in scope.named_parameters():
-        if (
-            id(parameter) not in known
-            and width in parameter.shape
-            and (width != hidden or site.kind != "neurons")
-        ):
+    others = [(name, p, width) for name, p in scope.named_parameters()]
+    if site.kind != "neurons":  # one number per head, as of attention sinks
+        heads = width // site.slots[2].per
+        others += [(name, p, heads) for name, p in scope.named_parameters(recurse=False)]
+    for name, parameter, size in others:
+        known_size = size == hidden and site.kind == "neurons"
+        if id(parameter) not in ours and size in parameter.shape and not known_size:
             raise ValueError(
-                f"{site.name}: expected no other weights of width {width}, got {name}, which the family "
+                f"{site.name}: expected no other weights of width {size}, got {name}, which the family "
                 f"{family.name!r} does not describe"
             )

@@ -187,6 +187,8 @@ def _fill_site(state: State, site: BlockGroups, names: Mapping[int, str]) -> Non
         return
     keep = torch.arange(groups, device="cpu")
     _spread(state, f"{names[id(site.out)]}.weight", inputs, site.columns(keep), site.count * site.per)
+    for table in site.tables:
+        _spread(state, f"{names[id(table)]}.weight", 1, keep, site.count)
     rows: dict[int, list[Tensor]] = {}
     for slot in site.slots:
         rows.setdefault(id(slot.module), []).append(slot.rows(keep))

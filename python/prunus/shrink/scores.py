@@ -14,7 +14,7 @@ from prunus.patterns import Unstructured
 from prunus.shrink.groups import VALUE_PARTS, BlockGroups, Slot
 from prunus.shrink.measure import Moments
 
-__all__ = ["choose", "constants", "lowest", "reconstruction", "weight_norms"]
+__all__ = ["alike", "choose", "constants", "lowest", "reconstruction", "weight_norms"]
 
 
 def weight_norms(site: BlockGroups) -> Tensor:
@@ -74,6 +74,16 @@ def _bias(site: BlockGroups, slot: Slot) -> Tensor:
     if not isinstance(bias, Tensor):
         return torch.zeros(len(rows), dtype=torch.float64, device="cpu")
     return bias.detach()[rows].double().cpu()
+
+
+def alike(found: Sequence[BlockGroups], scores: Sequence[Tensor]) -> Sequence[Tensor]:
+    """One importance for the heads of all blocks where a bias ties them: the sum of their shares in each."""
+    tied = [site.kind == "heads" and bool(site.stack.family.head_bias) for site in found]
+    if not any(tied):
+        return scores
+    shares = [score / score.sum().clamp_min(1e-300) for score, one in zip(scores, tied, strict=True) if one]
+    whole = torch.stack(shares).sum(0)
+    return [whole if one else score for score, one in zip(scores, tied, strict=True)]
 
 
 def choose(

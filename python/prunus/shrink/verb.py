@@ -17,7 +17,7 @@ from prunus.shrink.groups import BlockGroups, kinds, sites
 from prunus.shrink.measure import Moments, input_moments, repaired_weights, taylor_scores
 from prunus.shrink.report import ShrinkReport, size
 from prunus.shrink.saving import save_ordinarily
-from prunus.shrink.scores import choose, constants, reconstruction, weight_norms
+from prunus.shrink.scores import alike, choose, constants, reconstruction, weight_norms
 from prunus.shrink.targets import Heads, Layers, Neurons, Removal
 
 __all__ = ["shrink_"]
@@ -108,7 +108,8 @@ def _remove_groups(
     scores = _scores(model, found, what, importance, batches, moments)
     keeps: list[Tensor] = []
     for stack, own in zip(every, by_stack, strict=True):
-        mine = choose(own, scores[len(keeps) : len(keeps) + len(own)], what.sparsity, what.scope, round_to)
+        theirs = alike(own, scores[len(keeps) : len(keeps) + len(own)])
+        mine = choose(own, theirs, what.sparsity, what.scope, round_to)
         if isinstance(what, Heads) and stack.family.even_heads and len({keep.numel() for keep in mine}) > 1:
             raise ValueError(
                 f"scope: expected 'layer' for {stack.family.name!r}, whose blocks need equal head counts"
@@ -122,7 +123,7 @@ def _remove_groups(
         means = None
         if what.compensate != "none":
             means = constants(site) if moments is None else moments[index].mean
-        modules = [site.out, *{id(slot.module): slot.module for slot in site.slots}.values()]
+        modules = site.modules
         row = {"layer": site.name, "kind": site.kind, "before": site.count, "after": keep.numel(), "bias": ""}
         row["parameters_before"], row["mb_before"] = size(modules)
         if keep.numel() < site.count:
