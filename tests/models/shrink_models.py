@@ -33,7 +33,8 @@ DECODERS = (
     *("gpt2", "gpt_neox", "opt", "llama", "qwen2", "phi", "phi3", "gptj", "bloom"),
     *("falcon", "falcon-by-head", "falcon-one-key", "falcon-alibi", "mixtral", "qwen3-moe"),
 )
-# What stays: the heads that the distances of ALiBi count, the one head of keys, and the neurons of experts.
+# What stays: the heads that the distances of ALiBi count, and the one head of keys. Experts, whose neurons
+# have no modules of their own, have their own tests.
 STAY = {
     **dict.fromkeys(("bloom", "falcon-alibi", "falcon-one-key"), "heads"),
     **dict.fromkeys(("mixtral", "qwen3-moe"), "neurons"),

@@ -74,7 +74,12 @@ def mixture(sizes: Sizes) -> dict[str, Any]:
     # The grouped products are not for float64.
     experts: dict[str, Any] = {"experts_implementation": "eager"}
     experts |= {"num_local_experts": 3, "num_experts": 3, "num_experts_per_tok": 2, "head_dim": 8}
-    return {"moe_intermediate_size": 24, **experts, **grouped(sizes)}
+    return {**experts, **grouped(sizes)}
+
+
+def qwen3_moe(sizes: Sizes) -> dict[str, Any]:
+    """The width of the experts has a name of its own."""
+    return {**mixture(sizes), "moe_intermediate_size": sizes.width}
 
 
 def modern(sizes: Sizes) -> dict[str, Any]:
@@ -105,7 +110,7 @@ KINDS = {
     "bloom": Kind("bloom", "BloomConfig", "BloomForCausalLM", BLOOM, lambda s: ENDS),
     "falcon": Kind("falcon", "FalconConfig", "FalconForCausalLM", FALCON, falcon),
     "mixtral": Kind("mixtral", "MixtralConfig", "MixtralForCausalLM", USUAL, mixture),
-    "qwen3-moe": Kind("mixtral", "Qwen3MoeConfig", "Qwen3MoeForCausalLM", USUAL, mixture),
+    "qwen3-moe": Kind("mixtral", "Qwen3MoeConfig", "Qwen3MoeForCausalLM", USUAL, qwen3_moe),
 }
 # The usual 0.02 would make blocks this narrow close to the identity.
 SPREAD = {"initializer_range": 0.2}

@@ -15,8 +15,8 @@ Known are, with what has the same names:
 | decoders with experts | mixtral (Qwen3-MoE) |
 | encoder and decoder | bart (mBART, Marian, M2M100, Pegasus, Whisper), t5 and t5-gated (mT5, UMT5) |
 
-`shrink_` leaves alone, and says why: heads of bloom, mpnet and of falcon with ALiBi; neurons of experts; the
-first block of t5 and modernbert. The heads of t5 go in all blocks alike.
+`shrink_` leaves alone, and says why: heads of bloom, mpnet and of falcon with ALiBi; the first block of t5
+and modernbert. The heads of t5 go in all blocks alike, the neurons of each expert by its own importance.
 
 An unknown architecture is described in ten lines:
 

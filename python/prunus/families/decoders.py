@@ -160,7 +160,17 @@ LLAMA = Family(
 )
 
 # As Qwen3-MoE where every block has experts.
-MIXTRAL = replace(LLAMA, name="mixtral", gate="", up="", down="", act="", experts="mlp.experts", out_bias="")
+MIXTRAL = replace(
+    LLAMA,
+    name="mixtral",
+    gate="",
+    up="",
+    down="",
+    experts="mlp.experts",
+    act="mlp.experts.act_fn",
+    out_bias="",
+    config={**LLAMA.config, "width": ("moe_intermediate_size", "intermediate_size")},
+)
 
 #: In the order of `FAMILIES`: the last that matches counts.
 DECODERS: tuple[Family, ...] = (GPT2, GPTJ, GPT_NEOX, BLOOM, FALCON, OPT, PHI, PHI3, MIXTRAL, LLAMA)

@@ -54,7 +54,7 @@ class Family:
         those of the second, ...
     up, down, gate : MLP projections (`gate` only where act(gate) * up is computed); or `gate_up`,
         rows [gate; up].
-    experts : module with the experts of a mixture, in the place of up and down. Their neurons stay.
+    experts : module with the experts of a mixture in 3-D parameters, in the place of up and down.
     act : activation between up (or gate) and down: a module or a function.
     inner_dropout : the dropout of the MLP stands before `down`, not behind it.
     attention : module with the head counts ("" is the block).

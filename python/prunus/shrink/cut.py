@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from prunus.families import Stack, weight_matrix
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import BlockGroups, kinds, sites
+from prunus.shrink.groups import EXPERTS_IN, EXPERTS_OUT, BlockGroups, kinds, sites
 
 __all__ = [
     "check_untied",
+    "cut_experts",
     "cut_groups",
     "cut_layers",
     "kept_layers",
@@ -54,6 +55,31 @@ def cut_groups(
         edits.keep_dimensions(table, keep)
     edits.keep_columns(site.out, columns, weight)
     return note
+
+
+def cut_experts(edits: Edits, found: Sequence[BlockGroups], keeps: Sequence[Tensor]) -> None:
+    """Plan to keep these neurons of the experts among the sites, as many in all of a block."""
+    blocks: dict[int, list[tuple[BlockGroups, Tensor]]] = {}
+    for site, keep in zip(found, keeps, strict=True):
+        if site.expert is not None:
+            blocks.setdefault(id(site.block), []).append((site, keep))
+    for own in blocks.values():
+        site, keep = own[0]
+        if keep.numel() == site.count:
+            continue
+        module: Any = site.block.get_submodule(site.stack.family.experts)
+        matrices: dict[str, list[Tensor]] = {EXPERTS_IN: [], EXPERTS_OUT: []}
+        for site, keep in own:
+            inner = site.slots[0].module
+            rows = torch.cat([slot.rows(keep) for slot in site.slots]).sort().values
+            device = weight_matrix(inner).device
+            matrices[EXPERTS_IN].append(weight_matrix(inner).index_select(0, rows.to(device)))
+            matrices[EXPERTS_OUT].append(weight_matrix(site.out).index_select(1, keep.to(device)))
+        for name, kept in matrices.items():
+            whole = torch.stack([m.t() if module.is_transposed else m for m in kept])
+            edits.set(module, name, nn.Parameter(whole, requires_grad=getattr(module, name).requires_grad))
+        if hasattr(module, "intermediate_dim"):
+            edits.set(module, "intermediate_dim", keep.numel())
 
 
 def set_group_numbers(edits: Edits, found: Sequence[BlockGroups], counts: Sequence[int]) -> str:
@@ -136,12 +162,12 @@ def refresh_numbers(edits: Edits, keeps: Sequence[tuple[Stack, Sequence[int]]]) 
     for together in (("neurons",), ("heads", "cross")):
         try:
             found = [
-                everywhere[index]
+                site
                 for stack, keep in keeps
                 for kind in kinds(stack.family)
                 if kind in together
-                for everywhere in [sites(stack, kind)]
-                for index in keep
+                for site in sites(stack, kind)
+                if site.index in keep
             ]
         except (TypeError, ValueError):
             continue  # packed or repeated blocks: nobody can cut groups out of them, the numbers stay

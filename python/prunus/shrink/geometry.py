@@ -10,9 +10,18 @@ from torch import nn
 
 from prunus._core import FormatError
 from prunus.families import Stack, stacks, weight_matrix
-from prunus.shrink.cut import check_untied, cut_groups, cut_layers, kept_layers, note_kept, set_group_numbers
+from prunus.families.experts import experts
+from prunus.shrink.cut import (
+    check_untied,
+    cut_experts,
+    cut_groups,
+    cut_layers,
+    kept_layers,
+    note_kept,
+    set_group_numbers,
+)
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import BlockGroups, Kind, kinds, out_path, sites
+from prunus.shrink.groups import EXPERTS_OUT, BlockGroups, Kind, kinds, out_path, sites
 
 __all__ = ["apply_geometry_", "geometry"]
 
@@ -70,7 +79,9 @@ def _describe(stack: Stack) -> dict[str, Any]:
     for block in stack.layers:
         entry: dict[str, Any] = {}
         for kind in kinds(stack.family):
-            out = block.get_submodule(out_path(stack.family, kind))
+            out = _out(stack, block, kind)
+            if out is None:
+                continue
             entry[kind] = _inputs(out)
             entry[f"{kind}_bias"] = getattr(out, "bias", None) is not None
         blocks.append(entry)
@@ -97,24 +108,27 @@ def _plan(
         raise FormatError(f"geometry: expected {total} or {len(kept)} blocks in {stack.name}, got {count}")
     planned: list[tuple[BlockGroups, int]] = []
     for kind in _counted(stack, blocks):
-        outs = [stack.layers[index].get_submodule(out_path(stack.family, kind)) for index in keep]
-        same = [_inputs(out) for out in outs] == [block[kind] for block in blocks]
+        outs = [_out(stack, stack.layers[index], kind) for index in keep]
+        same = [_inputs(out) for out in outs if out is not None] == [block[kind] for block in blocks]
         try:
             everywhere = sites(stack, kind)
         except (TypeError, ValueError):
             if not same:
                 raise
             everywhere = []  # nobody can cut them, and nobody needs to
-        found = [everywhere[index] for index in keep] if everywhere else []
-        counts = [_groups(site, block[kind]) for site, block in zip(found, blocks, strict=bool(found))]
+        described = dict(zip(keep, blocks, strict=True))
+        found = [site for site in everywhere if site.index in described]
+        counts = [_groups(site, described[site.index][kind]) for site in found]
         if not same:
             check_untied(model, found)
-        for site, groups in zip(found, counts, strict=True):
-            if groups < site.count:
-                cut_groups(edits, site, torch.arange(groups, device="cpu"), None)
+        keeps = [torch.arange(groups, device="cpu") for groups in counts]
+        for site, first in zip(found, keeps, strict=True):
+            if first.numel() < site.count and site.expert is None:
+                cut_groups(edits, site, first, None)
+        cut_experts(edits, found, keeps)
         planned += zip(found, counts, strict=True)
         for out, block in zip(outs, blocks, strict=True):
-            if block[f"{kind}_bias"] and getattr(out, "bias", None) is None:
+            if block[f"{kind}_bias"] and out is not None and getattr(out, "bias", None) is None:
                 n = weight_matrix(out).shape[0]
                 edits.add_to_bias(out, torch.zeros(n, dtype=torch.float64, device="cpu"))
     if len(keep) < count:
@@ -153,9 +167,18 @@ def _read(stack: Stack, entry: Mapping[str, Any]) -> tuple[int, list[int], list[
 
 
 def _counted(stack: Stack, blocks: Sequence[Mapping[str, Any]]) -> list[Kind]:
-    """The kinds of groups that the data speak of: once nobody counted cross-attention."""
-    old = not any(isinstance(block, Mapping) and "cross" in block for block in blocks)
-    return [kind for kind in kinds(stack.family) if kind != "cross" or not old]
+    """The kinds of groups that the data speak of: once nobody counted cross-attention or experts."""
+    said = {key for block in blocks if isinstance(block, Mapping) for key in block}
+    optional = {"cross", "neurons"} if stack.family.experts else {"cross"}
+    return [kind for kind in kinds(stack.family) if kind in said or kind not in optional]
+
+
+def _out(stack: Stack, block: nn.Module, kind: Kind) -> nn.Module | None:
+    """The output projection, of the first expert where there are several; None where they lie otherwise."""
+    if kind != "neurons" or not stack.family.experts:
+        return block.get_submodule(out_path(stack.family, kind))
+    held = experts(block.get_submodule(stack.family.experts))
+    return next((matrices[0] for name, _, matrices, _ in held if name == EXPERTS_OUT), None)
 
 
 def _is_count(value: Any, least: int = 1) -> TypeGuard[int]:

@@ -10,14 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from prunus.families import Family, Stack, weight_matrix
+from prunus.families.experts import experts
 from prunus.families.family import resolve
 from prunus.families.lookup import block_parts, head_size
 
-__all__ = ["KINDS", "VALUE_PARTS", "BlockGroups", "Kind", "Slot", "kinds", "out_path", "sites"]
+__all__ = [
+    "EXPERTS_IN",
+    "EXPERTS_OUT",
+    "KINDS",
+    "VALUE_PARTS",
+    "BlockGroups",
+    "Kind",
+    "Slot",
+    "kinds",
+    "out_path",
+    "sites",
+]
 
 #: "cross" are the heads of the attention that reads an encoder.
 Kind = Literal["neurons", "heads", "cross"]
 KINDS: tuple[Kind, ...] = ("neurons", "heads", "cross")
+
+#: The two parameters of a mixture's experts.
+EXPERTS_IN, EXPERTS_OUT = "gate_up_proj", "down_proj"
 
 #: Slots that a group's output is proportional to, biases aside; q and k only steer the attention.
 VALUE_PARTS = ("up", "gate", "v")
@@ -51,6 +66,8 @@ class BlockGroups:
     per: int
     #: With a column per group.
     tables: tuple[nn.Module, ...] = ()
+    #: Which expert of a mixture it is; `out` and the slots are then views of its matrices.
+    expert: int | None = None
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -67,7 +84,8 @@ class BlockGroups:
     def name(self) -> str:
         """Qualified name of the output projection."""
         path = out_path(self.stack.family, self.kind)
-        return ".".join(part for part in (self.stack.name, str(self.index), path) if part)
+        expert = "" if self.expert is None else str(self.expert)
+        return ".".join(part for part in (self.stack.name, str(self.index), path, expert) if part)
 
     @property
     def attention(self) -> nn.Module:
@@ -96,26 +114,23 @@ def kinds(family: Family) -> tuple[Kind, ...]:
 def out_path(family: Family, kind: Kind) -> str:
     """Where the groups' output projection is in a block; "" where a block has no such groups."""
     if kind == "neurons":
-        return family.down
+        return f"{family.experts}.{EXPERTS_OUT}" if family.experts else family.down
     if kind == "heads":
         return family.o
     return family.crossed(family.o) if family.cross else ""
 
 
 def sites(stack: Stack, kind: Kind) -> list[BlockGroups]:
-    """One site per block. TypeError or ValueError when a block's weights do not fit its family."""
-    if kind == "neurons" and stack.family.experts:
-        raise ValueError(
-            f"{stack.name}: neurons of {stack.family.name} models stay: expected one MLP in each block, got "
-            f"the experts of {stack.family.experts}, several in one parameter"
-        )
+    """One site per block, or per expert. TypeError or ValueError when weights do not fit the family."""
     repeated = len({id(block) for block in stack.layers}) < len(stack.layers)
     if repeated:
         raise ValueError(f"{stack.name}: expected blocks of their own, got one block used several times")
-    found = [
-        _neurons(stack, index) if kind == "neurons" else _heads(stack, index, kind)
-        for index in range(len(stack.layers))
-    ]
+    found: list[BlockGroups] = []
+    for index in range(len(stack.layers)):
+        if kind == "neurons" and stack.family.experts:
+            found += _experts(stack, index)
+        else:
+            found.append(_neurons(stack, index) if kind == "neurons" else _heads(stack, index, kind))
     for site in found:
         _check_unknown(site)
     return found
@@ -140,6 +155,28 @@ def _neurons(stack: Stack, index: int) -> BlockGroups:
     if any(slot.per != 1 for slot in slots):
         raise ValueError(f"{stack.name}.{index}: expected as many rows in up as columns in down ({width})")
     return BlockGroups(stack, index, "neurons", down, slots, width, 1)
+
+
+def _experts(stack: Stack, index: int) -> list[BlockGroups]:
+    path = stack.family.experts
+    module = stack.layers[index].get_submodule(path)
+    held = {name: (matrices, parts) for name, _, matrices, parts in experts(module)}
+    if held.keys() != module._parameters.keys() or held.keys() != {EXPERTS_IN, EXPERTS_OUT}:
+        got = ", ".join(module._parameters) or "none"
+        raise ValueError(
+            f"{stack.name}.{index}.{path}: expected the parameters {EXPERTS_IN} and {EXPERTS_OUT}, got {got}"
+        )
+    (ins, parts), (outs, _) = held[EXPERTS_IN], held[EXPERTS_OUT]
+    width = outs[0].in_features
+    if parts.keys() != {"gate", "up"} or len(parts["up"]) != width:
+        raise ValueError(f"{stack.name}.{index}.{path}: expected a gate and an up row for each of {width}")
+    found = []
+    for expert, (one, out) in enumerate(zip(ins, outs, strict=True)):
+        slots = tuple(
+            Slot(one, part, rows[0], 1, rows[1] - rows[0] if width > 1 else 1) for part, rows in parts.items()
+        )
+        found.append(BlockGroups(stack, index, "neurons", out, slots, width, 1, expert=expert))
+    return found
 
 
 def _heads(stack: Stack, index: int, kind: Kind) -> BlockGroups:
@@ -176,14 +213,14 @@ def _heads(stack: Stack, index: int, kind: Kind) -> BlockGroups:
 def _present(block: nn.Module, paths: Sequence[str]) -> list[str]:
     """Those of the paths that the block has a module at."""
     names = {name for name, _ in block.named_modules()}
-    return [path for path in paths if path in names]
+    return [path for path in paths if path and path in names]
 
 
 def _check_unknown(site: BlockGroups) -> None:
     """Refuses parameters to be cut too that the family does not name, such as a norm over all heads."""
     family, block = site.stack.family, site.block
     # The norms that the family names are over the stream.
-    paths = (*family.weights(), *_present(block, (*family.positions, *family.norms)))
+    paths = (*family.weights(), *_present(block, (*family.positions, *family.norms, family.experts)))
     known = [block.get_submodule(path) for path in paths] + list(site.tables)
     ours = {id(parameter) for module in known for parameter in module.parameters()}
     hidden = weight_matrix(site.out).shape[0]

@@ -80,7 +80,12 @@ def input_moments(model: nn.Module, found: Sequence[BlockGroups], calibration: C
     run = _Run(model, _stacks_of(found), calibration)
     with untouched(model), ExitStack() as hooks:
         for site, moment in zip(found, moments, strict=True):
-            hooks.callback(site.out.register_forward_pre_hook(_adding(moment, run, site.stack)).remove)
+            if site.expert is None:
+                handle = site.out.register_forward_pre_hook(_adding(moment, run, site.stack))
+            else:
+                module = site.block.get_submodule(site.stack.family.experts)
+                handle = module.register_forward_pre_hook(_adding_expert(moment, run, site, site.expert))
+            hooks.callback(handle.remove)
         run.all()
     for site, moment in zip(found, moments, strict=True):
         moment.merge_ranks(site.count * site.per)
@@ -260,6 +265,23 @@ class _Run:
 
 def _adding(moment: Moments, run: _Run, stack: Stack) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     return lambda _, args: moment.add(run.tokens(args[0], stack))
+
+
+def _adding_expert(
+    moment: Moments, run: _Run, site: BlockGroups, expert: int
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """From what the experts of a block are called with: tokens, the experts of each, and their shares."""
+    gate, up = (weight_matrix(slot.module)[slot.rows(torch.arange(site.count))] for slot in site.slots)
+    act = site.activation()
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        x, chosen, shares = (run.tokens(tensor, site.stack) for tensor in args[:3])
+        token, place = torch.nonzero(chosen.eq(expert), as_tuple=True)
+        rows = x[token]
+        inner = act(nn.functional.linear(rows, gate)) * nn.functional.linear(rows, up)
+        moment.add(inner * shares[token, place, None])
+
+    return hook
 
 
 def _check(name: str, tokens: int, values: Tensor) -> None:

@@ -176,7 +176,8 @@ def _fill(state: State, fresh: nn.Module) -> None:
             except (TypeError, ValueError):
                 continue  # nobody can have cut them
             for site in found:
-                _fill_site(state, site, names)
+                if site.expert is None:  # the config says the width of experts
+                    _fill_site(state, site, names)
 
 
 def _fill_site(state: State, site: BlockGroups, names: Mapping[int, str]) -> None:

@@ -27,9 +27,13 @@ def weight_norms(site: BlockGroups) -> Tensor:
 
 
 def reconstruction(site: BlockGroups, moments: Moments) -> Tensor:
-    """(groups,) fp64: sum over the group's columns of variance * |w|^2, its part in the output's variance."""
+    """(groups,) fp64: sum over the group's columns of variance * |w|^2, its part in the output's variance.
+
+    Of an expert, whose mean nothing makes up for, mean square * |w|^2.
+    """
     energy = _columns(site).square().sum(0)
-    return (energy * moments.variance.reshape(site.count, site.per)).sum(1)
+    left = moments.variance if site.expert is None else moments.variance + moments.mean.square()
+    return (energy * left.reshape(site.count, site.per)).sum(1)
 
 
 def constants(site: BlockGroups) -> Tensor:

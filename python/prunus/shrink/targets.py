@@ -62,6 +62,9 @@ class Neurons(_Groups):
       neurons, mean cosine to the dense embeddings 0.88 with "none", 0.92 with "bias", 0.95 with "weight".
     - "none": nothing, not even a constant.
 
+    Of experts (Mixtral, Qwen3-MoE) each loses as many, by its own importance; they have no biases, so that
+    nothing is folded, and scope "model", "gradient" and compensate "weight" are refused.
+
     loss: (model, batch) -> scalar tensor, for "gradient"; default the output's `.loss` (give labels).
 
     Raises TypeError (sparsity) and ValueError (sparsity, importance, scope, compensate, a loss without

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunus.calibration.batches import Calibration, calibration_for
 from prunus.families import Stack, find_stacks
-from prunus.shrink.cut import check_untied, cut_groups, set_group_numbers
+from prunus.shrink.cut import check_untied, cut_experts, cut_groups, set_group_numbers
 from prunus.shrink.drop import drop_layers
 from prunus.shrink.edits import Edits
 from prunus.shrink.groups import BlockGroups, kinds, sites
@@ -100,6 +100,7 @@ def _remove_groups(
         importance = "weight" if batches is None else "activation"
     if importance != "weight" and batches is None:
         raise ValueError(f"calibration: expected batches for importance {importance!r}, got None")
+    _check_experts(found, what)
     moments = None
     if what.compensate == "weight" and batches is None:
         raise ValueError("calibration: expected batches for compensate 'weight', got None")
@@ -124,16 +125,45 @@ def _remove_groups(
         if what.compensate != "none":
             means = constants(site) if moments is None else moments[index].mean
         modules = site.modules
-        row = {"layer": site.name, "kind": site.kind, "before": site.count, "after": keep.numel(), "bias": ""}
+        row: dict[str, Any] = {
+            "layer": site.name,
+            "kind": site.kind,
+            "before": site.count,
+            "after": keep.numel(),
+            "bias": "",
+        }
         row["parameters_before"], row["mb_before"] = size(modules)
-        if keep.numel() < site.count:
+        if keep.numel() < site.count and site.expert is None:
             row["bias"] = cut_groups(edits, site, keep, means, weights[index])
         rows.append((row, modules))
+    cut_experts(edits, found, keeps)
     config = set_group_numbers(edits, found, [keep.numel() for keep in keeps])
     edits.apply()
-    for row, modules in rows:
-        row["parameters_after"], row["mb_after"] = size(modules)
+    for site, (row, modules) in zip(found, rows, strict=True):
+        after = size(modules) if site.expert is None else _share(row)  # the modules are views of what was
+        row["parameters_after"], row["mb_after"] = after
     return [row for row, _ in rows], {"importance": importance, "config": config}
+
+
+def _share(row: dict[str, Any]) -> tuple[int, float]:
+    """(parameters, MB) of an expert whose neurons have each as many."""
+    share = row["after"] / row["before"]
+    return round(row["parameters_before"] * share), row["mb_before"] * share
+
+
+def _check_experts(found: Sequence[BlockGroups], what: Neurons | Heads) -> None:
+    """The experts of a mixture have no biases, equal widths, and no modules of their own."""
+    first = next((site for site in found if site.expert is not None), None)
+    if first is None:
+        return
+    refused = {
+        "scope": (what.scope, "model", "'layer'"),
+        "importance": (what.importance, "gradient", "'weight' or 'activation'"),
+        "compensate": (what.compensate, "weight", "'bias' or 'none'"),
+    }
+    for argument, (got, bad, expected) in refused.items():
+        if got == bad:
+            raise ValueError(f"{argument}: expected {expected} for the experts of {first.name}, got {got!r}")
 
 
 def _sites(stack: Stack, what: Neurons | Heads) -> list[BlockGroups]:
