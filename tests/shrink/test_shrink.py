@@ -8,7 +8,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from shrink_models import HEADS, HIDDEN, LAYERS, WIDTH, batches, make, output
+from shrink_models import HEADS, HIDDEN, LAYERS, SIZES, VARIANTS, WIDTH, batches, make, output
+from small_models import build
 from torch import nn
 from torch.nn.utils import prune
 
@@ -490,3 +491,17 @@ def test_gradient_importance_counts_every_run_of_a_shared_block():
             totals[i] += (x * gradient)[real].abs().sum(0).detach()
     for score, total in zip(scores, totals, strict=True):
         torch.testing.assert_close(score, total / tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("deberta", {"conv_kernel_size": 3}, "do not depend on their index, got config.conv_kernel_size"),
+        ("modernbert", {}, "expected no first block of layers, got 0: it is the only one without a norm"),
+    ],
+)
+def test_a_first_block_that_is_unlike_the_others_stays(name, options, message):
+    model = build(VARIANTS[name][0], SIZES, **options)
+    with pytest.raises(ValueError, match=message):
+        shrink_(model, Layers([0]))
+    assert len(blocks(model)) == LAYERS

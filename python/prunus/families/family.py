@@ -74,7 +74,8 @@ class Family:
         the last two: all).
     index_dependent : config flags under which a block computes something else at another position.
     first_stays : why the first block cannot be dropped ("" where it can).
-    even_heads : the forward pass reads head counts from the shared config: every block needs the same.
+    even_heads : the forward pass reads head counts from the shared config, or from the first block: every
+        block needs the same.
     fixed_heads : why heads cannot be removed ("" where they can).
     fixed_heads_when : config flags of which one must be set for that; none: always.
     """

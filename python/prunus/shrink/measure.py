@@ -271,15 +271,15 @@ def _adding_expert(
     moment: Moments, run: _Run, site: BlockGroups, expert: int
 ) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     """From what the experts of a block are called with: tokens, the experts of each, and their shares."""
-    gate, up = (weight_matrix(slot.module)[slot.rows(torch.arange(site.count))] for slot in site.slots)
-    act = site.activation()
+    # Both parts are rows of one weight, which is not copied.
+    gate, up = (slot.rows(torch.arange(site.count, device="cpu")) for slot in site.slots)
+    weight, act = weight_matrix(site.slots[0].module), site.activation()
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
         x, chosen, shares = (run.tokens(tensor, site.stack) for tensor in args[:3])
         token, place = torch.nonzero(chosen.eq(expert), as_tuple=True)
-        rows = x[token]
-        inner = act(nn.functional.linear(rows, gate)) * nn.functional.linear(rows, up)
-        moment.add(inner * shares[token, place, None])
+        both = nn.functional.linear(x[token], weight)
+        moment.add(act(both[:, gate]) * both[:, up] * shares[token, place, None])
 
     return hook
 

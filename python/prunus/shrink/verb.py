@@ -30,7 +30,7 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
     ----------
     model : a model of a known family (`prunus.families`), dense weights, any float dtype. Of several stacks
         of blocks (an encoder and a decoder, two towers) each is cut, with a budget of its own; for one of
-        them pass the sub-module that holds it.
+        them pass the sub-module that holds it (T5's own config is a copy in each: that of the model stays).
     what : `Neurons(sparsity)`, `Heads(sparsity)` or `Layers(drop)`.
     calibration : batches to run the model on (tensors, tuples, dicts) or a `prunus.calibration.Calibration`.
         Padding, known from an `attention_mask` (batch, length), is left out.
