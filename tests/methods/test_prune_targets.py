@@ -213,14 +213,14 @@ def test_experts_are_skipped_by_methods_that_look_at_more_than_weights():
 
 
 def test_fused_weights_of_unknown_families_are_noted():
-    from transformers import BloomConfig, BloomForCausalLM
+    from transformers import MptConfig, MptForCausalLM
 
-    sizes = {"hidden_size": 16, "n_head": 4, "n_layer": 1, "vocab_size": 60, "tie_word_embeddings": False}
-    model = BloomForCausalLM(BloomConfig(**sizes))
+    sizes = {"d_model": 16, "n_heads": 4, "n_layers": 1, "vocab_size": 60, "tie_word_embeddings": False}
+    model = MptForCausalLM(MptConfig(**sizes))
     rows = {row["name"].rpartition(".")[2]: row for row in prune_(model, Unstructured(0.5)).rows}
-    assert rows["query_key_value"]["status"] == "pruned"
-    assert rows["query_key_value"]["note"] == "fused, and of no known family: its parts share one budget"
-    assert rows["dense_h_to_4h"]["note"] == ""
+    assert rows["Wqkv"]["status"] == "pruned"
+    assert rows["Wqkv"]["note"] == "fused, and of no known family: its parts share one budget"
+    assert rows["up_proj"]["note"] == ""
     assert rows["lm_head"]["note"] == "outside the blocks"
 
 

@@ -48,6 +48,17 @@ BLOCKS = {
     ),
     "gpt2": (gpt2, {"mlp": "gelu_tanh"}),
     "distilbert": (distilbert, {"ffn": "gelu", "q_lin": "shared input"}),
+    "gptj": (lambda: build("gptj", SIZES), {"mlp": "gelu_tanh", "q_proj": "shared input"}),
+    "falcon": (lambda: build("falcon", SIZES), {"mlp": "gelu"}),
+    "deberta": (
+        lambda: build("deberta", SIZES),
+        {
+            "intermediate": "gelu",
+            "attention.output": "residual",
+            "output": "residual",
+            "query_proj": "shared input",
+        },
+    ),
 }
 
 

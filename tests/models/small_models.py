@@ -29,7 +29,7 @@ class Kind:
     family: str  # prunus' word
     config: str
     model: str
-    names: tuple[str, ...]  # of the fields of Sizes
+    names: tuple[str, ...]  # of the fields of Sizes, from the first on
     more: Callable[[Sizes], dict[str, Any]] = lambda sizes: {}
 
 
@@ -44,12 +44,47 @@ USUAL = (
 GPT2 = ("vocab_size", "n_embd", "n_layer", "n_head", "n_inner", "n_positions")
 DISTIL = ("vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings")
 OPT = (*USUAL[:4], "ffn_dim", USUAL[5])
+GPTJ = (*GPT2[:5], "n_positions")
+# Every layer of the config runs through all blocks of the one group.
+ALBERT = (*USUAL[:2], "inner_group_num", *USUAL[3:])
+BLOOM = ("vocab_size", "hidden_size", "n_layer", "n_head")  # its MLP is four times as wide as its stream
+FALCON = (*USUAL[:4], "ffn_hidden_size", USUAL[5])
 ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+# As DeBERTa-v3, but with projections of its own for the positions.
+DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4}
 
 
 def grouped(sizes: Sizes) -> dict[str, Any]:
     """Two query heads share a head of keys and values."""
     return {"num_key_value_heads": sizes.heads // 2, **ENDS}
+
+
+def halved(sizes: Sizes) -> dict[str, Any]:
+    """Rotary positions for a part of each head."""
+    return {"rotary_dim": sizes.hidden // sizes.heads // 2, **ENDS}
+
+
+def falcon(sizes: Sizes) -> dict[str, Any]:
+    """Two query heads share a head of keys and values, and all are in one projection."""
+    return {"num_kv_heads": sizes.heads // 2, "new_decoder_architecture": True, "bias": True, **ENDS}
+
+
+def mixture(sizes: Sizes) -> dict[str, Any]:
+    """Three experts, of which each token asks two."""
+    # The grouped products are not for float64.
+    experts: dict[str, Any] = {"experts_implementation": "eager"}
+    experts |= {"num_local_experts": 3, "num_experts": 3, "num_experts_per_tok": 2, "head_dim": 8}
+    return {**experts, **grouped(sizes)}
+
+
+def qwen3_moe(sizes: Sizes) -> dict[str, Any]:
+    """The width of the experts has a name of its own."""
+    return {**mixture(sizes), "moe_intermediate_size": sizes.width}
+
+
+def modern(sizes: Sizes) -> dict[str, Any]:
+    """A window that is narrower than the texts."""
+    return {**ENDS, "local_attention": 8, "cls_token_id": 1, "sep_token_id": 2}
 
 
 KINDS = {
@@ -67,6 +102,15 @@ KINDS = {
     "qwen2": Kind("llama", "Qwen2Config", "Qwen2ForCausalLM", USUAL, grouped),
     "phi": Kind("phi", "PhiConfig", "PhiForCausalLM", USUAL, grouped),
     "phi3": Kind("phi3", "Phi3Config", "Phi3ForCausalLM", USUAL, grouped),
+    "albert": Kind("albert", "AlbertConfig", "AlbertModel", ALBERT, lambda s: {"num_hidden_layers": 2}),
+    "deberta": Kind("deberta-v2", "DebertaV2Config", "DebertaV2Model", USUAL, lambda s: DEBERTA),
+    "modernbert": Kind("modernbert", "ModernBertConfig", "ModernBertModel", USUAL, modern),
+    "clip-text": Kind("clip", "CLIPTextConfig", "CLIPTextModel", USUAL, lambda s: ENDS),
+    "gptj": Kind("gptj", "GPTJConfig", "GPTJForCausalLM", GPTJ, halved),
+    "bloom": Kind("bloom", "BloomConfig", "BloomForCausalLM", BLOOM, lambda s: ENDS),
+    "falcon": Kind("falcon", "FalconConfig", "FalconForCausalLM", FALCON, falcon),
+    "mixtral": Kind("mixtral", "MixtralConfig", "MixtralForCausalLM", USUAL, mixture),
+    "qwen3-moe": Kind("mixtral", "Qwen3MoeConfig", "Qwen3MoeForCausalLM", USUAL, qwen3_moe),
 }
 # The usual 0.02 would make blocks this narrow close to the identity.
 SPREAD = {"initializer_range": 0.2}
@@ -85,7 +129,7 @@ def build(name: str, sizes: Sizes = SMALL, **options: Any) -> nn.Module:
 
     kind = KINDS[name]
     values = [getattr(sizes, field) for field in Sizes.__dataclass_fields__]
-    named = {key: value for key, value in zip(kind.names, values, strict=True) if value is not None}
+    named = {key: value for key, value in zip(kind.names, values, strict=False) if value is not None}
     config = getattr(transformers, kind.config)(**{**named, **kind.more(sizes), **options})
     model: nn.Module = getattr(transformers, kind.model)(config)
     return model.eval()

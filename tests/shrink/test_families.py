@@ -37,7 +37,7 @@ def test_family_is_found_and_every_path_resolves(name):
         for path in stack.family.norms:
             block.get_submodule(path)
     assert stack.number("layers") == LAYERS
-    assert stack.number("width") == WIDTH
+    assert stack.number("width") == (None if name == "bloom" else WIDTH)
     assert stack.number("hidden") == HIDDEN
 
 
@@ -85,6 +85,15 @@ def test_parts_that_alternate_head_by_head_are_row_numbers():
     block.attention.dense.register_forward_pre_hook(lambda _, args: seen.append(args[0].abs().max().item()))
     model(input_ids=torch.arange(3, 9).reshape(1, 6))
     assert seen == [0.0]
+
+
+def test_parts_in_groups_of_several_queries_are_row_numbers():
+    model = make("falcon")
+    size, stride = HIDDEN // HEADS, 4 * HIDDEN // HEADS
+    parts = fused_parts(model, "transformer.h.0.self_attention.query_key_value")
+    assert parts["q"] == tuple(row for row in range(2 * HIDDEN) if row % stride < 2 * size)
+    assert parts["v"] == tuple(row for row in range(2 * HIDDEN) if row % stride >= 3 * size)
+    assert sorted(parts["q"] + parts["k"] + parts["v"]) == list(range(2 * HIDDEN))
 
 
 def test_fused_parts_of_gate_up_and_of_plain_layers():
@@ -155,6 +164,12 @@ def test_an_incomplete_description_is_refused():
         Family(name="x", blocks="layer", qkv="a", o="d", down="f")
     with pytest.raises(ValueError, match="expected qkv where qkv_by_head is set"):
         Family(name="x", blocks="layer", q="a", k="b", v="c", o="d", up="e", down="f", qkv_by_head=True)
+    with pytest.raises(ValueError, match="expected down beside up"):
+        Family(name="x", blocks="layer", qkv="a", o="d", up="e")
+    with pytest.raises(ValueError, match="either experts or up and down"):
+        Family(name="x", blocks="layer", qkv="a", o="d", up="e", down="f", experts="g")
+    with pytest.raises(ValueError, match="expected q, k, v and o in attention where cross is set"):
+        Family(name="x", blocks="layer", qkv="a", o="d", up="e", down="f", attention="self", cross="other")
     with pytest.raises(TypeError, match="family: expected a Family, got str"):
         register_family("bert")
 

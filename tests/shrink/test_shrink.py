@@ -8,14 +8,16 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from shrink_models import HEADS, HIDDEN, LAYERS, WIDTH, batches, make, output
+from shrink_models import HEADS, HIDDEN, LAYERS, SIZES, VARIANTS, WIDTH, batches, make, output
+from small_models import build
 from torch import nn
 from torch.nn.utils import prune
 
+from prunus.calibration import Calibration
 from prunus.families import blocks, find_stack, weight_matrix
 from prunus.shrink import Heads, Layers, Neurons, check_optimizer, shrink_
 from prunus.shrink.groups import sites
-from prunus.shrink.measure import Moments
+from prunus.shrink.measure import Moments, taylor_scores
 
 
 def widths(model):
@@ -462,3 +464,44 @@ def test_blocks_that_depend_on_their_index_are_not_dropped():
     model.config.scale_attn_by_inverse_layer_idx = True
     with pytest.raises(ValueError, match=r"got config\.scale_attn_by_inverse_layer_idx"):
         shrink_(model, Layers([0]))
+
+
+def test_gradient_importance_counts_every_run_of_a_shared_block():
+    model, calibration = make("albert"), batches()
+
+    def loss(model, batch):
+        return model(**batch).pooler_output.square().sum()
+
+    found = sites(find_stack(model), "neurons")
+    scores = taylor_scores(model, found, Calibration(calibration), loss)
+    totals, tokens = torch.zeros(len(found), WIDTH, dtype=torch.float64), 0
+    for batch in calibration:
+        seen = []
+        handles = [
+            site.out.register_forward_pre_hook(lambda _, args, i=i, seen=seen: seen.append((i, args[0])))
+            for i, site in enumerate(found)
+        ]
+        value = loss(model, batch)
+        for handle in handles:
+            handle.remove()
+        assert len(seen) == 2 * LAYERS  # the config's two layers run through all blocks
+        real = batch["attention_mask"].bool()
+        tokens += 2 * int(real.sum())
+        for (i, x), gradient in zip(seen, torch.autograd.grad(value, [x for _, x in seen]), strict=True):
+            totals[i] += (x * gradient)[real].abs().sum(0).detach()
+    for score, total in zip(scores, totals, strict=True):
+        torch.testing.assert_close(score, total / tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("deberta", {"conv_kernel_size": 3}, "do not depend on their index, got config.conv_kernel_size"),
+        ("modernbert", {}, "expected no first block of layers, got 0: it is the only one without a norm"),
+    ],
+)
+def test_a_first_block_that_is_unlike_the_others_stays(name, options, message):
+    model = build(VARIANTS[name][0], SIZES, **options)
+    with pytest.raises(ValueError, match=message):
+        shrink_(model, Layers([0]))
+    assert len(blocks(model)) == LAYERS

@@ -25,8 +25,8 @@ class Calibration:
     statistics of one block in memory; False: one pass over the unpruned model, all statistics in memory.
     forward: how to run a batch, (model, batch) -> anything; default `model(...)`.
     Batches follow the model to its device.
-    real: which tokens of a batch are no padding, batch -> bool (batch, tokens); default: its attention_mask
-    (or the negated src_key_padding_mask), and all tokens when it has none.
+    real: which tokens of a batch are no padding, batch -> bool (batch, tokens), None for all; default: its
+    attention_mask (or the negated src_key_padding_mask), and all tokens when it has none.
     progress: a bar for what takes longer than a second.
 
     Raises TypeError when batches is not iterable, ValueError when it is empty.
@@ -39,7 +39,7 @@ class Calibration:
     batches: Iterable[Any]
     sequential: bool = True
     forward: Callable[[nn.Module, Any], Any] | None = None
-    real: Callable[[Any], Tensor] | None = None
+    real: Callable[[Any], Tensor | None] | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -80,7 +80,8 @@ def run_batch(model: nn.Module, batch: Any, calibration: Calibration) -> Any:
 def real_tokens(model: nn.Module, batch: Any, calibration: Calibration) -> Tensor | None:
     """bool (batch, tokens), False at padding; None when the batch says nothing about padding."""
     if calibration.real is not None:
-        return calibration.real(batch).bool()
+        found = calibration.real(batch)
+        return None if found is None else found.bool()
     named: Mapping[str, Any] = {}
     if isinstance(batch, Mapping):
         named = batch

@@ -3,7 +3,22 @@
 A `Family` names the parts of one transformer block (attention and MLP projections, norms, activation)
 relative to the block, the list that holds the blocks, and the config numbers that follow the shapes. A model
 belongs to the family whose names all resolve in every block, so task heads, wrappers and derived models need
-no entry of their own. An unknown architecture is described in ten lines:
+no entry of their own.
+
+Known are, with what has the same names:
+
+| stacks | families |
+|---|---|
+| encoders | bert (RoBERTa, ELECTRA), distilbert, mpnet, albert, deberta-v2, modernbert, vit (DeiT) |
+| two towers | clip (SigLIP) |
+| decoders | gpt2, gptj, gpt_neox, bloom, falcon, opt, phi, phi3, llama (Mistral, Qwen2, Qwen3, Gemma) |
+| decoders with experts | mixtral (Qwen3-MoE) |
+| encoder and decoder | bart (mBART, Marian, M2M100, Pegasus, Whisper), t5 and t5-gated (mT5, UMT5) |
+
+`shrink_` leaves alone, and says why: heads of bloom, mpnet and of falcon with ALiBi; the first block of t5
+and modernbert. The heads of t5 go in all blocks alike, the neurons of each expert by its own importance.
+
+An unknown architecture is described in ten lines:
 
 >>> import torch
 >>> from prunus.families import Family, find_family, register_family
@@ -48,6 +63,7 @@ from prunus.families.lookup import (
     blocks,
     find_family,
     find_stack,
+    find_stacks,
     fused_parts,
     outer_lists,
     register_family,
@@ -62,6 +78,7 @@ __all__ = [
     "blocks",
     "find_family",
     "find_stack",
+    "find_stacks",
     "fused_parts",
     "in_adapter",
     "is_conv1d",

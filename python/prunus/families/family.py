@@ -23,6 +23,7 @@ ATTENTION_NUMBERS: Mapping[str, str] = MappingProxyType(
         "n_heads": "heads",
         "n_head": "heads",
         "num_key_value_heads": "kv_heads",
+        "num_kv_heads": "kv_heads",
         "all_head_size": "width",
         "split_size": "width",
     }
@@ -49,28 +50,40 @@ class Family:
     name : word shown in reports.
     blocks : attribute name of the `nn.ModuleList` of blocks (the last part of its path in the model).
     q, k, v, o : attention projections; or `qkv`, one projection with the rows [q; k; v].
-    qkv_by_head : the rows of `qkv` are q, k, v of the first head, then those of the second, ...
+    qkv_by_head : the rows of `qkv` are those of the first key head: its queries, the key, the value; then
+        those of the second, ...
     up, down, gate : MLP projections (`gate` only where act(gate) * up is computed); or `gate_up`,
         rows [gate; up].
+    experts : module with the experts of a mixture in 3-D parameters, in the place of up and down.
     act : activation between up (or gate) and down: a module or a function.
+    inner_dropout : the dropout of the MLP stands before `down`, not behind it.
     attention : module with the head counts ("" is the block).
+    cross : module like `attention`, its projections named alike, whose keys and values come from an encoder.
+    positions : projections of relative positions, one row for each of q; a block may lack them.
+    head_bias : embedding with a column per head that the scores of all blocks are raised by; the first block
+        has it, or each (UMT5). The same heads go in every block.
+    marks : attributes of a block that tell it from another architecture with the same names.
     norms : normalisation modules of the block.
     out_bias : module whose bias is the last thing added to the block's output ("" if there is none).
     attention_numbers : attribute of `attention` -> "heads" | "kv_heads" | "width" (heads * head size).
     head_size : attributes of `attention` to look for the width of one head, before hidden size / heads.
     config : what a number is called in the model's config: "layers", "width" (of the MLP), "heads",
-        "kv_heads", "hidden", "head_size" (only where a model with fewer heads can be built from it), and
-        "per_layer" (lists with one entry per block). Of several names the first found counts (of the last:
-        all).
+        "kv_heads", "hidden", "head_size" (only where a model with fewer heads can be built from it),
+        "own_layers" (the layers again, in the stack's own config alone, where that is a copy of the
+        model's), "per_layer" (lists with one entry per block). Of several names the first found counts (of
+        the last two: all).
     index_dependent : config flags under which a block computes something else at another position.
-    even_heads : the forward pass reads head counts from the shared config: every block needs the same.
+    first_stays : why the first block cannot be dropped ("" where it can).
+    even_heads : the forward pass reads head counts from the shared config, or from the first block: every
+        block needs the same.
     fixed_heads : why heads cannot be removed ("" where they can).
+    fixed_heads_when : config flags of which one must be set for that; none: always.
     """
 
     name: str
     blocks: str
     o: str
-    down: str
+    down: str = ""
     q: str = ""
     k: str = ""
     v: str = ""
@@ -79,54 +92,86 @@ class Family:
     up: str = ""
     gate: str = ""
     gate_up: str = ""
+    experts: str = ""
     act: str = ""
+    inner_dropout: bool = False
     attention: str = ""
+    cross: str = ""
+    positions: tuple[str, ...] = ()
+    head_bias: str = ""
+    marks: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
     out_bias: str = ""
     attention_numbers: Mapping[str, str] = field(default_factory=lambda: ATTENTION_NUMBERS)
     head_size: tuple[str, ...] = ("head_dim", "attention_head_size")
     config: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: HF_CONFIG)
     index_dependent: tuple[str, ...] = ()
+    first_stays: str = ""
     even_heads: bool = False
     fixed_heads: str = ""
+    fixed_heads_when: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.qkv) == bool(self.q and self.k and self.v):
             raise ValueError(f"family {self.name!r}: expected either qkv or all of q, k and v")
-        if bool(self.gate_up) == bool(self.up):
+        if self.experts and (self.gate_up or self.up or self.down):
+            raise ValueError(f"family {self.name!r}: expected either experts or up and down")
+        if not self.experts and bool(self.gate_up) == bool(self.up):
             raise ValueError(f"family {self.name!r}: expected either gate_up or up")
+        if not self.experts and not self.down:
+            raise ValueError(f"family {self.name!r}: expected down beside up")
         if self.qkv_by_head and not self.qkv:
             raise ValueError(f"family {self.name!r}: expected qkv where qkv_by_head is set")
+        if self.cross and not all(name.startswith(f"{self.attention}.") for name in self._attention()):
+            raise ValueError(f"family {self.name!r}: expected q, k, v and o in attention where cross is set")
 
     def weights(self) -> tuple[str, ...]:
         """Paths of the projections of a block, fused ones once."""
-        names = (self.q, self.k, self.v, self.qkv, self.o, self.gate, self.up, self.gate_up, self.down)
+        cross = [self.crossed(name) for name in self._attention()] if self.cross else []
+        names = (*self._attention(), *cross, self.gate, self.up, self.gate_up, self.down)
         return tuple(name for name in names if name)
 
+    def crossed(self, path: str) -> str:
+        """The path in `cross` of what is at `path` in `attention`."""
+        return self.cross + path.removeprefix(self.attention)
+
     def matches(self, block: nn.Module) -> bool:
-        """True when every projection, the activation and the attention module are found in `block`."""
+        """True when every projection, the activation, the attention module and every mark are in `block`."""
         try:
-            for name in (*self.weights(), self.attention):
+            for name in (*self.weights(), self.attention, self.experts):
                 block.get_submodule(name)
-            resolve(block, self.act)
+            for name in (self.act, *self.marks):
+                resolve(block, name)
         except AttributeError:
             return False
         return True
 
+    def _attention(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.q, self.k, self.v, self.qkv, self.o) if name)
+
 
 @dataclass(frozen=True)
 class Stack:
-    """One list of blocks found in a model: its family, path, the list, and the config above it (or None)."""
+    """One list of blocks found in a model: its family, path, the list, and the config above it (or None).
+
+    copies: further configs above it of the same class, which say the same numbers in another object (T5).
+    """
 
     family: Family
     name: str
     layers: nn.ModuleList
     config: Any
+    copies: tuple[Any, ...] = ()
 
     def number(self, key: str) -> Any:
         """Value of a config number by prunus' word for it ("width", ...); None where there is none."""
         attribute = self.config_name(key)
         return getattr(self.config, attribute) if attribute else None
+
+    @property
+    def configs(self) -> tuple[Any, ...]:
+        """Every config that says the stack's numbers, its own first."""
+        return () if self.config is None else (self.config, *self.copies)
 
     def config_name(self, key: str) -> str:
         """The config's own name for "layers", "width", ...; "" where the config has none."""

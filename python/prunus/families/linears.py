@@ -62,13 +62,19 @@ def is_linear(module: Any) -> bool:
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
+# Subclasses of Linear that only multiply and add, each in its own step.
+SAME = frozenset({"FalconLinear"})
+
+
 def is_plain_linear(module: Any) -> bool:
-    """Exactly nn.Linear or Conv1D: a subclass may do more in forward than multiply.
+    """Exactly nn.Linear or Conv1D: a subclass may do more in forward than multiply. Those in `SAME` do not.
 
     >>> is_plain_linear(torch.ao.nn.qat.Linear(2, 2, qconfig=torch.ao.quantization.default_qconfig))
     False
     """
-    return type(module) is nn.Linear or (is_conv1d(module) and type(module).__name__ == "Conv1D")
+    name = type(module).__name__
+    same = isinstance(module, nn.Linear) and name in SAME
+    return type(module) is nn.Linear or same or (is_conv1d(module) and name == "Conv1D")
 
 
 def weight_matrix(module: nn.Module) -> Tensor:

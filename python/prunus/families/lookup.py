@@ -16,6 +16,7 @@ __all__ = [
     "blocks",
     "find_family",
     "find_stack",
+    "find_stacks",
     "fused_parts",
     "outer_lists",
     "register_family",
@@ -52,8 +53,27 @@ def stacks(model: nn.Module) -> list[Stack]:
             continue
         for family in reversed(FAMILIES):
             if name.rpartition(".")[2] == family.blocks and all(family.matches(block) for block in module):
-                found.append(Stack(family, name, module, _config_above(model, name)))
+                config, *copies = _configs_above(model, name)
+                found.append(Stack(family, name, module, config, tuple(copies)))
                 break
+    return found
+
+
+def find_stacks(model: nn.Module) -> list[Stack]:
+    """`stacks`, at least one; ValueError when there is none.
+
+    >>> from torch import nn
+    >>> find_stacks(nn.Linear(3, 5))
+    Traceback (most recent call last):
+    ValueError: model: expected blocks of a known family (...), got Linear; describe it with ...
+    """
+    found = stacks(model)
+    if not found:
+        known = ", ".join(family.name for family in FAMILIES)
+        raise ValueError(
+            f"model: expected blocks of a known family ({known}), got {type(model).__name__}; "
+            "describe it with prunus.families.register_family"
+        )
     return found
 
 
@@ -65,13 +85,7 @@ def find_stack(model: nn.Module) -> Stack:
     Traceback (most recent call last):
     ValueError: model: expected blocks of a known family (...), got Linear; describe it with ...
     """
-    found = stacks(model)
-    if not found:
-        known = ", ".join(family.name for family in FAMILIES)
-        raise ValueError(
-            f"model: expected blocks of a known family ({known}), got {type(model).__name__}; "
-            "describe it with prunus.families.register_family"
-        )
+    found = find_stacks(model)
     if len(found) > 1:
         names = ", ".join(stack.name for stack in found)
         raise ValueError(
@@ -164,9 +178,9 @@ def block_parts(stack: Stack, block: nn.Module, path: str) -> dict[str, Rows]:
     family = stack.family
     if path and path == family.qkv:
         rows = weight_matrix(block.get_submodule(path)).shape[0]
-        if family.qkv_by_head:
-            return _by_head(rows, head_size(stack, block))
         q = weight_matrix(block.get_submodule(family.o)).shape[1]
+        if family.qkv_by_head:
+            return _by_head(rows, q, head_size(stack, block))
         kv = (rows - q) // 2
         return {"q": range(q), "k": range(q, q + kv), "v": range(q + kv, rows)}
     if path and path == family.gate_up:
@@ -175,12 +189,17 @@ def block_parts(stack: Stack, block: nn.Module, path: str) -> dict[str, Rows]:
     return {}
 
 
-def _by_head(rows: int, size: int) -> dict[str, Rows]:
-    starts = range(0, rows - 3 * size + 1, 3 * size)
-    return {
-        part: tuple(row for start in starts for row in range(start + i * size, start + (i + 1) * size))
-        for i, part in enumerate("qkv")
-    }
+def _by_head(rows: int, queries: int, size: int) -> dict[str, Rows]:
+    """Per key head its queries, the key and the value: as many query heads as `queries` rows are for each."""
+    heads = max((rows - queries) // (2 * size), 1)
+    each = {"q": queries // heads, "k": size, "v": size}
+    starts = range(0, rows - sum(each.values()) + 1, sum(each.values()))
+    found: dict[str, Rows] = {}
+    offset = 0
+    for part, count in each.items():
+        found[part] = tuple(row for start in starts for row in range(start + offset, start + offset + count))
+        offset += count
+    return found
 
 
 def head_size(stack: Stack, block: nn.Module) -> int:
@@ -198,14 +217,16 @@ def head_size(stack: Stack, block: nn.Module) -> int:
     return int(hidden) // int(heads)
 
 
-def _config_above(model: nn.Module, name: str) -> Any:
-    """The config of the innermost module above `name` that has one."""
-    config = getattr(model, "config", None)
-    module = model
+def _configs_above(model: nn.Module, name: str) -> list[Any]:
+    """The config of the innermost module above `name` that has one (or None), and those further up of its
+    class that are other objects."""
+    module, found = model, [getattr(model, "config", None)]
     for part in name.split(".") if name else ():
         module = getattr(module, part)
-        config = getattr(module, "config", config)
-    return config
+        found.append(getattr(module, "config", None))
+    configs = {id(config): config for config in reversed(found) if config is not None}
+    innermost = next(iter(configs.values()), None)
+    return [innermost, *(c for c in list(configs.values())[1:] if type(c) is type(innermost))]
 
 
 def _parameters(module: nn.Module) -> int:

@@ -102,7 +102,7 @@ def _mlp(family: Family, block: nn.Module, prefix: str) -> Fusion | None:
     roles = {"up": up} | ({"gate": gate} if gate else {}) | ({"down": down} if down_path == path else {})
     original = block.get_submodule(path)
     activation = _name_of(resolve(original, act))
-    children = _known(original, roles, {act})
+    children = _known(original, roles, {act}, "inner_dropout" if family.inner_dropout else "dropout")
     if gate and children and "down" not in roles:
         return None
     if activation is None or children is None or not all(_packed(original, r) for r in (up, gate) if r):
@@ -189,8 +189,11 @@ def _fusion(
     )
 
 
-def _known(module: nn.Module, roles: dict[str, str], others: set[str]) -> dict[str, str] | None:
-    """The roles, with the dropout; None where the module has hooks, own tensors, or a child nobody knows."""
+def _known(
+    module: nn.Module, roles: dict[str, str], others: set[str], dropout: str = "dropout"
+) -> dict[str, str] | None:
+    """The roles, with that of the dropout; None where the module has hooks, own tensors, or a child nobody
+    knows."""
     known = dict(roles)
     if isinstance(module, Fused) or hooked(module) or module._parameters or module._buffers:
         return None
@@ -198,8 +201,8 @@ def _known(module: nn.Module, roles: dict[str, str], others: set[str]) -> dict[s
         if name in roles.values() or name in others:
             if hooked(child):
                 return None
-        elif isinstance(child, nn.Dropout) and "dropout" not in known and not hooked(child):
-            known["dropout"] = name
+        elif isinstance(child, nn.Dropout) and dropout not in known and not hooked(child):
+            known[dropout] = name
         else:
             return None
     return known

@@ -53,7 +53,8 @@ class FusedMLP(Fused):
     """An MLP, or its first half, whose activation (and gate) is done where the product is stored.
 
     x (..., k) -> act(up(x)), or act(gate(x)) * up(x) in one pass over x; then `down` and dropout where the
-    module has them. Roles: up, gate, down, dropout; activation as for `prunus.linear`.
+    module has them. Roles: up, gate, down, dropout, and inner_dropout, which stands before `down`; activation
+    as for `prunus.linear`.
 
     >>> import prunus, torch
     >>> from torch import nn
@@ -78,6 +79,8 @@ class FusedMLP(Fused):
             h = gated_of(
                 x, Factor(gate.packed, gate.bias), Factor(up.packed, up.bias), up.out_features, number
             )
+        inner = self.part("inner_dropout")
+        h = h if inner is None else inner(h)
         return h if down is None else self.dropped(down(h))
 
     def extra_repr(self) -> str:

@@ -23,8 +23,8 @@ from prunus.families import (
     stored_weight,
     weight_matrix,
 )
+from prunus.families.experts import experts
 from prunus.families.lookup import Rows, block_parts
-from prunus.prune.experts import experts
 
 __all__ = ["Prunable", "find_targets", "lists_left_out", "read_weights"]
 

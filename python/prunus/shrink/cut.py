@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from prunus.families import Stack, weight_matrix
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import KINDS, BlockGroups, sites
+from prunus.shrink.groups import EXPERTS_IN, EXPERTS_OUT, BlockGroups, kinds, sites
 
 __all__ = [
     "check_untied",
+    "cut_experts",
     "cut_groups",
     "cut_layers",
     "kept_layers",
@@ -50,34 +51,89 @@ def cut_groups(
         stays = torch.zeros(weight_matrix(module).shape[0], dtype=torch.bool, device="cpu")
         stays[torch.cat(rows)] = True  # in the order of the weight: parts may alternate head by head
         edits.keep_rows(module, stays.nonzero().flatten())
+    for table in site.tables:
+        edits.keep_dimensions(table, keep)
     edits.keep_columns(site.out, columns, weight)
     return note
 
 
-def set_group_numbers(edits: Edits, found: Sequence[BlockGroups], counts: Sequence[int]) -> str:
-    """Plan the head counts of the attention modules and the config; `counts` groups stay at each site.
+def cut_experts(edits: Edits, found: Sequence[BlockGroups], keeps: Sequence[Tensor]) -> None:
+    """Plan to keep these neurons of the experts among the sites, as many in all of a block."""
+    blocks: dict[int, list[tuple[BlockGroups, Tensor]]] = {}
+    for site, keep in zip(found, keeps, strict=True):
+        if site.expert is not None:
+            blocks.setdefault(id(site.block), []).append((site, keep))
+    for own in blocks.values():
+        site, keep = own[0]
+        if keep.numel() == site.count:
+            continue
+        module: Any = site.block.get_submodule(site.stack.family.experts)
+        matrices: dict[str, list[Tensor]] = {EXPERTS_IN: [], EXPERTS_OUT: []}
+        for site, keep in own:
+            inner = site.slots[0].module
+            rows = torch.cat([slot.rows(keep) for slot in site.slots]).sort().values
+            device = weight_matrix(inner).device
+            matrices[EXPERTS_IN].append(weight_matrix(inner).index_select(0, rows.to(device)))
+            matrices[EXPERTS_OUT].append(weight_matrix(site.out).index_select(1, keep.to(device)))
+        for name, kept in matrices.items():
+            whole = torch.stack([m.t() if module.is_transposed else m for m in kept])
+            edits.set(module, name, nn.Parameter(whole, requires_grad=getattr(module, name).requires_grad))
+        if hasattr(module, "intermediate_dim"):
+            edits.set(module, "intermediate_dim", keep.numel())
 
-    Returns the config's name of a number that cannot describe the model any more ("" if all is well): widths
-    that differ from block to block, or head counts where the config has no head size of its own.
+
+def set_group_numbers(edits: Edits, found: Sequence[BlockGroups], counts: Sequence[int]) -> str:
+    """Plan the head counts of the attention modules and the configs; `counts` groups stay at each site.
+
+    `found` are the sites of all stacks, which may share a config. Returns the config's name of a number that
+    cannot describe the model any more ("" if all is well): widths that differ from block to block, or head
+    counts where the config has no head size of its own.
     """
-    stack, kind = found[0].stack, found[0].kind
-    if kind == "neurons":
-        return _set_config(edits, stack, {"width": set(counts)})
-    sizes = {site.slots[2].per for site in found}
-    numbers: dict[str, set[int]] = {"heads": set(), "kv_heads": set(), "head_size": sizes}
+    numbers = _Numbers()
     for site, count in zip(found, counts, strict=True):
+        if site.kind == "neurons":
+            numbers.add(site.stack, "width", count)
+            continue
         size = site.slots[2].per
         own = {"heads": count * site.per // size, "kv_heads": count, "width": count * site.per}
-        attention = site.block.get_submodule(stack.family.attention)
-        for attribute, word in stack.family.attention_numbers.items():
-            if hasattr(attention, attribute):
-                edits.set(attention, attribute, own[word])
-        numbers["heads"].add(own["heads"])
-        numbers["kv_heads"].add(count)
-    if "head_size" not in stack.family.config:
-        changed = stack.number("heads") not in (None, *numbers["heads"]) or len(numbers["heads"]) > 1
-        return stack.config_name("heads") if changed else ""
-    return _set_config(edits, stack, numbers)
+        for attribute, word in site.stack.family.attention_numbers.items():
+            if hasattr(site.attention, attribute):
+                edits.set(site.attention, attribute, own[word])
+        if "head_size" in site.stack.family.config:
+            for word in ("heads", "kv_heads"):
+                numbers.add(site.stack, word, own[word])
+            numbers.add(site.stack, "head_size", size)
+        elif site.stack.number("heads") not in (None, own["heads"]):
+            numbers.unsaid.append(site.stack.config_name("heads"))
+    return numbers.plan(edits)
+
+
+class _Numbers:
+    """What the configs shall say, site by site; one that has two values for a number is left as it is."""
+
+    def __init__(self) -> None:
+        self.unsaid: list[str] = []
+        self._wanted: dict[int, tuple[Any, dict[str, set[int]]]] = {}
+
+    def add(self, stack: Stack, word: str, value: int) -> None:
+        """Of one site: `value` for the number that prunus calls `word`."""
+        name, names = stack.config_name(word), stack.family.config.get(word, ())
+        if not name and word == "head_size":
+            name = names[0]
+        if not name and word == "width" and stack.configs:
+            self.unsaid.append(names[0] if names else word)
+        for config in stack.configs if name else ():
+            wanted = self._wanted.setdefault(id(config), (config, {}))[1]
+            wanted.setdefault(name, set()).add(value)
+
+    def plan(self, edits: Edits) -> str:
+        """The name of the first number that no config can say."""
+        for config, wanted in self._wanted.values():
+            uneven = [name for name, values in wanted.items() if len(values) > 1]
+            self.unsaid += uneven
+            for name, values in wanted.items() if not uneven else ():
+                edits.set(config, name, next(iter(values)))
+        return self.unsaid[0] if self.unsaid else ""
 
 
 def cut_layers(edits: Edits, stack: Stack, keep: Sequence[int]) -> None:
@@ -90,21 +146,31 @@ def cut_layers(edits: Edits, stack: Stack, keep: Sequence[int]) -> None:
                 edits.set(module, "layer_idx", position)
     total, kept = kept_layers(stack)
     edits.set(stack.layers, _KEPT, (total, tuple(kept[index] for index in keep)))
-    _set_config(edits, stack, {"layers": {len(keep)}})
-    for attribute in stack.family.config.get("per_layer", ()):
-        entries = getattr(stack.config, attribute, None)
-        if isinstance(entries, (list, tuple)) and len(entries) == len(stack.layers):
-            edits.set(stack.config, attribute, type(entries)(entries[index] for index in keep))
+    for config in stack.configs:
+        if name := stack.config_name("layers"):
+            edits.set(config, name, len(keep))
+        for attribute in stack.family.config.get("per_layer", ()):
+            entries = getattr(config, attribute, None)
+            if isinstance(entries, (list, tuple)) and len(entries) == len(stack.layers):
+                edits.set(config, attribute, type(entries)(entries[index] for index in keep))
+    for name in stack.family.config.get("own_layers", ()) if stack.copies else ():
+        edits.set(stack.config, name, len(keep))
 
 
-def refresh_numbers(edits: Edits, stack: Stack, keep: Sequence[int]) -> None:
+def refresh_numbers(edits: Edits, keeps: Sequence[tuple[Stack, Sequence[int]]]) -> None:
     """Plan the config numbers of the blocks that stay: widths that differed may be equal among them."""
-    for kind in KINDS:
+    for together in (("neurons",), ("heads", "cross")):
         try:
-            everywhere = sites(stack, kind)
+            found = [
+                site
+                for stack, keep in keeps
+                for kind in kinds(stack.family)
+                if kind in together
+                for site in sites(stack, kind)
+                if site.index in keep
+            ]
         except (TypeError, ValueError):
             continue  # packed or repeated blocks: nobody can cut groups out of them, the numbers stay
-        found = [everywhere[index] for index in keep]
         set_group_numbers(edits, found, [site.count for site in found])
 
 
@@ -125,22 +191,7 @@ def check_untied(model: nn.Module, found: Sequence[BlockGroups]) -> None:
     """ValueError when a weight that would be cut is also used somewhere else."""
     uses = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     for site in found:
-        for module in (site.out, *{id(s.module): s.module for s in site.slots}.values()):
+        for module in site.modules:
             for name, parameter in module.named_parameters(recurse=False):
                 if uses[id(parameter)] > 1:
                     raise ValueError(f"{site.name}: expected weights of its own, got a shared {name}")
-
-
-def _set_config(edits: Edits, stack: Stack, numbers: dict[str, set[int]]) -> str:
-    """Plan the config numbers of one value each; the name of the first that has several."""
-    if stack.config is None:
-        return ""
-    names = {word: stack.config_name(word) for word in numbers}
-    uneven = [names[word] or word for word, values in numbers.items() if len(values) > 1]
-    if uneven:
-        return uneven[0]
-    for word, values in numbers.items():
-        name: Any = names[word] or (stack.family.config.get(word, ("",))[0] if word == "head_size" else "")
-        if name:
-            edits.set(stack.config, name, next(iter(values)))
-    return ""

@@ -21,26 +21,37 @@ __all__ = ["drop_layers"]
 
 
 def drop_layers(
-    model: nn.Module, stack: Stack, what: Layers, batches: Calibration | None
+    model: nn.Module, found: Sequence[Stack], what: Layers, batches: Calibration | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Remove blocks; rows and summary of the report."""
-    _check(stack, what, batches)
-    influence: Tensor | None = None
-    moments: list[Moments] = []
+    """Remove blocks of every stack; rows and summary of the report."""
+    for stack in found:
+        _check(stack, what, batches)
+    measured: list[tuple[Tensor | None, list[Moments]]] = [(None, []) for _ in found]
     if batches is not None:
-        influence, moments = block_influence(model, stack, batches)
-    gone = what.drop if isinstance(what.drop, tuple) else ()
-    if isinstance(what.drop, int) and influence is not None:
-        gone = tuple(lowest(influence, what.drop)[0].tolist())
-    keep = [index for index in range(len(stack.layers)) if index not in gone]
-    edits = Edits()
-    notes = _fold_means(edits, stack, keep, moments) if what.compensate == "bias" and moments else {}
-    if gone:
-        cut_layers(edits, stack, keep)
-        refresh_numbers(edits, stack, keep)
-    rows = [_row(stack, index, index in keep, influence, notes) for index in range(len(stack.layers))]
+        measured = list(block_influence(model, found, batches))
+    edits, rows, keeps = Edits(), [], []
+    for stack, (influence, moments) in zip(found, measured, strict=True):
+        keep = _kept(stack, what, influence)
+        notes = _fold_means(edits, stack, keep, moments) if what.compensate == "bias" and moments else {}
+        if len(keep) < len(stack.layers):
+            cut_layers(edits, stack, keep)
+        rows += [_row(stack, index, index in keep, influence, notes) for index in range(len(stack.layers))]
+        keeps.append((stack, keep))
+    if any(len(keep) < len(stack.layers) for stack, keep in keeps):
+        refresh_numbers(edits, keeps)
     edits.apply()
     return rows, {"importance": "influence" if isinstance(what.drop, int) else "given", "config": ""}
+
+
+def _kept(stack: Stack, what: Layers, influence: Tensor | None) -> list[int]:
+    """Indices of the blocks that stay."""
+    gone = what.drop if isinstance(what.drop, tuple) else ()
+    if isinstance(what.drop, int) and influence is not None:
+        if stack.family.first_stays:
+            influence = influence.clone()
+            influence[0] = torch.inf
+        gone = tuple(lowest(influence, what.drop)[0].tolist())
+    return [index for index in range(len(stack.layers)) if index not in gone]
 
 
 def _check(stack: Stack, what: Layers, batches: Calibration | None) -> None:
@@ -52,6 +63,8 @@ def _check(stack: Stack, what: Layers, batches: Calibration | None) -> None:
         raise ValueError(f"drop: expected indices below {count}, got {what.drop[-1]}")
     if isinstance(what.drop, int) and batches is None:
         raise ValueError("calibration: expected batches to measure the influence of blocks, got None")
+    if isinstance(what.drop, tuple) and 0 in what.drop and stack.family.first_stays:
+        raise ValueError(f"drop: expected no first block of {stack.name}, got 0: {stack.family.first_stays}")
     for flag in stack.family.index_dependent:
         if getattr(stack.config, flag, False):
             raise ValueError(f"model: expected blocks that do not depend on their index, got config.{flag}")

@@ -57,6 +57,12 @@ class Edits:
         )
         self._count(module, "nx" if is_conv1d(module) else "in_features", columns.numel())
 
+    def keep_dimensions(self, module: nn.Module, columns: Tensor) -> None:
+        """Keep these columns of an Embedding."""
+        weight: Tensor = module.weight.detach()  # type: ignore[operator]
+        self._parameter(module, "weight", weight.index_select(1, columns.to(weight.device)))
+        self.set(module, "embedding_dim", columns.numel())
+
     def add_to_bias(self, module: nn.Module, delta: Tensor) -> None:
         """Add an fp64 vector to the bias; a module without one gets it, in the dtype of its weight."""
         bias = self.get(module, "bias")

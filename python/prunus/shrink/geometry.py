@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -10,20 +10,28 @@ from torch import nn
 
 from prunus._core import FormatError
 from prunus.families import Stack, stacks, weight_matrix
-from prunus.shrink.cut import check_untied, cut_groups, cut_layers, kept_layers, note_kept, set_group_numbers
+from prunus.families.experts import experts
+from prunus.shrink.cut import (
+    check_untied,
+    cut_experts,
+    cut_groups,
+    cut_layers,
+    kept_layers,
+    note_kept,
+    set_group_numbers,
+)
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import BlockGroups, Kind, sites
+from prunus.shrink.groups import EXPERTS_OUT, BlockGroups, Kind, kinds, out_path, sites
 
 __all__ = ["apply_geometry_", "geometry"]
-
-_OUT: dict[Kind, str] = {"neurons": "down", "heads": "o"}
 
 
 def geometry(model: nn.Module) -> dict[str, Any]:
     """Blocks, widths and biases of every stack of a known family, as JSON-ready data; {} without any.
 
     Per stack: its name and family, `total` blocks once and which of them are `kept`, and per kept block the
-    inputs of the two output projections ("neurons": down, "heads": o) and whether those have a bias.
+    inputs of the output projections ("neurons": down, "heads": o, "cross": o of a cross-attention) and
+    whether those have a bias.
 
     >>> geometry(nn.Linear(2, 2))
     {}
@@ -48,6 +56,7 @@ def apply_geometry_(model: nn.Module, shape: Mapping[str, Any]) -> Callable[[], 
     if not isinstance(entries, list):
         raise FormatError("geometry: expected version 1 with a list of stacks")
     present = {stack.name: stack for stack in stacks(model)}
+    planned: list[tuple[BlockGroups, int]] = []
     for entry in entries:
         name = entry.get("name") if isinstance(entry, Mapping) else None
         stack = present.get(name) if isinstance(name, str) else None
@@ -55,7 +64,12 @@ def apply_geometry_(model: nn.Module, shape: Mapping[str, Any]) -> Callable[[], 
             raise FormatError(
                 f"geometry: expected a stack of blocks at {', '.join(present) or '-'}, got {name!r}"
             )
-        _plan(edits, model, stack, entry)
+        planned += _plan(edits, model, stack, entry)
+    for together in (("neurons",), ("heads", "cross")):
+        # Of all stacks at once: they may share a config.
+        pairs = [(site, count) for site, count in planned if site.kind in together]
+        if any(count < site.count for site, count in pairs):
+            set_group_numbers(edits, [site for site, _ in pairs], [count for _, count in pairs])
     return edits.apply()
 
 
@@ -64,8 +78,10 @@ def _describe(stack: Stack) -> dict[str, Any]:
     blocks = []
     for block in stack.layers:
         entry: dict[str, Any] = {}
-        for kind, part in _OUT.items():
-            out = block.get_submodule(getattr(stack.family, part))
+        for kind in kinds(stack.family):
+            out = _out(stack, block, kind)
+            if out is None:
+                continue
             entry[kind] = _inputs(out)
             entry[f"{kind}_bias"] = getattr(out, "bias", None) is not None
         blocks.append(entry)
@@ -78,7 +94,10 @@ def _describe(stack: Stack) -> dict[str, Any]:
     }
 
 
-def _plan(edits: Edits, model: nn.Module, stack: Stack, entry: Mapping[str, Any]) -> None:
+def _plan(
+    edits: Edits, model: nn.Module, stack: Stack, entry: Mapping[str, Any]
+) -> list[tuple[BlockGroups, int]]:
+    """Plan the cuts of one stack; its sites, and how many groups each has afterwards."""
     total, kept, blocks = _read(stack, entry)
     count = len(stack.layers)
     if count == total:
@@ -87,25 +106,36 @@ def _plan(edits: Edits, model: nn.Module, stack: Stack, entry: Mapping[str, Any]
         keep = list(range(count))
     else:
         raise FormatError(f"geometry: expected {total} or {len(kept)} blocks in {stack.name}, got {count}")
-    for kind, part in _OUT.items():
-        outs = [stack.layers[index].get_submodule(getattr(stack.family, part)) for index in keep]
-        if [_inputs(out) for out in outs] != [block[kind] for block in blocks]:
+    planned: list[tuple[BlockGroups, int]] = []
+    for kind in _counted(stack, blocks):
+        outs = [_out(stack, stack.layers[index], kind) for index in keep]
+        same = [_inputs(out) for out in outs if out is not None] == [block[kind] for block in blocks]
+        try:
             everywhere = sites(stack, kind)
-            found = [everywhere[index] for index in keep]
-            counts = [_groups(site, block[kind]) for site, block in zip(found, blocks, strict=True)]
+        except (TypeError, ValueError):
+            if not same:
+                raise
+            everywhere = []  # nobody can cut them, and nobody needs to
+        described = dict(zip(keep, blocks, strict=True))
+        found = [site for site in everywhere if site.index in described]
+        counts = [_groups(site, described[site.index][kind]) for site in found]
+        if not same:
             check_untied(model, found)
-            for site, groups in zip(found, counts, strict=True):
-                if groups < site.count:
-                    cut_groups(edits, site, torch.arange(groups, device="cpu"), None)
-            set_group_numbers(edits, found, counts)
+        keeps = [torch.arange(groups, device="cpu") for groups in counts]
+        for site, first in zip(found, keeps, strict=True):
+            if first.numel() < site.count and site.expert is None:
+                cut_groups(edits, site, first, None)
+        cut_experts(edits, found, keeps)
+        planned += zip(found, counts, strict=True)
         for out, block in zip(outs, blocks, strict=True):
-            if block[f"{kind}_bias"] and getattr(out, "bias", None) is None:
+            if block[f"{kind}_bias"] and out is not None and getattr(out, "bias", None) is None:
                 n = weight_matrix(out).shape[0]
                 edits.add_to_bias(out, torch.zeros(n, dtype=torch.float64, device="cpu"))
     if len(keep) < count:
         cut_layers(edits, stack, keep)
     if kept_layers(stack) != (total, tuple(kept)):
         note_kept(edits, stack, total, kept)
+    return planned
 
 
 def _groups(site: BlockGroups, columns: int) -> int:
@@ -128,12 +158,27 @@ def _read(stack: Stack, entry: Mapping[str, Any]) -> tuple[int, list[int], list[
     if not isinstance(blocks, list) or len(blocks) != len(kept):
         raise FormatError(f"geometry: expected a description of each of {len(kept)} blocks in {stack.name}")
     for block in blocks:
-        for kind in _OUT:
+        for kind in _counted(stack, blocks):
             if not isinstance(block, Mapping) or not _is_count(block.get(kind)):
                 raise FormatError(f"geometry: expected a width of {kind} in every block of {stack.name}")
             if not isinstance(block.get(f"{kind}_bias"), bool):
                 raise FormatError(f"geometry: expected {kind}_bias in every block of {stack.name}")
     return total, kept, blocks
+
+
+def _counted(stack: Stack, blocks: Sequence[Mapping[str, Any]]) -> list[Kind]:
+    """The kinds of groups that the data speak of: once nobody counted cross-attention or experts."""
+    said = {key for block in blocks if isinstance(block, Mapping) for key in block}
+    optional = {"cross", "neurons"} if stack.family.experts else {"cross"}
+    return [kind for kind in kinds(stack.family) if kind in said or kind not in optional]
+
+
+def _out(stack: Stack, block: nn.Module, kind: Kind) -> nn.Module | None:
+    """The output projection, of the first expert where there are several; None where they lie otherwise."""
+    if kind != "neurons" or not stack.family.experts:
+        return block.get_submodule(out_path(stack.family, kind))
+    held = experts(block.get_submodule(stack.family.experts))
+    return next((matrices[0] for name, _, matrices, _ in held if name == EXPERTS_OUT), None)
 
 
 def _is_count(value: Any, least: int = 1) -> TypeGuard[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from prunus.calibration.batches import Calibration, real_tokens, run_batch, unto
 from prunus.calibration.ranks import several, summed
 from prunus.calibration.recorder import token_rows
 from prunus.calibration.walk import walk
-from prunus.families import Stack, weight_matrix
+from prunus.families import Stack, stacks, weight_matrix
 from prunus.methods.taylor import Loss
 from prunus.shrink.groups import BlockGroups
 
@@ -77,10 +77,15 @@ def input_moments(model: nn.Module, found: Sequence[BlockGroups], calibration: C
     Raises ValueError naming a projection that saw no token or a number that is not finite.
     """
     moments = [Moments() for _ in found]
-    run = _Run(model, calibration)
+    run = _Run(model, _stacks_of(found), calibration)
     with untouched(model), ExitStack() as hooks:
         for site, moment in zip(found, moments, strict=True):
-            hooks.callback(site.out.register_forward_pre_hook(_adding(moment, run)).remove)
+            if site.expert is None:
+                handle = site.out.register_forward_pre_hook(_adding(moment, run, site.stack))
+            else:
+                module = site.block.get_submodule(site.stack.family.experts)
+                handle = module.register_forward_pre_hook(_adding_expert(moment, run, site, site.expert))
+            hooks.callback(handle.remove)
         run.all()
     for site, moment in zip(found, moments, strict=True):
         moment.merge_ranks(site.count * site.per)
@@ -104,14 +109,17 @@ def repaired_weights(
     names = {site.name: index for index, site in enumerate(found) if keeps[index].numel() < site.count}
     new: list[Tensor | None] = [None] * len(found)
     with untouched(model), torch.no_grad():
-        layers = {name: [found[index].out] for name, index in names.items()}
-        for group in walk(model, layers, replace(calibration, sequential=True), frozenset({"gram"})):
-            for name, stats in group.measure().items():
-                index = names[name]
-                if stats.gram is not None:
-                    mean = moments[index].mean
-                    covariance = stats.gram.double().cpu() / stats.tokens - torch.outer(mean, mean)
-                    new[index] = _least_squares(found[index], found[index].columns(keeps[index]), covariance)
+        for stack in _stacks_of(found):
+            layers = {name: [found[i].out] for name, i in names.items() if found[i].stack.name == stack.name}
+            how = replace(_for_stack(model, stack, calibration), sequential=True)
+            for group in walk(model, layers, how, frozenset({"gram"})) if layers else ():
+                for name, stats in group.measure().items():
+                    index = names[name]
+                    if stats.gram is not None:
+                        mean = moments[index].mean
+                        covariance = stats.gram.double().cpu() / stats.tokens - torch.outer(mean, mean)
+                        kept = found[index].columns(keeps[index])
+                        new[index] = _least_squares(found[index], kept, covariance)
     return new
 
 
@@ -133,29 +141,30 @@ def taylor_scores(
     """Per site (groups,) fp64: mean over tokens of |sum over the columns of activation * gradient|."""
     totals = [torch.zeros(site.count, dtype=torch.float64, device="cpu") for site in found]
     counts = [0] * len(found)
-    seen: dict[int, Tensor] = {}
+    seen: list[tuple[int, Tensor]] = []  # a shared block is called several times
 
     def capture(index: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             # With every parameter frozen nothing requires a gradient: start the graph here.
             x = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
-            seen[index] = x
+            seen.append((index, x))
             return (x, *args[1:])
 
         return hook
 
-    run = _Run(model, calibration)
+    run = _Run(model, _stacks_of(found), calibration)
     with untouched(model), torch.enable_grad(), ExitStack() as hooks:
         for index, site in enumerate(found):
             hooks.callback(site.out.register_forward_pre_hook(capture(index)).remove)
         for batch in run.batches("gradients"):
             seen.clear()
             value = run.loss(batch, loss)
-            gradients = torch.autograd.grad(value, list(seen.values()), allow_unused=True)
-            for (index, x), gradient in zip(seen.items(), gradients, strict=True):
+            gradients = torch.autograd.grad(value, [x for _, x in seen], allow_unused=True)
+            for (index, x), gradient in zip(list(seen), gradients, strict=True):
                 if gradient is None:
                     continue
-                product = run.tokens(x).double() * run.tokens(gradient).double()
+                stack = found[index].stack
+                product = run.tokens(x, stack).double() * run.tokens(gradient, stack).double()
                 grouped = product.reshape(-1, found[index].count, found[index].per).sum(2)
                 totals[index] += grouped.abs().sum(0).cpu()
                 counts[index] += product.shape[0]
@@ -166,43 +175,69 @@ def taylor_scores(
     return [total / count for total, count in zip(totals, counts, strict=True)]
 
 
-def block_influence(model: nn.Module, stack: Stack, calibration: Calibration) -> tuple[Tensor, list[Moments]]:
-    """(blocks,) fp64: mean over tokens of 1 - cosine(input, output); and the moments of output - input."""
-    totals = torch.zeros(len(stack.layers), dtype=torch.float64, device="cpu")
-    moments = [Moments() for _ in stack.layers]
-    run = _Run(model, calibration)
+def block_influence(
+    model: nn.Module, found: Sequence[Stack], calibration: Calibration
+) -> list[tuple[Tensor, list[Moments]]]:
+    """Per stack (blocks,) fp64, mean over tokens of 1 - cosine(input, output); moments of output - input."""
+    totals = [torch.zeros(len(stack.layers), dtype=torch.float64, device="cpu") for stack in found]
+    moments = [[Moments() for _ in stack.layers] for stack in found]
+    run = _Run(model, found, calibration)
 
-    def hook(index: int) -> Callable[..., None]:
+    def hook(place: int, index: int) -> Callable[..., None]:
         def compare(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-            before = run.tokens(args[0] if args else kwargs["hidden_states"]).double()
-            after = run.tokens(out[0] if isinstance(out, (tuple, list)) else out).double().to(before.device)
-            totals[index] += (1.0 - torch.cosine_similarity(before, after)).sum().cpu()
-            moments[index].add(after - before)
+            stack = found[place]
+            before = run.tokens(args[0] if args else kwargs["hidden_states"], stack).double()
+            after = run.tokens(out[0] if isinstance(out, (tuple, list)) else out, stack).double()
+            after = after.to(before.device)
+            totals[place][index] += (1.0 - torch.cosine_similarity(before, after)).sum().cpu()
+            moments[place][index].add(after - before)
 
         return compare
 
     with untouched(model), ExitStack() as hooks:
-        for index, block in enumerate(stack.layers):
-            hooks.callback(block.register_forward_hook(hook(index), with_kwargs=True).remove)
+        for place, stack in enumerate(found):
+            for index, block in enumerate(stack.layers):
+                hooks.callback(block.register_forward_hook(hook(place, index), with_kwargs=True).remove)
         run.all()
-    totals = summed(totals)
-    for index, moment in enumerate(moments):
-        moment.merge_ranks(weight_matrix(stack.layers[index].get_submodule(stack.family.down)).shape[0])
-        _check(f"{stack.name}.{index}", moment.tokens, totals[index])
-    counts = torch.tensor([moment.tokens for moment in moments], device="cpu")
-    return totals / counts, moments
+    totals = [summed(total) for total in totals]
+    for stack, total, own in zip(found, totals, moments, strict=True):
+        for index, moment in enumerate(own):
+            moment.merge_ranks(weight_matrix(stack.layers[index].get_submodule(stack.family.o)).shape[0])
+            _check(f"{stack.name}.{index}", moment.tokens, total[index])
+    counts = [torch.tensor([moment.tokens for moment in own], device="cpu") for own in moments]
+    return [(total / count, own) for total, count, own in zip(totals, counts, moments, strict=True)]
+
+
+def _stacks_of(found: Sequence[BlockGroups]) -> list[Stack]:
+    return list({site.stack.name: site.stack for site in found}.values())
+
+
+def _for_stack(model: nn.Module, stack: Stack, calibration: Calibration) -> Calibration:
+    """With the padding of what this stack reads: a decoder has its own mask, patches of a picture none."""
+    if calibration.real is not None or len(stacks(model)) == 1:
+        return calibration
+    if stack.family.cross:
+        return replace(calibration, real=_decoder_mask)
+    pictures = stack.config is not None and not hasattr(stack.config, "vocab_size")
+    return replace(calibration, real=lambda _: None) if pictures else calibration
+
+
+def _decoder_mask(batch: Any) -> Tensor | None:
+    mask = batch.get("decoder_attention_mask") if isinstance(batch, Mapping) else None
+    return mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
 
 class _Run:
     """Runs the batches and picks the tokens that are no padding out of the activations of the present one."""
 
-    def __init__(self, model: nn.Module, calibration: Calibration) -> None:
+    def __init__(self, model: nn.Module, found: Sequence[Stack], calibration: Calibration) -> None:
         self.model, self.calibration = model, calibration
-        self._real: Tensor | None = None
+        self._how = {stack.name: _for_stack(model, stack, calibration) for stack in found}
+        self._real: dict[str, Tensor | None] = {}
 
     def batches(self, label: str) -> Iterator[Any]:
         for batch in progress(list(self.calibration.batches), label, enabled=self.calibration.progress):
-            self._real = real_tokens(self.model, batch, self.calibration)
+            self._real = {name: real_tokens(self.model, batch, how) for name, how in self._how.items()}
             yield batch
 
     def all(self) -> None:
@@ -210,9 +245,9 @@ class _Run:
             for batch in self.batches("calibrating"):
                 run_batch(self.model, batch, self.calibration)
 
-    def tokens(self, x: Tensor) -> Tensor:
-        """(tokens, columns) of an activation (..., columns)."""
-        return token_rows(x.detach(), self._real)
+    def tokens(self, x: Tensor, stack: Stack) -> Tensor:
+        """(tokens, columns) of an activation (..., columns) inside of a stack."""
+        return token_rows(x.detach(), self._real[stack.name])
 
     def loss(self, batch: Any, loss: Loss | None) -> Tensor:
         """The scalar that is differentiated."""
@@ -228,8 +263,25 @@ class _Run:
         return value
 
 
-def _adding(moment: Moments, run: _Run) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    return lambda _, args: moment.add(run.tokens(args[0]))
+def _adding(moment: Moments, run: _Run, stack: Stack) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    return lambda _, args: moment.add(run.tokens(args[0], stack))
+
+
+def _adding_expert(
+    moment: Moments, run: _Run, site: BlockGroups, expert: int
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """From what the experts of a block are called with: tokens, the experts of each, and their shares."""
+    # Both parts are rows of one weight, which is not copied.
+    gate, up = (slot.rows(torch.arange(site.count, device="cpu")) for slot in site.slots)
+    weight, act = weight_matrix(site.slots[0].module), site.activation()
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        x, chosen, shares = (run.tokens(tensor, site.stack) for tensor in args[:3])
+        token, place = torch.nonzero(chosen.eq(expert), as_tuple=True)
+        both = nn.functional.linear(x[token], weight)
+        moment.add(act(both[:, gate]) * both[:, up] * shares[token, place, None])
+
+    return hook
 
 
 def _check(name: str, tokens: int, values: Tensor) -> None:

@@ -13,6 +13,7 @@ __all__ = ["ShrinkReport", "size"]
 
 class ShrinkReport(Report):
     """Per layer: groups (neurons, key/value heads or blocks) and parameters before and after, the next bias.
+    Heads of the kind "cross" are those of a decoder's attention to its encoder.
 
     Summary: parameters and MB (1e6 bytes) of the whole model before and after, reached (the share of its
     parameters that was looked at), the importance used, and what

@@ -21,14 +21,17 @@ from torch import Tensor, nn
 from prunus.families import is_conv1d, is_linear, stacks
 from prunus.nn import SparseLinear
 from prunus.packed import PackedWeight, array_view
-from prunus.shrink.groups import KINDS, BlockGroups, sites
+from prunus.shrink.groups import BlockGroups, kinds, sites
 
 __all__ = ["OrdinarySave", "save_ordinarily"]
 
 State = dict[str, Any]
 
-# Of configs: projections with biases, those of the MLP and of the attention.
-FLAGS: tuple[tuple[str, ...], ...] = ((), ("mlp_bias",), ("attention_bias",), ("mlp_bias", "attention_bias"))
+# Of configs: projections with biases, those of the MLP, of the attention, of both.
+FLAGS: tuple[tuple[str, ...], ...] = (
+    *((), ("mlp_bias",), ("attention_bias",), ("mlp_bias", "attention_bias")),
+    ("bias",),  # Falcon
+)
 WAY = (
     "prunus.checkpoint.write_pretrained(model, SOURCE_DIR, PATH) writes it as it is and "
     "prunus.load_pretrained(PATH) reads it"
@@ -167,13 +170,14 @@ def _fill(state: State, fresh: nn.Module) -> None:
     """Zeros in the place of the neurons and heads that `fresh` has and the state lacks."""
     names = {id(module): name for name, module in fresh.named_modules()}
     for stack in stacks(fresh):
-        for kind in KINDS:
+        for kind in kinds(stack.family):
             try:
                 found = sites(stack, kind)
             except (TypeError, ValueError):
                 continue  # nobody can have cut them
             for site in found:
-                _fill_site(state, site, names)
+                if site.expert is None:  # the config says the width of experts
+                    _fill_site(state, site, names)
 
 
 def _fill_site(state: State, site: BlockGroups, names: Mapping[int, str]) -> None:
@@ -184,6 +188,8 @@ def _fill_site(state: State, site: BlockGroups, names: Mapping[int, str]) -> Non
         return
     keep = torch.arange(groups, device="cpu")
     _spread(state, f"{names[id(site.out)]}.weight", inputs, site.columns(keep), site.count * site.per)
+    for table in site.tables:
+        _spread(state, f"{names[id(table)]}.weight", 1, keep, site.count)
     rows: dict[int, list[Tensor]] = {}
     for slot in site.slots:
         rows.setdefault(id(slot.module), []).append(slot.rows(keep))

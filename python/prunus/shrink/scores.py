@@ -14,7 +14,7 @@ from prunus.patterns import Unstructured
 from prunus.shrink.groups import VALUE_PARTS, BlockGroups, Slot
 from prunus.shrink.measure import Moments
 
-__all__ = ["choose", "constants", "lowest", "reconstruction", "weight_norms"]
+__all__ = ["alike", "choose", "constants", "lowest", "reconstruction", "weight_norms"]
 
 
 def weight_norms(site: BlockGroups) -> Tensor:
@@ -27,9 +27,13 @@ def weight_norms(site: BlockGroups) -> Tensor:
 
 
 def reconstruction(site: BlockGroups, moments: Moments) -> Tensor:
-    """(groups,) fp64: sum over the group's columns of variance * |w|^2, its part in the output's variance."""
+    """(groups,) fp64: sum over the group's columns of variance * |w|^2, its part in the output's variance.
+
+    Of an expert, whose mean nothing makes up for, mean square * |w|^2.
+    """
     energy = _columns(site).square().sum(0)
-    return (energy * moments.variance.reshape(site.count, site.per)).sum(1)
+    left = moments.variance if site.expert is None else moments.variance + moments.mean.square()
+    return (energy * left.reshape(site.count, site.per)).sum(1)
 
 
 def constants(site: BlockGroups) -> Tensor:
@@ -51,7 +55,7 @@ def _emitted(site: BlockGroups) -> Tensor:
 
     biases = {slot.part: _bias(site, slot) for slot in site.slots}
     device = weight_matrix(site.out).device
-    if site.kind == "heads":
+    if site.kind != "neurons":
         per_value = biases["v"].reshape(site.count, 1, -1)
         repeats = site.per // per_value.shape[2]  # query heads that read the same value head
         return per_value.expand(-1, repeats, -1).flatten()
@@ -74,6 +78,16 @@ def _bias(site: BlockGroups, slot: Slot) -> Tensor:
     if not isinstance(bias, Tensor):
         return torch.zeros(len(rows), dtype=torch.float64, device="cpu")
     return bias.detach()[rows].double().cpu()
+
+
+def alike(found: Sequence[BlockGroups], scores: Sequence[Tensor]) -> Sequence[Tensor]:
+    """One importance for the heads of all blocks where a bias ties them: the sum of their shares in each."""
+    tied = [site.kind == "heads" and bool(site.stack.family.head_bias) for site in found]
+    if not any(tied):
+        return scores
+    shares = [score / score.sum().clamp_min(1e-300) for score, one in zip(scores, tied, strict=True) if one]
+    whole = torch.stack(shares).sum(0)
+    return [whole if one else score for score, one in zip(scores, tied, strict=True)]
 
 
 def choose(

@@ -62,6 +62,9 @@ class Neurons(_Groups):
       neurons, mean cosine to the dense embeddings 0.88 with "none", 0.92 with "bias", 0.95 with "weight".
     - "none": nothing, not even a constant.
 
+    Of experts (Mixtral, Qwen3-MoE) each loses as many, by its own importance; they have no biases, so that
+    nothing is folded, and scope "model", "gradient" and compensate "weight" are refused.
+
     loss: (model, batch) -> scalar tensor, for "gradient"; default the output's `.loss` (give labels).
 
     Raises TypeError (sparsity) and ValueError (sparsity, importance, scope, compensate, a loss without
@@ -76,10 +79,11 @@ class Neurons(_Groups):
 class Heads(_Groups):
     """Attention heads: rows of q, k and v with their columns of the output projection.
 
-    With grouped queries a key/value head goes together with all its query heads, so the groups stay as they
-    are, and rotary embeddings are untouched. `sparsity` is the fraction of key/value heads (of heads, without
-    grouped queries); importance, scope, compensate and loss are those of `Neurons`, with the head's context
-    in place of the neuron's activation, and |w_v| * |w_o| (Frobenius norms) as "weight". Raises as `Neurons`.
+    A decoder's attention to its encoder counts as another attention. With grouped queries a key/value head
+    goes together with all its query heads, so the groups stay as they are, and rotary embeddings are
+    untouched. `sparsity` is the fraction of key/value heads (of heads, without grouped queries);
+    importance, scope, compensate and loss are those of `Neurons`, with the head's context in place of the
+    neuron's activation, and |w_v| * |w_o| (Frobenius norms) as "weight". Raises as `Neurons`.
 
     >>> Heads(0.25, scope="model").scope
     'model'
@@ -88,7 +92,7 @@ class Heads(_Groups):
 
 @dataclass(frozen=True)
 class Layers:
-    """Whole blocks: `drop` is how many, or the indices of the blocks to remove.
+    """Whole blocks: `drop` is how many, or the indices of the blocks to remove, in each stack of the model.
 
     A number removes the blocks of the lowest influence, 1 - cosine(input, output) averaged over the tokens of
     the calibration batches (ShortGPT, arXiv 2403.03853), which it needs. Indices need no calibration.

@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunus.calibration.batches import Calibration, calibration_for
-from prunus.families import Stack, find_stack
-from prunus.shrink.cut import check_untied, cut_groups, set_group_numbers
+from prunus.families import Stack, find_stacks
+from prunus.shrink.cut import check_untied, cut_experts, cut_groups, set_group_numbers
 from prunus.shrink.drop import drop_layers
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import BlockGroups, sites
+from prunus.shrink.groups import BlockGroups, kinds, sites
 from prunus.shrink.measure import Moments, input_moments, repaired_weights, taylor_scores
 from prunus.shrink.report import ShrinkReport, size
 from prunus.shrink.saving import save_ordinarily
-from prunus.shrink.scores import choose, constants, reconstruction, weight_norms
+from prunus.shrink.scores import alike, choose, constants, reconstruction, weight_norms
 from prunus.shrink.targets import Heads, Layers, Neurons, Removal
 
 __all__ = ["shrink_"]
@@ -28,7 +28,9 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
 
     Parameters
     ----------
-    model : a model of a known family (`prunus.families`), dense weights, any float dtype.
+    model : a model of a known family (`prunus.families`), dense weights, any float dtype. Of several stacks
+        of blocks (an encoder and a decoder, two towers) each is cut, with a budget of its own; for one of
+        them pass the sub-module that holds it (T5's own config is a copy in each: that of the model stays).
     what : `Neurons(sparsity)`, `Heads(sparsity)` or `Layers(drop)`.
     calibration : batches to run the model on (tensors, tuples, dicts) or a `prunus.calibration.Calibration`.
         Padding, known from an `attention_mask` (batch, length), is left out.
@@ -63,12 +65,12 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
     if round_to < 1:
         raise ValueError(f"round_to: expected >= 1, got {round_to}")
     batches = None if calibration is None else calibration_for(model, calibration)
-    stack = find_stack(model)
+    found = find_stacks(model)
     before = size([model])
     if isinstance(what, Layers):
-        rows, summary = drop_layers(model, stack, what, batches)
+        rows, summary = drop_layers(model, found, what, batches)
     else:
-        rows, summary = _remove_groups(model, stack, what, batches, int(round_to))
+        rows, summary = _remove_groups(model, found, what, batches, int(round_to))
     after = size([model])
     summary |= {
         "reached": sum(row["parameters_before"] for row in rows) / max(before[0], 1),
@@ -84,26 +86,36 @@ def shrink_(model: nn.Module, what: Removal, calibration: Any = None, round_to: 
 
 
 def _remove_groups(
-    model: nn.Module, stack: Stack, what: Neurons | Heads, batches: Calibration | None, round_to: int
+    model: nn.Module,
+    every: Sequence[Stack],
+    what: Neurons | Heads,
+    batches: Calibration | None,
+    round_to: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    found = sites(stack, "neurons" if isinstance(what, Neurons) else "heads")
+    by_stack = [_sites(stack, what) for stack in every]
+    found = [site for own in by_stack for site in own]
     check_untied(model, found)
     importance = what.importance
     if importance == "auto":
         importance = "weight" if batches is None else "activation"
     if importance != "weight" and batches is None:
         raise ValueError(f"calibration: expected batches for importance {importance!r}, got None")
+    _check_experts(found, what)
     moments = None
     if what.compensate == "weight" and batches is None:
         raise ValueError("calibration: expected batches for compensate 'weight', got None")
     if batches is not None and (what.compensate != "none" or importance == "activation"):
         moments = input_moments(model, found, batches)
     scores = _scores(model, found, what, importance, batches, moments)
-    keeps = choose(found, scores, what.sparsity, what.scope, round_to)
-    if isinstance(what, Heads) and stack.family.even_heads and len({keep.numel() for keep in keeps}) > 1:
-        raise ValueError(
-            f"scope: expected 'layer' for {stack.family.name!r}, whose blocks need equal head counts"
-        )
+    keeps: list[Tensor] = []
+    for stack, own in zip(every, by_stack, strict=True):
+        theirs = alike(own, scores[len(keeps) : len(keeps) + len(own)])
+        mine = choose(own, theirs, what.sparsity, what.scope, round_to)
+        if isinstance(what, Heads) and stack.family.even_heads and len({keep.numel() for keep in mine}) > 1:
+            raise ValueError(
+                f"scope: expected 'layer' for {stack.family.name!r}, whose blocks need equal head counts"
+            )
+        keeps += mine
     weights: list[Tensor | None] = [None] * len(found)
     if what.compensate == "weight" and batches is not None and moments is not None:
         weights = repaired_weights(model, found, keeps, moments, batches)
@@ -112,17 +124,52 @@ def _remove_groups(
         means = None
         if what.compensate != "none":
             means = constants(site) if moments is None else moments[index].mean
-        modules = [site.out, *{id(slot.module): slot.module for slot in site.slots}.values()]
-        row = {"layer": site.name, "kind": site.kind, "before": site.count, "after": keep.numel(), "bias": ""}
+        modules = site.modules
+        row: dict[str, Any] = {
+            "layer": site.name,
+            "kind": site.kind,
+            "before": site.count,
+            "after": keep.numel(),
+            "bias": "",
+        }
         row["parameters_before"], row["mb_before"] = size(modules)
-        if keep.numel() < site.count:
+        if keep.numel() < site.count and site.expert is None:
             row["bias"] = cut_groups(edits, site, keep, means, weights[index])
         rows.append((row, modules))
+    cut_experts(edits, found, keeps)
     config = set_group_numbers(edits, found, [keep.numel() for keep in keeps])
     edits.apply()
-    for row, modules in rows:
-        row["parameters_after"], row["mb_after"] = size(modules)
+    for site, (row, modules) in zip(found, rows, strict=True):
+        after = size(modules) if site.expert is None else _share(row)  # the modules are views of what was
+        row["parameters_after"], row["mb_after"] = after
     return [row for row, _ in rows], {"importance": importance, "config": config}
+
+
+def _share(row: dict[str, Any]) -> tuple[int, float]:
+    """(parameters, MB) of an expert whose neurons have each as many."""
+    share = row["after"] / row["before"]
+    return round(row["parameters_before"] * share), row["mb_before"] * share
+
+
+def _check_experts(found: Sequence[BlockGroups], what: Neurons | Heads) -> None:
+    """The experts of a mixture have no biases, equal widths, and no modules of their own."""
+    first = next((site for site in found if site.expert is not None), None)
+    if first is None:
+        return
+    refused = {
+        "scope": (what.scope, "model", "'layer'"),
+        "importance": (what.importance, "gradient", "'weight' or 'activation'"),
+        "compensate": (what.compensate, "weight", "'bias' or 'none'"),
+    }
+    for argument, (got, bad, expected) in refused.items():
+        if got == bad:
+            raise ValueError(f"{argument}: expected {expected} for the experts of {first.name}, got {got!r}")
+
+
+def _sites(stack: Stack, what: Neurons | Heads) -> list[BlockGroups]:
+    if isinstance(what, Neurons):
+        return sites(stack, "neurons")
+    return [site for kind in kinds(stack.family) if kind != "neurons" for site in sites(stack, kind)]
 
 
 def _scores(
