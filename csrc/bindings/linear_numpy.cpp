@@ -97,9 +97,11 @@ py::array linear_numpy(const py::array& x, const Bytes& buffer, const OptionalAr
     call.args.residual_stride = NumpyCall::as_rows(*residual).stride;
     call.args.residual = residual->array.data();
   }
-  py::gil_scoped_release release;  // other Python threads run while we compute
-  linear(w, call.args);
-  return call.y;
+  {
+    py::gil_scoped_release release;  // other Python threads run while we compute
+    linear(w, call.args);
+  }
+  return call.y;  // one more reference to it, which takes the GIL
 }
 
 py::array gated_numpy(const py::array& x, const Bytes& gate_buffer, const Bytes& up_buffer,
@@ -110,8 +112,10 @@ py::array gated_numpy(const py::array& x, const Bytes& gate_buffer, const Bytes&
   const NumpyBias first = call.bias("gate_bias", gate.header, gate_bias),
                   second = call.bias("up_bias", up.header, up_bias);
   call.args.bias = first.floats.data();
-  py::gil_scoped_release release;
-  gated(gate, up, second.floats.data(), call.args);
+  {
+    py::gil_scoped_release release;
+    gated(gate, up, second.floats.data(), call.args);
+  }
   return call.y;
 }
 

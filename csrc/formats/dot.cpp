@@ -19,7 +19,7 @@ namespace {
 // The lanes of a group that hold a kept weight, as bits.
 void find_lanes(const KeptBits& kept, std::int64_t first_row, int rows, const DotLayout& l, int cols,
                 std::uint64_t* bits) {
-  std::memset(bits, 0, static_cast<std::size_t>(l.words) * 8);
+  std::fill_n(bits, l.words, 0);  // not memset: a weight without inputs has no words, and no bits either
   const int lanes_of_word = 64 / cols;
   for (int word = 0; word * lanes_of_word < l.lanes; ++word) {
     std::uint64_t any = 0;
@@ -205,7 +205,7 @@ void write_tile(const PackSource& from, std::int64_t t, const float* scales, std
   std::int64_t before = 0;
   for (int i = 0; i < l.groups * l.r; ++i) out[l.place_at + i] = static_cast<std::uint8_t>(i);
   for_each_group(from.kept, geo, t, l, [&](int g, const std::uint64_t* bits, std::int64_t count) {
-    std::memcpy(out + g * l.words * 8, bits, static_cast<std::size_t>(l.words) * 8);
+    if (l.words > 0) std::memcpy(out + g * l.words * 8, bits, static_cast<std::size_t>(l.words) * 8);
     store(out + l.first_at + g * 4, static_cast<std::uint32_t>(before));
     std::uint8_t* values = out + l.values_at + before * l.block_bytes();
     for (int i = 0; i < rows_of_group(l, g, rows); ++i) {

@@ -159,6 +159,40 @@ def mutate_file(seed: bytes, rng: np.random.Generator) -> bytes:
     return struct.pack("<Q", len(raw)) + raw + bytes(data)
 
 
+SAME_SIZE = [["I64", "F64", "U64"], ["I32", "F32"], ["F16", "BF16", "I16"], ["U8", "I8", "BOOL", "F8_E4M3"]]
+
+
+def mutate_tensors(seed: bytes, rng: np.random.Generator) -> bytes:
+    """A safetensors file with other bytes, dtypes, shapes or names; most still fit the file's size."""
+    if rng.random() < 0.1:
+        return _anything(seed, rng)
+    size = struct.unpack("<Q", seed[:8])[0]
+    header, data = json.loads(seed[8 : 8 + size]), bytearray(seed[8 + size :])
+    for _ in range(int(rng.integers(1, 4))):
+        key, other = (str(key) for key in rng.choice(list(header), 2))
+        entry = header[key]
+        how = rng.random()
+        if not isinstance(entry, dict) or how < 0.05:
+            _change(header, rng)
+            break
+        if how < 0.5:
+            begin, end = entry["data_offsets"]
+            for _ in range(int(rng.integers(1, 6)) if end > begin else 0):
+                data[int(rng.integers(begin, end))] = int(rng.choice(BYTES))
+        elif how < 0.65:
+            same = next((words for words in SAME_SIZE if entry["dtype"] in words), [entry["dtype"]])
+            entry["dtype"] = same[int(rng.integers(len(same)))]
+        elif how < 0.75:
+            entry["shape"] = entry["shape"][::-1] if rng.random() < 0.5 else [int(np.prod(entry["shape"]))]
+        elif how < 0.85:
+            header[key], header[other] = header[other], header[key]
+        else:
+            end = str(rng.choice([".shape", ".bitmask", ".compressed", ".row_offsets", "_orig", "_mask", ""]))
+            header[key.rpartition(".")[0] + end] = header.pop(key)
+    raw = json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + bytes(data)
+
+
 def _anything(seed: bytes, rng: np.random.Generator) -> bytes:
     out = bytearray(seed[: int(rng.integers(len(seed)))] if rng.random() < 0.3 else seed)
     for _ in range(int(rng.integers(1, 8))):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutate import Bytes, mutate_file, mutate_packed
+from mutate import Bytes, mutate_file, mutate_packed, mutate_tensors
 
 import prunus
 from prunus import _core
@@ -171,6 +171,40 @@ class File:
             assert all(equal(after[key], before[key]) for key in before), "an error left other values behind"
 
 
+class Foreign:
+    """Mutants of what other tools write through the reader of `prunus.load_pretrained`."""
+
+    def __init__(self) -> None:
+        import torch
+        from safetensors.torch import save
+
+        from prunus.checkpoint.foreign import read_foreign
+
+        self.read, self.folder = read_foreign, Path(tempfile.mkdtemp())
+        w = torch.arange(1.0, 61).reshape(5, 12) * (torch.arange(60).reshape(5, 12) % 4 < 2)
+        mask = w != 0
+        bits = torch.from_numpy(np.packbits(mask.numpy(), axis=-1, bitorder="little"))
+        counts = mask.sum(-1)
+        parts = {"a.shape": torch.tensor([5, 12]), "a.compressed": w[mask], "a.bitmask": bits}
+        half = {
+            "a.shape": torch.tensor([[5], [12]]),
+            "a.compressed": w[mask].reshape(5, 6),
+            "a.bitmask": bits,
+        }
+        self.files = [
+            save({**parts, "a.row_offsets": counts.cumsum(0) - counts, "a.bias": torch.ones(5)}),
+            save(half),
+            save({"a.weight_orig": w, "a.weight_mask": mask.float(), "a.bias": torch.ones(5)}),
+        ]
+
+    def __call__(self, rng: np.random.Generator) -> None:
+        bad = mutate_tensors(self.files[rng.integers(len(self.files))], rng)
+        (self.folder / "model.safetensors").write_bytes(bad)
+        with refusals():
+            state = self.read(self.folder, {}, lambda: 1000)
+            assert state is None or sum(tensor.numel() for tensor in state.values()) <= 1000 + len(bad)
+
+
 def equal(a: Any, b: Any) -> bool:
     return bool(a.dtype == b.dtype and a.shape == b.shape and (a == b).all())
 
@@ -179,6 +213,7 @@ TARGETS: dict[str, Callable[[], Callable[[np.random.Generator], None]]] = {
     "packed": Packed,
     "op": Op,
     "file": File,
+    "foreign": Foreign,
 }
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,22 @@ def isa_flags(isa: str) -> list[str]:
     return flags
 
 
+def readelf(option: str) -> str:
+    command = ["readelf", "-W", option, _core.__file__]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_extension_links_no_torch_and_one_openmp() -> None:
-    out = subprocess.run(["readelf", "-d", _core.__file__], capture_output=True, text=True, check=True).stdout
-    needed = re.findall(r"NEEDED.*\[(.+)\]", out)
+    needed = re.findall(r"NEEDED.*\[(.+)\]", readelf("-d"))
     assert needed
     assert not [lib for lib in needed if "torch" in lib or "c10" in lib]
     assert len([lib for lib in needed if "omp" in lib]) <= 1
     assert not [lib for lib in needed if "iomp" in lib]
+
+
+def test_what_every_wheel_is_tried_with() -> None:
+    """`[tool.cibuildwheel]` runs it where nothing but the dependencies is installed."""
+    subprocess.run([sys.executable, ROOT / "tests/house/smoke.py"], check=True)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -18,7 +18,8 @@ from prunus._core import FormatError
 from prunus._tools.files import creating
 from prunus._tools.report import Report
 from prunus._tools.running import check_model
-from prunus.checkpoint.verb import load, save
+from prunus.checkpoint.foreign import forget_compression, read_foreign
+from prunus.checkpoint.verb import load, most_elements, save
 
 __all__ = ["CHECKPOINT", "load_pretrained", "weight_bytes", "write_pretrained"]
 
@@ -42,6 +43,9 @@ Directory = str | os.PathLike[str]
 def load_pretrained(path: Directory) -> Any:
     """The `transformers` model in a local directory, in evaluation mode: dense, or pruned by `prunus prune`.
 
+    Pruned weights of other tools come as dense weights with their zeros: compressed-tensors (sparse-bitmask,
+    sparse-24-bitmask), and the pairs weight_orig and weight_mask of torch.nn.utils.prune.
+
     The class is the first of the config's architectures; code in the directory is never run and nothing is
     downloaded. A pruned directory holds config.json and prunus.safetensors; this is the same as
     `prunus.load(AutoModel.from_config(AutoConfig.from_pretrained(path)), path + "/prunus.safetensors")` with
@@ -49,7 +53,7 @@ def load_pretrained(path: Directory) -> Any:
     weights is a UserWarning that names them: they are random.
 
     Raises ValueError (no such directory, no config.json, no safetensors, an unknown model type), FormatError
-    (a damaged file), ImportError without transformers.
+    (a damaged file, weights that compressed-tensors quantised), ImportError without transformers.
 
     >>> import tempfile, transformers
     >>> sizes = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
@@ -63,17 +67,15 @@ def load_pretrained(path: Directory) -> Any:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    vars(config).pop("prunus", None)  # it is about the directory
+    # These are about the directory.
+    vars(config).pop("prunus", None)
+    compression = forget_compression(vars(config))
     kind = _model_class(config)
     if not (folder / CHECKPOINT).exists():
-        return _load_dense(kind, folder)
-    with _no_random_numbers():
-        model = kind.from_config(config) if kind.__name__ == "AutoModel" else kind(config)
+        return _load_dense(kind, folder, config, compression)
+    model = _build(kind, config)
     load(model, folder / CHECKPOINT)
-    if (folder / "generation_config.json").exists() and hasattr(model, "generation_config"):
-        from transformers import GenerationConfig
-
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    _read_generation_config(model, folder)
     return model.eval()
 
 
@@ -149,18 +151,44 @@ def _model_class(config: Any) -> Any:
     return transformers.AutoModel
 
 
-def _load_dense(kind: Any, folder: Path) -> Any:
+def _build(kind: Any, config: Any) -> Any:
+    with _no_random_numbers():
+        return kind.from_config(config) if kind.__name__ == "AutoModel" else kind(config)
+
+
+def _read_generation_config(model: Any, folder: Path) -> None:
+    if (folder / "generation_config.json").exists() and hasattr(model, "generation_config"):
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+
+
+def _load_dense(kind: Any, folder: Path, config: Any, compression: Mapping[str, Any]) -> Any:
+    import torch
     import transformers
     from safetensors import SafetensorError
 
+    def most() -> int:
+        with torch.device("meta"):
+            return most_elements(_build(kind, config))
+
     dtype = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
-    options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, dtype: "auto"}
-    try:
-        model, found = kind.from_pretrained(folder, trust_remote_code=False, **options)
-    except SafetensorError as error:
-        raise FormatError(
-            f"model directory: expected complete safetensors files in {os.fspath(folder)!r}, got {error}"
-        ) from None
+    options = {"use_safetensors": True, "output_loading_info": True, dtype: "auto"}
+    state = read_foreign(folder, compression, most)
+    if state is not None:
+        try:
+            model, found = kind.from_pretrained(None, config=config, state_dict=state, **options)
+        except RuntimeError as error:  # shapes that are not the config's
+            raise FormatError(f"model directory: expected the weights of its config, got {error}") from None
+        _read_generation_config(model, folder)
+    else:
+        options |= {"local_files_only": True, "trust_remote_code": False}
+        try:
+            model, found = kind.from_pretrained(folder, **options)
+        except SafetensorError as error:
+            raise FormatError(
+                f"model directory: expected complete safetensors files in {os.fspath(folder)!r}, got {error}"
+            ) from None
     missing = sorted(found["missing_keys"])
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
@@ -194,6 +222,7 @@ def _complete_config(config: Path, model: nn.Module) -> None:
     """The config names the dtype of the weights, which may have been cast, and how they are opened."""
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     values = json.loads(config.read_text(encoding="utf-8"))
+    forget_compression(values)
     keys = [key for key in ("dtype", "torch_dtype") if values.get(key) not in (None, dtype)]
     values |= {**dict.fromkeys(keys, dtype), "prunus": SENTENCE}
     config.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from prunus.nn.fuse import fuse_
 from prunus.prune.fold import folded
 from prunus.shrink import apply_geometry_, geometry, save_ordinarily
 
-__all__ = ["load", "save"]
+__all__ = ["load", "most_elements", "save"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Path = str | os.PathLike[str]
@@ -65,7 +65,7 @@ def load(model: ModelT, path: Path) -> ModelT:
     )
     """
     check_model(model)
-    saved = read(path, _most_elements(model))
+    saved = read(path, most_elements(model))
     with OneInterrupt() as interrupt:
         before, shape = Before(model), geometry(model)
         undo = apply_geometry_(model, saved.geometry)
@@ -82,7 +82,7 @@ def load(model: ModelT, path: Path) -> ModelT:
     return model
 
 
-def _most_elements(model: nn.Module) -> int:
+def most_elements(model: nn.Module) -> int:
     """What a file for this model may hold: a bound for files that were made to fill the memory."""
     sizes = [
         tensor.numel() for tensor in model.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor)
