@@ -67,9 +67,9 @@ def test_recovered_models_race_where_they_can_win(tmp_path: Path, monkeypatch: p
 
 def test_the_frontier_is_what_nothing_beats_in_both(tmp_path: Path) -> None:
     assert frontier([(1.0, 1.0), (3.0, 0.9), (2.0, 0.8), (2.0, 0.99)]) == [
-        (3.0, 0.9),
-        (2.0, 0.99),
         (1.0, 1.0),
+        (2.0, 0.99),
+        (3.0, 0.9),
     ]
     records = [
         record("torch fp32", 4e3, 1.0),
