@@ -175,7 +175,7 @@ def test_the_fuzzing_program_runs() -> None:
         [sys.executable, program, "--seconds", "3"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("no fault") == 3
+    assert done.stdout.count("no fault") == 4
 
 
 def test_fuzzing_begins_with_every_kind_of_dot_block() -> None:
