@@ -100,4 +100,4 @@ def test_texts_leave_out_what_quality_is_measured_on(monkeypatch: pytest.MonkeyP
     held_out = "a paragraph that is\nheld out"
     monkeypatch.setattr(recover, "docstrings", lambda limit: [f"Before.\n\n{held_out}\n\nAfter.", "x" * 1200])
     subject: Any = Tiny()
-    assert recover.training_texts(subject) == ["x" * 500, "x" * 500, "x" * 200]
+    assert recover.training_texts(subject) == ["x" * 250] * 4 + ["x" * 200]
