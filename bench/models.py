@@ -23,6 +23,7 @@ from prunus.cli.encoder import pool
 from prunus.engines import onnx, openvino
 from prunus.engines.graph import dense_copy, make_graph
 from prunus.engines.packages import installed
+from prunus.families import weight_count
 
 Run = Callable[[Batch], Tensor]  # -> last hidden state, float32
 BUDGET = Budget(rounds=9, turn=0.1, limit=60.0)
@@ -92,10 +93,10 @@ def recovered(subject: MiniLM, batch: Batch, args: argparse.Namespace) -> Iterat
         raise ValueError(
             f"--recovered: expected models of `bench recover --keep`, got none in {args.recovered}"
         )
-    whole = size(subject.model)
+    whole = weight_count(subject.model)
     for file in files:
         model = load(copy.deepcopy(subject.model), file)
-        if size(model) < whole:
+        if weight_count(model) < whole:
             yield from everywhere(file.stem, model, batch, args.threads)
         else:
             yield ours(f"prunus int8, {file.stem}", model, batch, "int8")
@@ -109,10 +110,6 @@ def everywhere(name: str, model: nn.Module, batch: Batch, threads: int) -> Itera
         yield Contender(f"{one.name}, {name}", one.run)
     yield ours(f"prunus int8 in a bfloat16 model, {name}", half, batch, "int8")
     yield ours(f"prunus int8, {name}", model, batch, "int8")
-
-
-def size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def ours(name: str, model: nn.Module, batch: Batch, precision: str) -> Contender:

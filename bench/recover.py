@@ -26,7 +26,6 @@ CELLS = {
     "16x4": (Cell("sparsegpt", "16x4", 0.5),),
     "16x1": (Cell("sparsegpt", "16x1", 0.5),),
 }
-RECIPES = ("refit", "distill", "refit+distill", "gradual")
 CHARACTERS = 4_000_000  # about a million tokens
 # Characters of one text, about 64 tokens: texts twice as long took twice the time to the same quality.
 LONGEST = 250

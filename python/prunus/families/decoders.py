@@ -8,6 +8,8 @@ from prunus.families.family import ATTENTION_NUMBERS, HF_CONFIG, Family
 
 __all__ = ["DECODERS", "OPT"]
 
+ALIBI = "the slope of each (ALiBi) follows from its place among all"
+
 GPT2 = Family(
     name="gpt2",
     blocks="h",
@@ -75,7 +77,7 @@ BLOOM = Family(
     norms=("input_layernorm", "post_attention_layernorm"),
     out_bias="mlp.dense_4h_to_h",
     config={**HF_CONFIG, "layers": ("n_layer",), "heads": ("n_head",)},
-    fixed_heads="the slope of each (ALiBi) follows from its place among all",
+    fixed_heads=ALIBI,
 )
 
 # All three orders of q, k and v: head by head, one head of keys and values, several.
@@ -91,7 +93,7 @@ FALCON = Family(
     attention="self_attention",
     out_bias="mlp.dense_4h_to_h",
     config={**HF_CONFIG, "width": ("ffn_hidden_size",), "kv_heads": ("num_kv_heads",)},
-    fixed_heads="the slope of each (ALiBi) follows from its place among all",
+    fixed_heads=ALIBI,
     fixed_heads_when=("alibi",),
 )
 

@@ -14,6 +14,8 @@ from prunus._tools.timing import settling
 __all__ = ["autocast", "faster_in_bfloat16", "plain_attention"]
 
 MARGIN = 1.05  # float32 is the more exact one: bfloat16 has to be worth it
+# Scores of one head, texts * length * length, up to which they may stand in memory: 8 MB.
+MOST_SCORES = 1 << 22
 
 
 def autocast(device: torch.device, bfloat16: bool) -> AbstractContextManager[None]:
@@ -22,10 +24,6 @@ def autocast(device: torch.device, bfloat16: bool) -> AbstractContextManager[Non
         return nullcontext()
     context: AbstractContextManager[None] = torch.autocast(device.type, torch.bfloat16)
     return context
-
-
-# Scores of one head, texts * length * length, up to which they may stand in memory: 8 MB.
-MOST_SCORES = 1 << 22
 
 
 def plain_attention(device: torch.device, shape: Sequence[int]) -> AbstractContextManager[None]:

@@ -29,7 +29,10 @@ State = dict[str, Any]
 
 # Of configs: projections with biases, those of the MLP, of the attention, of both.
 FLAGS: tuple[tuple[str, ...], ...] = (
-    *((), ("mlp_bias",), ("attention_bias",), ("mlp_bias", "attention_bias")),
+    (),
+    ("mlp_bias",),
+    ("attention_bias",),
+    ("mlp_bias", "attention_bias"),
     ("bias",),  # Falcon
 )
 WAY = (
