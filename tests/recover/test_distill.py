@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from torch import nn
 
 import prunus
 from prunus import Batches, Distill, RecoverError, Texts, recover_
-from prunus.recover.precision import plain_attention
 
 KINDS = ["bert", "gpt2", "llama", "plain"]
 
@@ -132,13 +130,6 @@ def test_bfloat16_trains_without_the_fused_attention_whose_gradient_is_slow() ->
     assert fused_gradients(precision="float32") > 0
     # What runs again for the gradient has to be what ran before.
     assert fused_gradients(precision="bfloat16", gradient_checkpointing=True) > 0
-
-
-def test_long_texts_keep_the_attention_that_needs_no_memory() -> None:
-    cpu = torch.device("cpu")
-    assert not isinstance(plain_attention(cpu, (16, 512)), nullcontext)
-    assert isinstance(plain_attention(cpu, (16, 513)), nullcontext)
-    assert isinstance(plain_attention(torch.device("cuda"), (1, 8)), nullcontext)
 
 
 def test_gradient_checkpointing_gives_the_same() -> None:

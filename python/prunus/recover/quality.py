@@ -65,7 +65,7 @@ def _figures(mine: Outputs, goal: Outputs, batch: Any, real: Tensor | None) -> d
         return _of_logits(mine.logits, goal.logits, batch, real)
     if mine.states is not None and goal.states is not None:
         a, b = pooled(mine.states, real), pooled(goal.states, real)
-        error = relative_error(rows(mine.states, real), rows(goal.states, real))
+        error = relative_error(mine.states, goal.states, real)
     else:
         name = next(iter(mine.others))
         a, b = rows(mine.others[name], real).float(), rows(goal.others[name], real).float()

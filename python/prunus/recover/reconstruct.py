@@ -14,7 +14,7 @@ import torch
 from prunus._tools.progress import progress
 from prunus.recover.base import Recovery
 from prunus.recover.blocks import BlockRuns
-from prunus.recover.objective import relative_error, rows
+from prunus.recover.objective import relative_error
 from prunus.recover.optimizer import make_optimizer, set_rates
 from prunus.recover.precision import autocast
 from prunus.recover.rows import shuffled
@@ -157,7 +157,7 @@ class _Block:
 
     def _loss(self, number: int) -> Tensor:
         real, goal = self._reals[number], self._goals[number]
-        return relative_error(rows(self._runs.run_block(self._pair, number), real), rows(goal, real))
+        return relative_error(self._runs.run_block(self._pair, number), goal, real)
 
     @torch.no_grad()
     def _error(self) -> float:

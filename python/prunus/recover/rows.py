@@ -12,6 +12,9 @@ __all__ = ["Rows", "row_batches", "shuffled"]
 
 Rows = list[list[int]]
 T = TypeVar("T")
+# A new shape costs torch half a second on a CPU, where it makes its products for every shape. With any width
+# the first 30 steps of MiniLM took 10.6 s, with multiples of 8 they take 8.1, and later ones the same.
+WIDTHS = 8
 
 
 def shuffled(items: Sequence[T], seed: int, number: int) -> list[T]:
@@ -25,11 +28,12 @@ def shuffled(items: Sequence[T], seed: int, number: int) -> list[T]:
 
 
 def row_batches(rows: Rows, batch: int, pad: int | None, padded: bool) -> Iterator[dict[str, Tensor]]:
-    """Batches of `batch` rows, the shortest first; padded: with an attention_mask, filled up with `pad`.
+    """Batches of `batch` rows, the shortest first; padded: with an attention_mask, filled up with `pad` to a
+    multiple of `WIDTHS` tokens.
 
     >>> made = next(row_batches([[1, 2], [3]], 2, None, padded=True))
-    >>> made["input_ids"].tolist(), made["attention_mask"].tolist()
-    ([[3, 0], [1, 2]], [[1, 0], [1, 1]])
+    >>> made["input_ids"].shape, made["attention_mask"].sum(1)
+    (torch.Size([2, 8]), tensor([1, 2]))
     """
     if padded:
         rows = sorted(rows, key=len)
@@ -38,7 +42,7 @@ def row_batches(rows: Rows, batch: int, pad: int | None, padded: bool) -> Iterat
         if not padded:
             yield {"input_ids": torch.tensor(part, device="cpu")}
             continue
-        width = max(map(len, part))
+        width = -(-max(map(len, part)) // WIDTHS) * WIDTHS
         ids = torch.full((len(part), width), pad or 0, device="cpu")
         mask = torch.zeros((len(part), width), dtype=torch.long, device="cpu")
         for i, row in enumerate(part):
