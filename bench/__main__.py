@@ -45,12 +45,13 @@ def parser() -> argparse.ArgumentParser:
     quality.add_argument("--out", type=Path, default=Path("bench/results/quality.jsonl"), help="gone on with")
     quality.add_argument("--publish", action="store_true", help="tables and pictures into bench/README.md")
 
-    recover = commands.add_parser("recover", help="what recovery brings back of a pruned encoder")
+    recover = commands.add_parser("recover", help="what recovery brings back of a pruned model")
+    recover.add_argument("--model", choices=("minilm", "smollm2"), default="minilm")
     recover.add_argument(
         "--cells",
         nargs="+",
-        choices=("neurons", "narrow", "unstructured", "sparser", "4x4", "16x4", "16x1"),
-        help="how the model is pruned; default: every way",
+        choices=("neurons", "narrow", "unstructured", "sparser", "4x4", "16x4", "16x1", "half", "2:4"),
+        help="how the model is pruned; default: every way that is usual for it",
     )
     recover.add_argument(
         "--recipes",
@@ -77,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
 
     language = commands.add_parser("language", help="tokens a second of a language model, dense and pruned")
     language.add_argument("--threads", type=int, default=2)
+    language.add_argument(
+        "--recovered", type=Path, metavar="FOLDER", help="of `bench recover --model smollm2 --keep`"
+    )
     language.add_argument("--out", type=Path, default=Path("bench/results/language.jsonl"))
 
     table = commands.add_parser("table", help="the tables of a result file")
@@ -107,14 +111,13 @@ def show(file: Path, markdown: bool) -> int:
     from bench.models import model_tables
     from bench.quality.tables import quality_tables
     from bench.records import read
-    from bench.recover import recover_table
+    from bench.recover import recover_tables
     from bench.tables import all_tables, machine_text
 
     records = read(file)
     print(machine_text(records))
-    recovered = [table for table in [recover_table(records)] if table.rows]
-    whole = [*model_tables(records), *language_tables(records)]
-    for table in [*all_tables(records), *quality_tables(records), *recovered, *whole]:
+    whole = [*recover_tables(records), *model_tables(records), *language_tables(records)]
+    for table in [*all_tables(records), *quality_tables(records), *whole]:
         print()
         print(table.markdown()) if markdown else table.print()
     return 0

@@ -5,6 +5,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from bench.environment import commit, describe
 from bench.load import LoadMeter
 from bench.quality.smollm import SmolLM2
 from bench.records import Record, Writer
+from bench.recover import kept_models
 from bench.tables import Table, machine_text
 from bench.timing import Budget, interleave
-from prunus import Block, Calibration, Unstructured, Wanda, accelerate_, prune_
+from prunus import Block, Calibration, SparseGPT, Unstructured, accelerate_, prune_
 
 BUDGET = Budget(rounds=9, turn=0.1, limit=60.0)
 BEFORE = 64  # tokens in the cache while one is decoded
@@ -57,7 +59,8 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
     subject = SmolLM2()
     writer = Writer(args.out)
     writer.write(describe(unset))
-    field = [Contender(name, model, subject.held_out[:1]) for name, model in models(subject)]
+    found = models(subject, args.recovered)
+    field = [Contender(name, model, subject.held_out[:1]) for name, model in found]
     for record in measure(subject, field):
         writer.write({"record": "language", "threads": args.threads, "commit": commit(), **record})
     writer.close()
@@ -69,20 +72,29 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
     return 0
 
 
-def models(subject: SmolLM2) -> Iterator[tuple[str, nn.Module]]:
-    """Dense engines first, then prunus, for one token at a time."""
+def models(subject: SmolLM2, folder: Path | None) -> Iterator[tuple[str, nn.Module]]:
+    """Dense engines first, then prunus, for one token at a time; folder: of models that were recovered."""
     dense = subject.model
     yield "torch fp32", dense
-    yield "torch bf16", copy.deepcopy(dense).bfloat16()
+    half = copy.deepcopy(dense).bfloat16()
+    yield "torch bf16", half
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and what people have
         yield "torch int8 (dynamic)", torch.ao.quantization.quantize_dynamic(copy.deepcopy(dense))
     one = {"input_ids": subject.held_out[:1, :1], "use_cache": False}
     yield "prunus int8, no zeros", accelerated(copy.deepcopy(dense), one)
+    yield "prunus int8 in a bfloat16 model, no zeros", accelerated(copy.deepcopy(half), one)
+    pruned = not_recovered(subject) if folder is None else kept_models(folder, dense)
+    for name, model in pruned:
+        yield f"prunus int8, {name}", accelerated(model, one)
+
+
+def not_recovered(subject: SmolLM2) -> Iterator[tuple[str, nn.Module]]:
+    """Two models as pruning leaves them."""
     for name, pattern in (("4x4 blocks", Block((4, 4), 0.5)), ("unstructured", Unstructured(0.5))):
-        pruned = copy.deepcopy(dense)
-        prune_(pruned, pattern, Wanda(), Calibration(subject.calibration(), progress=False))
-        yield f"prunus int8, {name}, 50 %, not recovered", accelerated(pruned, one)
+        model = copy.deepcopy(subject.model)
+        prune_(model, pattern, SparseGPT(), Calibration(subject.calibration(), progress=False))
+        yield f"{name}, 50 %, not recovered", model
 
 
 def accelerated(model: nn.Module, example: dict[str, Any]) -> nn.Module:

@@ -4,7 +4,6 @@ import argparse
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +14,10 @@ from bench.load import LoadMeter
 from bench.quality.metrics import embedding_quality
 from bench.quality.subjects import Batch, MiniLM
 from bench.records import Record, Writer
+from bench.recover import kept_models
 from bench.tables import Table, machine_text
 from bench.timing import Budget, interleave
-from prunus import Block, Calibration, Neurons, SparseGPT, accelerate_, load, prune_, shrink_
+from prunus import Block, Calibration, Neurons, SparseGPT, accelerate_, prune_, shrink_
 from prunus._tools.running import Batch as Pass
 from prunus.cli.encoder import pool
 from prunus.engines import onnx, openvino
@@ -88,18 +88,12 @@ def not_recovered(subject: MiniLM, batch: Batch, args: argparse.Namespace) -> It
 def recovered(subject: MiniLM, batch: Batch, args: argparse.Namespace) -> Iterator[Contender]:
     """The models that `bench recover --keep FOLDER` wrote. Other engines get those that became smaller: for
     zeros alone they are no faster."""
-    files = sorted(Path(args.recovered).glob("*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"--recovered: expected models of `bench recover --keep`, got none in {args.recovered}"
-        )
     whole = weight_count(subject.model)
-    for file in files:
-        model = load(copy.deepcopy(subject.model), file)
+    for name, model in kept_models(args.recovered, subject.model):
         if weight_count(model) < whole:
-            yield from everywhere(file.stem, model, batch, args.threads)
+            yield from everywhere(name, model, batch, args.threads)
         else:
-            yield ours(f"prunus int8, {file.stem}", model, batch, "int8")
+            yield ours(f"prunus int8, {name}", model, batch, "int8")
 
 
 def everywhere(name: str, model: nn.Module, batch: Batch, threads: int) -> Iterator[Contender]:

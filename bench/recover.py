@@ -1,4 +1,4 @@
-"""`python -m bench recover`: what `recover_` brings back of a pruned encoder, and in how many minutes."""
+"""`python -m bench recover`: what `recover_` brings back of a pruned model, and in how many minutes."""
 
 import argparse
 import copy
@@ -12,6 +12,7 @@ from typing import Any
 from bench.quality.corpus import docstrings
 from bench.quality.grid import STRUCTURES, Cell, pattern_of
 from bench.quality.run import Job, Results, run_jobs
+from bench.quality.smollm import SmolLM2
 from bench.quality.subjects import MiniLM
 from bench.records import Record
 from bench.tables import Table, machine_text, percent
@@ -25,10 +26,15 @@ CELLS = {
     "4x4": (Cell("sparsegpt", "4x4", 0.5),),
     "16x4": (Cell("sparsegpt", "16x4", 0.5),),
     "16x1": (Cell("sparsegpt", "16x1", 0.5),),
+    "half": (Cell("sparsegpt", "row", 0.5),),
+    "2:4": (Cell("sparsegpt", "2:4", 0.5),),
 }
+MODELS: dict[str, Any] = {"minilm": MiniLM, "smollm2": SmolLM2}
+OF_LANGUAGE = ("half", "2:4")
+USUAL = {"minilm": tuple(name for name in CELLS if name not in OF_LANGUAGE), "smollm2": OF_LANGUAGE}
+GOALS = {"cosine": "cosine to the dense embeddings", "perplexity": "perplexity of held-out text"}
+WHEN = ("dense", "before", "after")
 CHARACTERS = 4_000_000  # about a million tokens
-# Characters of one text, about 64 tokens: texts twice as long took twice the time to the same quality.
-LONGEST = 250
 
 
 def run(args: argparse.Namespace, unset: list[str]) -> int:
@@ -37,17 +43,18 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
 
     torch.set_num_threads(args.threads)
     out = Results(args.out, unset)
-    subject = MiniLM()
+    subject = MODELS[args.model]()
     run_jobs(out, jobs(subject, args), "recover")
     out.writer.close()
     print(machine_text(out.writer.records))
     print()
-    recover_table(out.writer.records).print()
+    for table in recover_tables(out.writer.records):
+        table.print()
     return 0
 
 
-def jobs(subject: MiniLM, args: argparse.Namespace) -> Iterator[Job]:
-    for name in args.cells or CELLS:
+def jobs(subject: Any, args: argparse.Namespace) -> Iterator[Job]:
+    for name in args.cells or USUAL[args.model]:
         for recipe in args.recipes:
             if recipe == "gradual" and _pattern(name) is None:
                 continue  # structure is not gradual
@@ -56,9 +63,7 @@ def jobs(subject: MiniLM, args: argparse.Namespace) -> Iterator[Job]:
             yield key, partial(record, subject, name, recipe, steps, args.seed, args.keep)
 
 
-def record(
-    subject: MiniLM, name: str, recipe: str, steps: int, seed: int, keep: Path | None = None
-) -> Record:
+def record(subject: Any, name: str, recipe: str, steps: int, seed: int, keep: Path | None = None) -> Record:
     """Prune, recover, look: figures on paragraphs that neither pruning nor training saw. keep: a folder that
     gets the recovered model as a directory."""
     import torch
@@ -74,7 +79,7 @@ def record(
     if recipe == "gradual":
         model = copy.deepcopy(subject.model)
         methods.append(Distill(steps=steps, seed=seed, gradual=Gradual(_pattern(name), SparseGPT())))
-    data = Texts(training_texts(subject), subject.encoder.tokenizer)
+    data = Texts(training_texts(subject), subject.tokenizer)
     wall, processor = time.perf_counter(), time.process_time()
     report = recover_(model, subject.model, data, methods)
     minutes = (time.perf_counter() - wall) / 60, (time.process_time() - processor) / 60
@@ -82,6 +87,8 @@ def record(
         keep.mkdir(parents=True, exist_ok=True)
         save(model, keep / f"{name}-{recipe}-{steps}.safetensors")
     return {
+        "model": subject.title,
+        "goal": subject.goal,
         "cell": name,
         "recipe": recipe,
         "steps": steps,
@@ -90,10 +97,22 @@ def record(
         "minutes": minutes[0],
         "processor_minutes": minutes[1],
         "precision": report.rows[-1].get("precision", "float32"),
+        "dense": subject.quality(subject.model),
         "before": before,
         "after": subject.quality(model),
         "curve": report.to_dict()["curve"],
     }
+
+
+def kept_models(folder: Path, dense: Any) -> Iterator[tuple[str, Any]]:
+    """What `--keep` wrote there, by name: each a copy of the dense model with its weights."""
+    from prunus import load
+
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"--recovered: expected models of `bench recover --keep`, got none in {folder}")
+    for file in files:
+        yield file.stem, load(copy.deepcopy(dense), file)
 
 
 def _pattern(name: str) -> Any:
@@ -102,29 +121,39 @@ def _pattern(name: str) -> Any:
     return None if last.pattern in STRUCTURES else pattern_of(last.pattern, last.sparsity)
 
 
-def training_texts(subject: MiniLM) -> list[str]:
-    """Pieces of docstrings, without those that hold a paragraph that quality is measured on."""
+def training_texts(subject: Any) -> list[str]:
+    """Docstrings, in pieces where the subject wants them, without those that hold a paragraph that quality is
+    measured on."""
     held_out = set(subject.held_out_texts)
     found = []
     for text in docstrings(CHARACTERS):
         paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
         whole = " ".join(text.split())
         if held_out.isdisjoint(paragraphs) and not any(paragraph in whole for paragraph in held_out):
-            found += [whole[at : at + LONGEST] for at in range(0, len(whole), LONGEST)]
+            longest = subject.longest or len(whole)
+            found += [whole[at : at + longest] for at in range(0, len(whole), longest)]
     return [text for text in found if len(text) >= 40]
 
 
-def recover_table(records: list[Record]) -> Table:
-    """A row per pruned model and recipe; mean over the seeds."""
+def recover_tables(records: list[Record]) -> list[Table]:
+    """One for each model, with a row per way of pruning and recipe; mean over the seeds."""
+    models: dict[tuple[str, str], list[Record]] = {}
+    for r in (r for r in records if r["record"] == "recover"):
+        models.setdefault((r["model"], r["goal"]), []).append(r)
+    return [_table(model, goal, found) for (model, goal), found in models.items()]
+
+
+def _table(model: str, goal: str, records: list[Record]) -> Table:
     table = Table(
-        "all-MiniLM-L6-v2 recovered: cosine to the dense embeddings",
-        ["pruned", "sparsity", "recipe", "steps", "tokens", "minutes", "of processor", "before", "after"],
+        f"{model} recovered: {GOALS[goal]}",
+        ["pruned", "sparsity", "recipe", "steps", "tokens", "minutes", "of processor", *WHEN],
     )
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for r in (r for r in records if r["record"] == "recover"):
+    for r in records:
         groups.setdefault((r["cell"], r["recipe"], r["steps"], r["threads"]), []).append(r)
     for (name, recipe, steps, _), found in groups.items():
-        figures = [f"{mean(r[when]['cosine'] for r in found):.3f}" for when in ("before", "after")]
+        digits = 3 if goal == "cosine" else 2
+        figures = [f"{mean(r[when][goal] for r in found):.{digits}f}" for when in WHEN]
         times = [f"{mean(r[what] for r in found):.1f}" for what in ("minutes", "processor_minutes")]
         cells = CELLS[name]
         what = ", ".join(f"{cell.pattern} ({cell.method})" for cell in cells)

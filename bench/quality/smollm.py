@@ -25,6 +25,7 @@ class SmolLM2:
     name = "smollm2"
     title = "SmolLM2-135M-Instruct"
     goal = "perplexity"
+    longest = None  # characters of a text to train on: whole ones, joined
 
     def __post_init__(self) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -34,8 +35,9 @@ class SmolLM2:
         where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
         self.model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(**where)
-        pool, held_out = split_texts(paragraphs(40 * (self.windows + self.samples)))
-        self.train, self.held_out = self._cut(pool, self.samples), self._cut(held_out, self.windows)
+        pool, self.held_out_texts = split_texts(paragraphs(40 * (self.windows + self.samples)))
+        self.train = self._cut(pool, self.samples)
+        self.held_out = self._cut(self.held_out_texts, self.windows)
         self.dense = self._next(self.model)
 
     def _cut(self, texts: list[str], windows: int) -> Tensor:
@@ -46,8 +48,8 @@ class SmolLM2:
         cut: Tensor = ids[: windows * self.length].reshape(windows, self.length)
         return cut
 
-    def calibration(self) -> list[dict[str, Tensor]]:
-        """Batches of forward calls."""
+    def calibration(self, seed: int = 0) -> list[dict[str, Tensor]]:
+        """Batches of forward calls, the same for every seed."""
         return [{"input_ids": part, "use_cache": False} for part in self.train.split(4)]
 
     def quality(self, model: nn.Module) -> dict[str, float]:
@@ -56,6 +58,10 @@ class SmolLM2:
             losses = [float(_loss(model, window[None])) for window in self.held_out]
         agreed = (self._next(model) == self.dense).float().mean()
         return {"perplexity": math.exp(sum(losses) / len(losses)), "agreement": float(agreed)}
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """For methods that need gradients: of the next token, per token."""
+        return torch.stack([_loss(model, window[None]) for window in batch["input_ids"]]).mean()
 
     def _next(self, model: nn.Module) -> Tensor:
         """The likeliest token after each of the held-out ones."""

@@ -1,10 +1,15 @@
 """`bench language`: what is decoded, and its table."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import transformers
 
-from bench.language import BEFORE, Contender, language_tables
+import prunus
+from bench.language import BEFORE, Contender, language_tables, models
 
 
 @pytest.fixture
@@ -25,6 +30,17 @@ def test_decoding_leaves_the_cache_as_it_was(contender: Contender) -> None:
     contender.prompt()
     assert contender.cache.get_seq_length() == BEFORE
     assert torch.equal(contender.cache.layers[0].keys, before)
+
+
+def test_recovered_models_decode_beside_the_dense_ones(contender: Contender, tmp_path: Path) -> None:
+    subject: Any = SimpleNamespace(model=contender.model, held_out=contender.ids)
+    with pytest.raises(ValueError, match="expected models of `bench recover --keep`, got none"):
+        list(models(subject, tmp_path))
+    prunus.save(contender.model, tmp_path / "half-distill-9.safetensors")
+    found = [name for name, _ in models(subject, tmp_path)]
+    assert found[:2] == ["torch fp32", "torch bf16"]
+    assert found[-1] == "prunus int8, half-distill-9"
+    assert all(p.dtype == torch.float32 for p in contender.model.parameters())
 
 
 def test_the_table_has_tokens_a_second_and_quality() -> None:

@@ -3,7 +3,6 @@
 import argparse
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,14 +23,14 @@ class Letters:
 
 
 class Tiny:
-    name = "tiny"
+    name, title, goal, longest = "tiny", "Tiny", "cosine", 250
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         config = BertConfig(vocab_size=40, initializer_range=0.2, max_position_embeddings=128, **sizes)
         self.model = BertModel(config, add_pooling_layer=False).eval()
-        self.encoder = SimpleNamespace(tokenizer=Letters())
+        self.tokenizer = Letters()
         self.held_out_texts = ["a paragraph that is held out"]
 
     def calibration(self, seed: int) -> list[dict[str, torch.Tensor]]:
@@ -53,6 +52,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespa
     monkeypatch.setattr(recover, "docstrings", lambda limit: texts)
     monkeypatch.setitem(recover.CELLS, "unstructured", (Cell("magnitude", "row", 0.6),))
     return argparse.Namespace(
+        model="minilm",
         cells=["unstructured"],
         recipes=["refit+distill"],
         steps=30,
@@ -70,8 +70,11 @@ def test_records_and_table(options: argparse.Namespace) -> None:
     (found,) = [r for r in out.writer.records if r["record"] == "recover"]
     assert found["after"]["cosine"] > found["before"]["cosine"]
     assert [row["method"] for row in found["curve"]][:2] == ["before", "Refit"]
-    (row,) = recover.recover_table(out.writer.records).rows
+    (table,) = recover.recover_tables(out.writer.records)
+    (row,) = table.rows
+    assert table.title.startswith("Tiny recovered: cosine")
     assert row[:4] == ["row (magnitude)", "60 %", "refit+distill", "30"]
+    assert row[-3] == "1.000"
     assert row[-2:] == [f"{found[when]['cosine']:.3f}" for when in ("before", "after")]
     kept = prunus.load(
         copy.deepcopy(subject.model), options.keep / "unstructured-refit+distill-30.safetensors"
@@ -101,3 +104,5 @@ def test_texts_leave_out_what_quality_is_measured_on(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(recover, "docstrings", lambda limit: [f"Before.\n\n{held_out}\n\nAfter.", "x" * 1200])
     subject: Any = Tiny()
     assert recover.training_texts(subject) == ["x" * 250] * 4 + ["x" * 200]
+    subject.longest = None  # a language model reads them whole
+    assert recover.training_texts(subject) == ["x" * 1200]

@@ -55,7 +55,7 @@ def test_what_was_removed_stays_removed(how: Any) -> None:
     data = batches_for("bert", 20)
     prunus.shrink_(model, how, calibration=data[:4])
     shapes = {name: p.shape for name, p in model.named_parameters()}
-    report = recover_(model, teacher, data, Distill(steps=60))
+    report = recover_(model, teacher, data, Distill(steps=120))
     assert {name: p.shape for name, p in model.named_parameters()} == shapes
     assert report.summary["after"] > report.summary["before"]
     assert not report.summary["notes"]
@@ -270,7 +270,7 @@ def test_a_model_that_is_not_pruned_is_trained_with_a_warning() -> None:
     with torch.no_grad():
         model[0].weight.add_(0.3)
     with pytest.warns(UserWarning, match="all 432 weights of 2 layers are trained freely"):
-        report = recover_(model, teacher, batches_for("plain"), Distill(steps=30))
+        report = recover_(model, teacher, batches_for("plain"), Distill(steps=60, learning_rate=0.05))
     assert report.summary["after"] > report.summary["before"]
 
 

@@ -10,6 +10,7 @@ from recover_models import batches_for, pruned_pair, same, teacher_of, weights_o
 
 import prunus
 from prunus import Distill, Reconstruct, RecoverError, Refit, recover_
+from prunus.recover.muon import Muon
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
@@ -97,7 +98,7 @@ def test_an_error_or_ctrl_c_puts_everything_back(
     model, teacher = pruned_pair("bert")
     model.to(bits)
     before = weights_of(model)
-    step, calls = torch.optim.AdamW.step, 0
+    step, calls = Muon.step, 0
 
     def broken(self: Any, *args: Any) -> Any:
         nonlocal calls
@@ -106,7 +107,7 @@ def test_an_error_or_ctrl_c_puts_everything_back(
             raise what
         return step(self, *args)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    monkeypatch.setattr(Muon, "step", broken)
     if isinstance(what, KeyboardInterrupt):
         with pytest.warns(UserWarning, match="interrupted; the model is as it was before Reconstruct"):
             recover_(model, teacher, batches_for("bert"), Reconstruct(steps=10))

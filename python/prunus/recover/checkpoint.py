@@ -15,7 +15,7 @@ from prunus._tools.files import replacing
 
 __all__ = ["Checkpoint"]
 
-VERSION = 1
+VERSION = 2
 # Options that do not change what a step does, or that have no text that says what they are.
 LEFT_OUT = ("checkpoint", "loss", "minutes")
 

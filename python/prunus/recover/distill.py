@@ -25,7 +25,7 @@ class Distill(Options):
     minutes, steps : the budget; with both, whichever ends first. Neither: ten minutes. Only `steps` alone,
         with a precision, gives the same numbers again: what a minute holds, and what "auto" finds faster,
         depends on the machine.
-    learning_rate : of AdamW, as a share of each weight's own size (the root mean square of what is not
+    learning_rate : of Muon, as a share of each weight's own size (the root mean square of what is not
         zero), so that one value serves every model; it warms up and falls to zero over the budget.
     loss : (output, batch) -> scalar tensor, added to the loss with the factor `loss_weight`: a task of yours.
         With it, the labels of the batches reach the model.

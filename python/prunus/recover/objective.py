@@ -14,6 +14,9 @@ from prunus.recover.chunks import divergence
 __all__ = ["Outputs", "distance", "hidden_distance", "pooled", "relative_error", "split_outputs"]
 
 SMALL = 1e-12
+# Of the states of the last block, which are hidden states too: these terms are the noisier ones. With AdamW,
+# 400 steps on MiniLM without half of its neurons: 0.944 where they count 1, 0.948 with 1 / 6, 0.951 now.
+STATES = 0.05
 
 
 class Outputs:
@@ -61,8 +64,9 @@ def distance(mine: Outputs, goal: Outputs, real: Tensor | None) -> Tensor:
     if mine.logits is not None and goal.logits is not None:
         terms.append(divergence(rows(mine.logits, real), rows(goal.logits, real)))
     if mine.states is not None and goal.states is not None:
-        terms.append(relative_error(mine.states, goal.states, real))
-        terms += _sentence_terms(pooled(mine.states, real), pooled(goal.states, real))
+        last = [relative_error(mine.states, goal.states, real)]
+        last += _sentence_terms(pooled(mine.states, real), pooled(goal.states, real))
+        terms += [STATES * term for term in last]
     for name, tensor in mine.others.items():
         if name in goal.others:
             terms.append(relative_error(tensor, goal.others[name], real))

@@ -1,4 +1,4 @@
-"""AdamW whose step is a share of each weight's own size, and the schedule of that share."""
+"""Muon with steps that are a share of each weight's own size, and the schedule of that share."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from prunus.recover.muon import Muon
+
 __all__ = ["make_optimizer", "schedule", "set_rates", "usual_size"]
 
 WARM_UP = 0.03
 SMALLEST = 0.02  # a bias that is still zero must be able to move
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], share: float) -> torch.optim.AdamW:
+def make_optimizer(parameters: Mapping[str, nn.Parameter], share: float) -> Muon:
     """One group a tensor: its learning rate is `share` of the root mean square of its nonzero entries.
 
-    A rate for every model would have to be tuned: the weights of MiniLM and SmolLM2 differ in size, and Adam
-    moves every weight by about the rate a step, whatever its gradient.
+    A rate for every model would have to be tuned: the weights of MiniLM and SmolLM2 differ in size, and a
+    step moves every weight by a fixed part of the rate, whatever its gradient.
     """
     groups = [{"params": [p], "lr": share * usual_size(p.detach()), "name": n} for n, p in parameters.items()]
     for group in groups:
         group["full_rate"] = group["lr"]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return Muon(groups)
 
 
 def usual_size(values: Tensor) -> float:
