@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
     >>> weight = nn.Parameter(torch.eye(2))
     >>> weight.grad = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     >>> Muon([{"params": [weight], "lr": 0.1}]).step()
-    >>> bool((weight.diagonal() < 1).all()), float(weight[0, 1])
+    >>> bool((weight.diagonal() < 1).all()), weight[0, 1].item()
     (True, 0.0)
     """
 
