@@ -16,6 +16,8 @@ __all__ = ["Batches", "Source", "Texts", "as_source", "count_tokens", "first_ten
 
 HELD_OUT = 16  # one of so many batches or texts is held out
 MOST_BATCHES, MOST_ROWS = 16, 128
+# Blocks of joined text: every token of them is measured, over a whole vocabulary.
+MOST_BLOCKS = 32
 
 
 class Source(Protocol):
@@ -138,7 +140,7 @@ class _RowSource:
         if len(rows) < 2:
             raise ValueError(f"data: expected at least 2 texts (some are held out), got {len(rows)}")
         rows = shuffled(rows, 0, 0)
-        count = max(1, min(MOST_ROWS, len(rows) // HELD_OUT))
+        count = max(1, min(MOST_ROWS if padded else MOST_BLOCKS, len(rows) // HELD_OUT))
         self._rows, self._batch, self._pad, self._padded = rows[count:], batch, pad, padded
         self.held_out = list(row_batches(rows[:count], batch, pad, padded))
 
