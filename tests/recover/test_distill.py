@@ -1,6 +1,7 @@
 """Distill: quality rises, zeros stay, the model is whole whatever happens."""
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -272,6 +273,14 @@ def test_a_model_that_is_not_pruned_is_trained_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="all 432 weights of 2 layers are trained freely"):
         report = recover_(model, teacher, batches_for("plain"), Distill(steps=60, learning_rate=0.05))
     assert report.summary["after"] > report.summary["before"]
+
+
+def test_a_rate_that_is_too_large_is_lowered() -> None:
+    model, teacher = pruned_pair("bert")
+    report = recover_(model, teacher, batches_for("bert"), Distill(steps=100, learning_rate=10.0))
+    assert re.search(r"went back (once|\d times), to a learning rate of \d", report.rows[0]["note"])
+    distances = [1.0 - row["cosine"] for row in report.curve]
+    assert distances[-1] < 0.5 * distances[0] < 0.5 * max(distances)
 
 
 def test_dropped_blocks_are_matched_with_those_they_came_from() -> None:

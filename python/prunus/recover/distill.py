@@ -26,7 +26,8 @@ class Distill(Options):
         with a precision, gives the same numbers again: what a minute holds, and what "auto" finds faster,
         depends on the machine.
     learning_rate : of Muon, as a share of each weight's own size (the root mean square of what is not
-        zero), so that one value serves every model; it warms up and falls to zero over the budget.
+        zero), so that one value serves most models; it warms up and falls to zero over the budget.
+        Where the model is suddenly twice as far from its teacher, it goes back and on with a quarter of it.
     loss : (output, batch) -> scalar tensor, added to the loss with the factor `loss_weight`: a task of yours.
         With it, the labels of the batches reach the model.
     accumulate : batches of one step. precision : of the forward passes, "bfloat16" under torch.autocast;

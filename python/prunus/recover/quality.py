@@ -36,6 +36,11 @@ class Quality:
         value = -self.figures["divergence"] if "divergence" in self.figures else self.figures["cosine"]
         return value if math.isfinite(value) else -math.inf
 
+    @property
+    def distance(self) -> float:
+        """From the teacher, smaller is better: 0 where they agree."""
+        return -self.score if "divergence" in self.figures else 1.0 - self.score
+
     def __str__(self) -> str:
         return f"{self.goal} {self.figures[self.goal]:.4f}"
 

@@ -33,8 +33,12 @@ __all__ = ["Training"]
 LOOKS = 10  # measurements on the way
 SHARE = 20  # where only time counts, a measurement may take one part in so many of it
 CLIP = 1.0
+# A model so many times as far from its teacher as the best state was learns too fast: back to that state, and
+# on with a part of the rate. Not in the second half, where what is left of the rate heals more than it harms.
+TOO_FAR, SLOWER = 2.0, 0.25
 # What of a run is one number each.
-NUMBERS = ("step", "tokens", "epoch", "position", "best_step", "looked", "looked_at", "bfloat16", "cuts")
+COUNTS = ("step", "tokens", "epoch", "position", "best_step", "cuts", "slowed")
+NUMBERS = (*COUNTS, "looked", "looked_at", "bfloat16")
 # Tokens that a method of `Gradual` looks at, where it looks at inputs.
 SAMPLE = 8192
 
@@ -49,6 +53,7 @@ class Training:
         self.how, self.session = how, session
         self.step = self.tokens = self.epoch = self.position = self.best_step = self.looked_at = 0
         self.cuts = 0  # of `Gradual`, so far
+        self.slowed = 0  # times
         self.earlier, self.looked, self.look_took = 0.0, 0.0, 0.0
         self.stopped = self.resumed = ""
         self.interrupted = False
@@ -118,7 +123,7 @@ class Training:
             "minutes": self.seconds / 60,
             "best_step": self.best_step,
             "precision": "bfloat16" if self.bfloat16 else "float32",
-            "note": "; ".join(filter(None, [self.resumed, self.stopped, self._pruned()])),
+            "note": "; ".join(filter(None, [self.resumed, self.stopped, self._pruned(), self._rate()])),
             "interrupted": self.interrupted,
         }
 
@@ -178,6 +183,13 @@ class Training:
         short = f", short of {self.how.gradual.pattern}" if self.cuts < len(due) else ""
         told = f"pruned {self.cuts} times, to {due[self.cuts - 1][1]}" if self.cuts else "not pruned"
         return told + short
+
+    def _rate(self) -> str:
+        """What became of it."""
+        if not self.slowed:
+            return ""
+        often = "once" if self.slowed == 1 else f"{self.slowed} times"
+        return f"went back {often}, to a learning rate of {self.how.learning_rate * SLOWER**self.slowed:.2g}"
 
     def _take_step(self, batches: Iterator[Any]) -> bool:
         """One step of the optimiser; False when there was no batch left for it."""
@@ -268,12 +280,21 @@ class Training:
         self.looked_at = self.step
         if found.score > self.best.score:
             self.best, self.best_step, self.state = found, self.step, self._copy()
+        elif found.distance > TOO_FAR * self.best.distance and self.fraction < 0.5:
+            self._slow_down()
         loss = sum(self.losses) / max(1, len(self.losses))
         more = {"step": self.step, "tokens": self.tokens, "loss": loss}
         self.session.add_to_curve("Distill", self.seconds, found, **more)
         self.losses.clear()
         self.file.save(self._content())
         self.looked, self.look_took = self.seconds, time.perf_counter() - start
+
+    def _slow_down(self) -> None:
+        self._restore()
+        self.optimizer.state.clear()
+        for group in self.optimizer.param_groups:
+            group["full_rate"] *= SLOWER
+        self.slowed += 1
 
     def _content(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
