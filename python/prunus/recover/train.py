@@ -17,6 +17,7 @@ from prunus._tools.interrupts import OneInterrupt
 from prunus.prune import prune_
 from prunus.recover.bar import Bar
 from prunus.recover.base import RecoverError
+from prunus.recover.best import Best
 from prunus.recover.checkpoint import Checkpoint
 from prunus.recover.data import count_tokens, first_tensor
 from prunus.recover.objective import distance, hidden_distance, split_outputs
@@ -37,7 +38,7 @@ CLIP = 1.0
 # on with a part of the rate. Not in the second half, where what is left of the rate heals more than it harms.
 TOO_FAR, SLOWER = 2.0, 0.25
 # What of a run is one number each.
-COUNTS = ("step", "tokens", "epoch", "position", "best_step", "cuts", "slowed")
+COUNTS = ("step", "tokens", "epoch", "position", "cuts", "slowed")
 NUMBERS = (*COUNTS, "looked", "looked_at", "bfloat16")
 # Tokens that a method of `Gradual` looks at, where it looks at inputs.
 SAMPLE = 8192
@@ -51,7 +52,7 @@ class Training:
 
     def __init__(self, how: Options, session: Session) -> None:
         self.how, self.session = how, session
-        self.step = self.tokens = self.epoch = self.position = self.best_step = self.looked_at = 0
+        self.step = self.tokens = self.epoch = self.position = self.looked_at = 0
         self.cuts = 0  # of `Gradual`, so far
         self.slowed = 0  # times
         self.earlier, self.looked, self.look_took = 0.0, 0.0, 0.0
@@ -105,8 +106,7 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is used up; afterwards the model holds the best state."""
-        self.best, self.session.known = self.session.present(), None
-        self.state = self._copy()
+        self.best, self.session.known = Best(self.parameters, self.session.present()), None
         self.file = Checkpoint(self.how.checkpoint, vars(self.how), self.parameters)
         with OneInterrupt() as interrupt:
             try:
@@ -114,14 +114,14 @@ class Training:
                 self._train_or_stop()
             finally:
                 interrupt.hold()
-                self._restore()
+                self.best.restore()
                 if not self._rounds:
-                    self.session.known = self.best
+                    self.session.known = self.best.quality
         return {
             "steps": self.step,
             "tokens": self.tokens,
             "minutes": self.seconds / 60,
-            "best_step": self.best_step,
+            "best_step": self.best.step,
             "precision": "bfloat16" if self.bfloat16 else "float32",
             "note": "; ".join(filter(None, [self.resumed, self.stopped, self._pruned(), self._rate()])),
             "interrupted": self.interrupted,
@@ -166,8 +166,8 @@ class Training:
         prune_(s.model, due[reached - 1][1], method, given, s.filter_fn)
         self.cuts = reached
         self._keep_zeros()
-        self.best, self.best_step, self.state = s.quality(), self.step, self._copy()
-        s.add_to_curve("Gradual", self.seconds, self.best, step=self.step, tokens=self.tokens)
+        self.best.take(s.quality(), self.step)
+        s.add_to_curve("Gradual", self.seconds, self.best.quality, step=self.step, tokens=self.tokens)
 
     def _keep_zeros(self) -> None:
         """Those that the model has now."""
@@ -278,9 +278,9 @@ class Training:
         start = time.perf_counter()
         found = self.session.quality()
         self.looked_at = self.step
-        if found.score > self.best.score:
-            self.best, self.best_step, self.state = found, self.step, self._copy()
-        elif found.distance > TOO_FAR * self.best.distance and self.fraction < 0.5:
+        if found.score > self.best.quality.score:
+            self.best.take(found, self.step)
+        elif found.distance > TOO_FAR * self.best.quality.distance and self.fraction < 0.5:
             self._slow_down()
         loss = sum(self.losses) / max(1, len(self.losses))
         more = {"step": self.step, "tokens": self.tokens, "loss": loss}
@@ -290,7 +290,7 @@ class Training:
         self.looked, self.look_took = self.seconds, time.perf_counter() - start
 
     def _slow_down(self) -> None:
-        self._restore()
+        self.best.restore()
         self.optimizer.state.clear()
         for group in self.optimizer.param_groups:
             group["full_rate"] *= SLOWER
@@ -302,8 +302,7 @@ class Training:
             "seconds": self.seconds,
             "numbers": {name: getattr(self, name) for name in NUMBERS},
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
-            "state": self.state,
-            "best": self.best.figures,
+            "best": (self.best.state, self.best.quality.figures, self.best.step),
             "optimizer": self.optimizer.state_dict(),
             "curve": self.session.curve,
         }
@@ -317,22 +316,16 @@ class Training:
             setattr(self, name, value)
         for name, parameter in self.parameters.items():
             parameter.copy_(found["parameters"][name])
-        self.state, self.best, self.earlier = found["state"], Quality(found["best"]), found["seconds"]
+        state, figures, step = found["best"]
+        self.best.put(state, Quality(figures), step)
+        self.earlier = found["seconds"]
         self.optimizer.load_state_dict(found["optimizer"])
         if self.cuts:
             self._keep_zeros()
         self.session.curve[:] = found["curve"]
         self.resumed = f"went on at step {self.step}"
 
-    def _copy(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.parameters.items()}
-
-    @torch.no_grad()
-    def _restore(self) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(self.state[name])
-
     def _holds(self) -> str:
-        if self.best_step == 0 and self.cuts == 0:
+        if self.best.step == 0 and self.cuts == 0:
             return "the model is as it was"
-        return f"the model holds the best state so far, {self.best} at step {self.best_step}"
+        return f"the model holds the best state so far, {self.best} at step {self.best.step}"
