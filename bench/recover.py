@@ -47,8 +47,8 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
     run_jobs(out, jobs(subject, args), "recover")
     out.writer.close()
     print(machine_text(out.writer.records))
-    print()
     for table in recover_tables(out.writer.records):
+        print()
         table.print()
     return 0
 
@@ -65,7 +65,7 @@ def jobs(subject: Any, args: argparse.Namespace) -> Iterator[Job]:
 
 def record(subject: Any, name: str, recipe: str, steps: int, seed: int, keep: Path | None = None) -> Record:
     """Prune, recover, look: figures on paragraphs that neither pruning nor training saw. keep: a folder that
-    gets the recovered model as a directory."""
+    gets the recovered weights."""
     import torch
 
     from bench.quality.work import pruned

@@ -60,9 +60,11 @@ class Muon(torch.optim.Optimizer):
         towards = []
         for p, _ in found:
             assert p.grad is not None
-            momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            momentum.lerp_(p.grad, 1.0 - MOMENTUM)
-            towards.append(p.grad.lerp(momentum, MOMENTUM))
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            state["momentum"].lerp_(p.grad, 1.0 - MOMENTUM)
+            towards.append(p.grad.lerp(state["momentum"], MOMENTUM))
         factor = USUAL * math.sqrt(max(towards[0].shape[-2:]))
         for (p, rate), direction in zip(found, orthogonalized(torch.stack(towards)), strict=True):
             p.add_(direction, alpha=-rate * factor)
