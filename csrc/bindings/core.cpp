@@ -6,6 +6,7 @@
 #include "core/isa.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "ops/attention.h"
 #include "ops/execute.h"
 
 namespace prunus::bindings {
@@ -93,6 +94,7 @@ void register_core(py::module_& m) {
   m.def("active_isa", [] { return isa_name(active_isa()); });
   m.def("kernels", &kernel_names);
   m.def("kernel_rows", &kernel_rows);
+  m.def("has_fast_attention", &has_fast_attention);
   m.def("last_kernels", &last_kernels);
   m.def("set_isa", &set_isa, py::arg("isa"));
   m.def("num_threads", &num_threads);

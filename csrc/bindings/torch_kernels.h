@@ -27,6 +27,9 @@ void with_values_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t
 // prunus::values_gradient(Tensor grad, Tensor x, Tensor first, Tensor columns) -> Tensor
 void values_gradient_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
 
+// prunus::attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, bool causal) -> Tensor
+void attention_kernel(StableIValue* stack, std::uint64_t inputs, std::uint64_t outputs);
+
 std::string gradient_sentence(const char* argument);
 
 }  // namespace prunus::bindings

@@ -39,7 +39,8 @@ void join_torch(const std::string& version) {
   const auto& torch = torch_shim::functions;
   if (give_operators("CPU", kCpuOperators, &cpu) || give_operators("CUDA", kCudaOperators, &cuda) ||
       torch.torch_library_impl(cpu, "with_values", with_values_kernel, torch_shim::kAbiVersion) ||
-      torch.torch_library_impl(cpu, "values_gradient", values_gradient_kernel, torch_shim::kAbiVersion))
+      torch.torch_library_impl(cpu, "values_gradient", values_gradient_kernel, torch_shim::kAbiVersion) ||
+      torch.torch_library_impl(cpu, "attention", attention_kernel, torch_shim::kAbiVersion))
     throw py::import_error("torch " + version + ": the dispatcher refused the kernels of prunus");
   set_parallel_backend(&kTorchPool);
   joined = true;

@@ -87,6 +87,10 @@ Kernels::Kernels(Isa which) : isa(which) {
       case Op::store:
         io.store_tile = row->fn.store;
         break;
+      case Op::attention:
+        if (!io.attention) io.plain_attention = row->fn.attention;  // of scalar, which comes first
+        io.attention = row->fn.attention;
+        break;
       case Op::start:
         start = row->fn.start;
         break;

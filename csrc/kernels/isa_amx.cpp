@@ -13,16 +13,20 @@ namespace {
 #include "kernels/simd/avx512icl.h"
 // their dot products,
 #include "kernels/simd/dot_avx512.h"
+// and pairs,
+#include "kernels/simd/pairs_avx512.h"
 // and tiles,
 #include "kernels/simd/amx.h"
 // the kernels over them,
 #include "kernels/linear/dot_strip.inl.h"
 // whose tile these use,
 #include "kernels/linear/dot_amx.inl.h"
+// attention,
+#include "kernels/attention/attention_amx.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_DOT_AMX(i8) PRUNUS_DOT_AMX(bf16)};
+constexpr Row kRows[] = {PRUNUS_DOT_AMX(i8) PRUNUS_DOT_AMX(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_ATTENTION_AMX)};
 }  // namespace
 
 extern const IsaRows kAmxRows;

@@ -15,11 +15,13 @@ namespace {
 // those of dot lanes,
 #include "kernels/linear/dot.inl.h"
 #include "kernels/score/all.inl.h"
+// attention,
+#include "kernels/attention/attention_plain.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {
-    PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_DOT_ROWS PRUNUS_VALUES(PRUNUS_NARROW_BLOCK)};
+constexpr Row kRows[] = {PRUNUS_VECTOR_ROWS PRUNUS_CAREFUL_ROWS PRUNUS_DOT_ROWS PRUNUS_VALUES(
+    PRUNUS_NARROW_BLOCK) PRUNUS_TOKEN_TYPES(PRUNUS_ATTENTION_PLAIN)};
 }  // namespace
 
 extern const IsaRows kScalarRows;

@@ -18,6 +18,8 @@ struct TokenKernels {
   FiniteFn all_finite;
   StoreFn store_tile;
   LaneKernels quads, pairs;
+  AttentionFn attention;        // may be without an answer
+  AttentionFn plain_attention;  // never is
 };
 
 class Kernels {

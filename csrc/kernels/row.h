@@ -7,6 +7,7 @@
 #include "core/dtype.h"
 #include "core/isa.h"
 #include "formats/packed.h"
+#include "kernels/attention.h"
 
 namespace prunus {
 
@@ -90,6 +91,7 @@ enum class Op : std::uint8_t {
   reduce,      // ReduceFn: sums [rows][tokens][lanes] * scale + bias -> [rows_padded][1 token ? 1 : 8]
   gate,        // GateFn: sums = act(sums) * up, count floats, a multiple of 8
   sampled,     // SampledFn: over `width` tokens
+  attention,   // AttentionFn (kernels/attention.h)
   // Panels lanes and lane_rows, of integers (quads) and of bf16 (pairs):
   pack_quads,   // PackLanesFn: x (tokens, cols) -> panel of lanes for `width` tokens
   pack_pairs,   // PackLanesFn
@@ -128,6 +130,7 @@ union Fn {
   PackLanesFn pack_lanes;
   StoreLanesFn store_lanes;
   SampledFn sampled;
+  AttentionFn attention;
   constexpr Fn(TileFn f) : tile(f) {}
   constexpr Fn(PackStripFn f) : pack_strip(f) {}
   constexpr Fn(PackRowsFn f) : pack_rows(f) {}
@@ -139,6 +142,7 @@ union Fn {
   constexpr Fn(PackLanesFn f) : pack_lanes(f) {}
   constexpr Fn(StoreLanesFn f) : store_lanes(f) {}
   constexpr Fn(SampledFn f) : sampled(f) {}
+  constexpr Fn(AttentionFn f) : attention(f) {}
 };
 
 struct Row {

@@ -25,6 +25,9 @@
   {#text "_" #T, Op::OP, Format{}, Dtype::T, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text<Value_##T>)},
 #define PRUNUS_ANY(text, OP) \
   {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text)},
+// attention_<isa>.inl.h
+#define PRUNUS_ATTENTION_PLAIN(T) PRUNUS_IO(attention, attention, T)
+#define PRUNUS_ATTENTION_AMX(T) PRUNUS_IO(attention_amx, attention, T)
 #define PRUNUS_SAMPLED                                                         \
   {"sampled",      Op::sampled, Format{}, Dtype::f32, Panel::none, Needs::any, \
    kSampledTokens, 0,           0,        0,          Fn(sampled)},

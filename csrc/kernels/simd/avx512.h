@@ -111,20 +111,26 @@ inline __attribute__((always_inline)) void transpose(Zmm (&r)[16]) {
   }
 }
 
-// In every 128 bits, lane i: the sum of those of v[i].
-inline __m512 quarter_sums(const Zmm* v) {
-  const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0].v, v[1].v), _mm512_unpackhi_ps(v[0].v, v[1].v)),
-               b = _mm512_add_ps(_mm512_unpacklo_ps(v[2].v, v[3].v), _mm512_unpackhi_ps(v[2].v, v[3].v));
-  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+struct Adding {
+  __m512 operator()(__m512 a, __m512 b) const { return _mm512_add_ps(a, b); }
+  __m256 operator()(__m256 a, __m256 b) const { return _mm256_add_ps(a, b); }
+};
+// Lane i: all lanes of v[i], two by two.
+template <typename Join>
+inline __attribute__((always_inline)) Ymm joined(Join join, const Zmm (&v)[8]) {
+  // In every 128 bits, lane i: those of v[i].
+  const auto quarters = [&](const Zmm* u) {
+    const __m512 a = join(_mm512_unpacklo_ps(u[0].v, u[1].v), _mm512_unpackhi_ps(u[0].v, u[1].v)),
+                 b = join(_mm512_unpacklo_ps(u[2].v, u[3].v), _mm512_unpackhi_ps(u[2].v, u[3].v));
+    return join(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  };
+  const __m512 low = quarters(v), high = quarters(v + 4);
+  const __m512 halves = join(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+  const __m256 a = _mm512_castps512_ps256(halves), b = _mm512_extractf32x8_ps(halves, 1);
+  return {join(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))};
 }
 // Lane i: the sum of all lanes of v[i].
-inline Ymm sums_of(const Zmm (&v)[8]) {
-  const __m512 low = quarter_sums(v), high = quarter_sums(v + 4);
-  const __m512 halves =
-      _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
-  const __m256 a = _mm512_castps512_ps256(halves), b = _mm512_extractf32x8_ps(halves, 1);
-  return {_mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))};
-}
+inline Ymm sums_of(const Zmm (&v)[8]) { return joined(Adding{}, v); }
 
 // `from` (an operand of kind `kind`) expanded into the lanes of `to` whose bits are set in `kept`, zero
 // elsewhere. An expansion of Zen 4 waits for what its destination held before, though it zeroes: without the

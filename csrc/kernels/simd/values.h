@@ -16,6 +16,10 @@ struct I8 {
   static constexpr int size = 1;
   static constexpr bool plain = false, scaled = true;
 };
+// Of a mask: no value, but as long as one.
+struct MaskBytes {
+  static constexpr int size = 1;
+};
 using Value_f32 = F32;
 using Value_bf16 = Bf16;
 using Value_f16 = F16;

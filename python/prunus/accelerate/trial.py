@@ -13,10 +13,11 @@ from prunus.accelerate.answers import culprits, relative_error
 from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.survey import Site
 from prunus.accelerate.together import Chosen, Joined
+from prunus.nn.attention import other_attention, put_attention
 from prunus.nn.fuse import Fusion
 from prunus.nn.weight import weight_reads
 
-__all__ = ["Trial", "commit", "fuse"]
+__all__ = ["Trial", "attend", "commit", "fuse"]
 
 # Its fast path hands the weights of the layer to one fused kernel, which packed layers would keep it from;
 # without it linear1 and linear2 are called.
@@ -32,6 +33,7 @@ class Trial:
     batches: list[Batch]
     expected: list[dict[str, Tensor]]
     fused: list[Fusion] = field(default_factory=list)
+    attention: list[Any] = field(default_factory=list)  # configs whose attention is ours now
 
     def put(self, chosen: Chosen) -> None:
         """The packed layers of `chosen`, every other as it came."""
@@ -40,6 +42,7 @@ class Trial:
 
     def undo(self) -> None:
         """The model as it came."""
+        put_attention(self.attention, ours=False)
         for fusion in self.fused:
             fusion.put(fusion.original)
         self.put({})
@@ -92,6 +95,21 @@ def fuse(
     if _leave(trial.sites, joined, {row["name"] for row in rows}, chosen):
         after = trial.error()
     return rows, after
+
+
+def attend(trial: Trial, row: dict[str, Any] | None, error: float, max_error: float) -> float:
+    """Attention by our operator, where `row` says that it is faster; the error of the outputs after it. The
+    row leaves with the operator where the outputs change too much."""
+    if row is None:
+        return error
+    trial.attention.extend(other_attention(trial.model))
+    put_attention(trial.attention, ours=True)
+    after = trial.error()
+    if after > max(max_error, error):
+        put_attention(trial.attention, ours=False)
+        trial.attention.clear()
+        return error
+    return after
 
 
 def _leave(sites: list[Site], joined: list[Joined], fused: set[str], chosen: Chosen) -> bool:

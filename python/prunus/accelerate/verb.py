@@ -21,12 +21,13 @@ from prunus._tools.running import (
     module_bytes,
     output_tensors,
 )
+from prunus.accelerate.attention import attention_calls, race_attention
 from prunus.accelerate.candidates import PRECISIONS, Layers, PackedLayer, pack_candidates
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
 from prunus.accelerate.together import NEAR, Chosen, Joined, faster_together
-from prunus.accelerate.trial import Trial, commit, fuse
+from prunus.accelerate.trial import Trial, attend, commit, fuse
 from prunus.families import FilterFn, weight_count
 from prunus.prune.fold import folded
 from prunus.shrink import save_ordinarily
@@ -124,7 +125,7 @@ def _accelerate(
         raise ValueError("model: expected at least one Linear layer, got none")
     bytes_before = module_bytes(model)
     with evaluating(model):
-        with recording(sites):
+        with recording(sites), attention_calls(model) as calls:
             expected = [output_tensors(batch.run(model)) for batch in batches]
         for site in sites:
             if not site.inputs:
@@ -133,6 +134,9 @@ def _accelerate(
         candidates = pack_candidates(free, limits.precision, limits.trainable)
         times = race(sites, candidates, limits.trainable)
         chosen = _choose(sites, candidates, times, limits.min_speedup)
+        attention = None
+        if calls.allowed(exact) and not limits.trainable:
+            attention = race_attention(calls, limits.min_speedup)
     trial = Trial(model, sites, batches, expected)
     try:
         with evaluating(model):
@@ -142,6 +146,9 @@ def _accelerate(
                 chosen |= fusion.layers
             error = commit(trial, chosen, limits.max_error)
             fused, error = fuse(trial, error, limits.max_error, joined, chosen)
+            error = attend(trial, attention, error, limits.max_error)
+            if trial.attention and attention is not None:
+                fused.append(attention)
         for site in sites:
             if id(site) in chosen:
                 chosen[id(site)][1].train(site.module.training)

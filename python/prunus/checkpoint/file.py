@@ -4,7 +4,8 @@ The metadata has two strings: "prunus", a JSON object, and "prunus_crc32", the c
 The object: version; entries, tensor name -> {"kind", "shape"}, kinds as in `masked.py`; ties, name -> the
 name it shares memory with; sparse, module path -> {"activation", "dtype"} of a SparseLinear, whose weight is
 the entry PATH.weight (n, k); geometry, the shape of a shrunk model (`prunus.shrink.geometry`); fused, names
-of the modules that `fuse_` had replaced (missing in older files); crc32, stored tensor -> checksum of its
+of the modules that `fuse_` had replaced (missing in older files); attention, true where it is our operator
+(missing elsewhere); crc32, stored tensor -> checksum of its
 bytes.
 Everything a file says is looked up in a fixed table or compared with the tensors: it never names code.
 """
@@ -55,6 +56,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "sparse": {path: entry.to_dict() for path, entry in saved.sparse.items()},
             "geometry": saved.geometry,
             "fused": saved.fused,
+            **({"attention": True} if saved.attention else {}),
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
         }
     )
@@ -95,7 +97,9 @@ class _Reader:
         fused = self.about.get("fused", [])
         names = isinstance(fused, list) and all(isinstance(name, str) for name in fused)
         expect(names, "fused", "a list of names", fused)
-        return Saved(tensors, self._ties(tensors), self._sparse(tensors), geometry, fused)
+        attention = self.about.get("attention", False)
+        expect(isinstance(attention, bool), "attention", "true or false", attention)
+        return Saved(tensors, self._ties(tensors), self._sparse(tensors), geometry, fused, attention)
 
     def _check_sums(self) -> None:
         sums = self._table("crc32")

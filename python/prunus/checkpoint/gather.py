@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from prunus.checkpoint.saved import DTYPES, Saved, SparseEntry, weight_name
 from prunus.nn import SparseLinear
+from prunus.nn.attention import uses_attention
 from prunus.nn.fused import Fused
 from prunus.nn.shared import SharedLinear
 from prunus.shrink.geometry import geometry
@@ -54,6 +55,7 @@ def gather(model: nn.Module) -> Saved:
         for name, module in modules.items()
         if isinstance(module, Fused) or (isinstance(module, SharedLinear) and module.leads)
     ]
+    saved.attention = bool(uses_attention(model))
     return saved
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: dense tensors, which of them share memory, and what is packed or fused."""
+"""What a checkpoint holds: dense tensors, which of them share memory, and what is packed, fused or ours."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class Saved:
     sparse: dict[str, SparseEntry] = field(default_factory=dict)
     geometry: dict[str, Any] = field(default_factory=dict)
     fused: list[str] = field(default_factory=list)
+    attention: bool = False  # by our operator
 
 
 def weight_name(path: str) -> str:

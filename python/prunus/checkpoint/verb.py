@@ -14,6 +14,7 @@ from prunus.checkpoint.file import read, write
 from prunus.checkpoint.gather import gather
 from prunus.checkpoint.plan import Plan
 from prunus.nn import SparseLinear
+from prunus.nn.attention import other_attention, put_attention
 from prunus.nn.fuse import fuse_
 from prunus.prune.fold import folded
 from prunus.shrink import apply_geometry_, geometry, save_ordinarily
@@ -50,8 +51,8 @@ def load(model: ModelT, path: Path) -> ModelT:
 
     Its weights do not matter (they may be on the meta device). Layers that were SparseLinear become so again,
     packed for this machine; pruned dense layers stay dense; what `shrink_` removed goes here too; what was
-    tied is tied; what `fuse_` had fused is fused; tensors get the dtype of the file. With an
-    error the model is as it was.
+    tied is tied; what `fuse_` had fused is fused, attention by our operator is so again; tensors get the
+    dtype of the file. With an error the model is as it was.
 
     Raises FormatError naming the field (the file is truncated, corrupt, foreign or of a newer version),
     ValueError (the model does not fit the file), TypeError, OSError.
@@ -72,6 +73,7 @@ def load(model: ModelT, path: Path) -> ModelT:
         try:
             Plan(model, saved, before).apply()
             fuse_(model, saved.fused)
+            put_attention(other_attention(model) if saved.attention else [], ours=True)
         except BaseException:
             interrupt.hold()
             before.restore()

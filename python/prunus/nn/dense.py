@@ -8,6 +8,7 @@ from torch import nn
 
 from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
+from prunus.nn.attention import put_attention, uses_attention
 from prunus.nn.fused import Fused
 from prunus.nn.sparse_linear import SparseLinear
 from prunus.nn.two_four import TwoFourLinear
@@ -24,7 +25,7 @@ def to_dense_(model: nn.Module) -> list[str]:
     For what packed layers cannot do: prune again, train all weights, merge adapters, export, change the size
     of the vocabulary beside a packed head. Weights are as they were stored (zeros stay, what int8 or bfloat16
     rounded stays rounded); a head that was packed beside the embedding it is tied to shares its weight again.
-    Fused modules become what they were. An error leaves the model as it was.
+    Fused modules and attention become what they were. An error leaves the model as it was.
 
     Raises TypeError unless model is a torch.nn.Module, and ValueError when it is a packed layer itself, or
     one of its layers has an activation.
@@ -60,6 +61,7 @@ def to_dense_(model: nn.Module) -> list[str]:
         interrupt.hold()
         for children, leaf, new in places:
             children[leaf] = new
+        put_attention(uses_attention(model), ours=False)
     return names
 
 

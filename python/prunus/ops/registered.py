@@ -19,6 +19,7 @@ from prunus._tools.cuda import LIBRARY
 
 __all__ = [
     "DTYPES",
+    "attention_op",
     "autocast_dtype",
     "dtype_name",
     "gated_op",
@@ -35,6 +36,8 @@ SCHEMAS = (
     "gated(Tensor x, Tensor gate, Tensor up, Tensor? gate_bias, Tensor? up_bias, int out_features,"
     " int activation) -> Tensor",
     "linear_many(Tensor x, Tensor[] packed, Tensor?[] biases, int[] out_features) -> Tensor[]",
+    # Answers lie as (texts, queries, heads, dim); its Python is in attention.py.
+    "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, bool causal) -> Tensor",
     # Of training on the packed weight; their Python is in training.py.
     "with_values(Tensor packed, Tensor values, Tensor places) -> Tensor",
     "values_gradient(Tensor grad, Tensor x, Tensor first, Tensor columns) -> Tensor",
@@ -50,7 +53,7 @@ if LIBRARY.exists():  # the first call of CUDA is the first operator's: a proces
         _core.cuda_open(str(LIBRARY))
 # The derivative is outside (autograd.py), so autograd has nothing to do here: its fallback costs time in
 # every call and turns a missing derivative into a silent None. The kernels, real and fake, refuse gradients.
-for _name in ("linear", "linear_add", "gated", "linear_many"):
+for _name in ("linear", "linear_add", "gated", "linear_many", "attention"):
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -133,6 +136,23 @@ def _linear_many_fake(
     return [_fake(x, n, **{f"biases[{i}]": biases[i]}) for i, n in enumerate(out_features)]
 
 
+def _attention_fake(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    causal: bool,
+) -> torch.Tensor:
+    if query.dim() != 4:
+        raise ValueError(f"query: expected (texts, heads, queries, dim), got {tuple(query.shape)}")
+    for name, tensor in (("query", query), ("key", key), ("value", value), ("mask", mask)):
+        if tensor is not None and is_grad_enabled() and tensor.requires_grad:
+            raise RuntimeError(_core.gradient_sentence(name))
+    texts, heads, queries, dim = query.shape
+    return query.new_empty((texts, queries, heads, dim))
+
+
 def refuse_transform(*arguments: object) -> torch.Tensor:
     """The kernel of our ops inside torch.func: RuntimeError, whatever the arguments."""
     raise RuntimeError(
@@ -146,6 +166,7 @@ _fakes: dict[str, Any] = {
     "linear_add": _linear_add_fake,
     "gated": _gated_fake,
     "linear_many": _linear_many_fake,
+    "attention": _attention_fake,
 }
 for _name, _function in _fakes.items():
     torch.library.register_fake(f"prunus::{_name}", _function, lib=_library)
@@ -154,6 +175,7 @@ linear_op: Any = torch.ops.prunus.linear.default
 linear_add_op: Any = torch.ops.prunus.linear_add.default
 gated_op: Any = torch.ops.prunus.gated.default
 linear_many_op: Any = torch.ops.prunus.linear_many.default
+attention_op: Any = torch.ops.prunus.attention.default
 
 
 def _lower(argument: Any, dtype: torch.dtype) -> Any:
@@ -183,6 +205,7 @@ for _name, _op in (
     ("linear_add", linear_add_op),
     ("gated", gated_op),
     ("linear_many", linear_many_op),
+    ("attention", attention_op),
 ):
     for _device, _key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
         _kernel = _under_autocast(_op, _device, getattr(torch._C.DispatchKey, _key))

@@ -1,0 +1,117 @@
+// The operator of attention for torch: a boxed CPU kernel.
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "bindings/torch_arguments.h"
+#include "ops/attention.h"
+
+namespace prunus::bindings {
+namespace {
+
+constexpr int kDims = 4;
+
+void check_sizes(const char* name, const Operand& given, const std::string& expected, bool right) {
+  if (given.dims != kDims || !right)
+    throw ValueError(expected_got(name, expected, shape_text(given.sizes, given.dims)));
+}
+
+// Dimensions side by side: of the tensor itself or of a contiguous copy that takes its place.
+HeadStrides strides_of(Tensor& tensor, const Operand& given) {
+  const std::int64_t* s = given.strides;
+  if (given.sizes[3] <= 1 || s[3] == 1) return {s[0], s[1], s[2]};
+  const std::int64_t token = given.sizes[3], head = token * given.sizes[2], text = head * given.sizes[1];
+  tensor = tensor.contiguous_copy();  // and what `given` points to is gone
+  return {text, head, token};
+}
+
+AttentionMask kind_of(const std::string& dtype, const std::string& of_query) {
+  if (dtype == "bool") return AttentionMask::bytes;
+  if (dtype == "float32") return AttentionMask::f32;
+  if (dtype == of_query) return dtype == "bfloat16" ? AttentionMask::bf16 : AttentionMask::f16;
+  throw ValueError(expected_got(
+      "mask", of_query == "float32" ? "bool or float32" : "bool, float32 or " + of_query, dtype));
+}
+
+void read_mask(Attention& call, Tensor& mask, const std::string& of_query) {
+  call.mask_kind = AttentionMask::none;
+  if (!mask) return;
+  const Operand given = mask.operand("mask");
+  call.mask_kind = kind_of(given.dtype, of_query);
+  refuse_gradient("mask", mask);
+  const std::int64_t full[kDims] = {call.texts, call.heads, call.queries, call.keys};
+  bool right = given.dims == kDims && given.sizes[3] == call.keys;
+  for (int d = 0; right && d < 3; ++d) right = given.sizes[d] == full[d] || given.sizes[d] == 1;
+  check_sizes("mask", given, shape_text(full, kDims) + ", of which the first three may be 1", right);
+  const bool one_text = given.sizes[0] == 1, one_head = given.sizes[1] == 1, one_query = given.sizes[2] == 1;
+  const HeadStrides strides = strides_of(mask, given);
+  call.mask_strides = {one_text ? 0 : strides.text, one_head ? 0 : strides.head,
+                       one_query ? 0 : strides.token};
+  call.mask = mask.data();
+}
+
+Tensor attention_torch(Tensor query, Tensor key, Tensor value, Tensor mask, double scale, bool causal) {
+  const Operand q = query.operand("query"), k = key.operand("key"), v = value.operand("value");
+  if (q.dtype != "float32" && q.dtype != "bfloat16" && q.dtype != "float16")
+    throw ValueError(expected_got("query", "float32, bfloat16 or float16", q.dtype));
+  check_sizes("query", q, "(texts, heads, queries, dim)", true);
+  const std::int64_t texts = q.sizes[0], dim = q.sizes[3];
+  for (const auto& [name, given] : {std::pair{"key", &k}, std::pair{"value", &v}}) {
+    if (given->dtype != q.dtype) throw ValueError(expected_got(name, q.dtype + " as query", given->dtype));
+    check_sizes(name, *given,
+                "(" + std::to_string(texts) + ", heads, keys, " + std::to_string(dim) + ") as query",
+                given->dims == kDims && given->sizes[0] == texts && given->sizes[3] == dim);
+  }
+  const std::int64_t kv_heads = k.sizes[1], keys = k.sizes[2];
+  check_sizes("value", v, shape_text(k.sizes, k.dims) + " as key",
+              v.sizes[1] == kv_heads && v.sizes[2] == keys);
+  if (kv_heads == 0 ? q.sizes[1] != 0 : q.sizes[1] % kv_heads != 0)
+    throw ValueError(expected_got("query", "a multiple of the " + std::to_string(kv_heads) + " heads of key",
+                                  std::to_string(q.sizes[1])));
+  if (!(scale > 0.0) || !std::isfinite(static_cast<float>(1.0 / scale)) ||
+      !std::isfinite(static_cast<float>(scale)))
+    throw ValueError(expected_got("scale", "a positive finite number", std::to_string(scale)));
+  constexpr std::int64_t most = std::int64_t{1} << 30;
+  if (keys > most || q.sizes[2] > most || dim > 65536)
+    throw ValueError(
+        expected_got("query", "at most 2^30 tokens and 65536 dimensions", shape_text(q.sizes, q.dims)));
+  refuse_gradient("query", query);
+  refuse_gradient("key", key);
+  refuse_gradient("value", value);
+  Attention call{};
+  call.dtype = dtype_from_name(q.dtype);
+  call.texts = texts, call.heads = q.sizes[1], call.kv_heads = kv_heads;
+  call.queries = q.sizes[2], call.keys = keys, call.dim = dim;
+  call.scale = static_cast<float>(scale);
+  call.causal = causal;
+  read_mask(call, mask, q.dtype);
+  const std::int64_t sizes[kDims] = {texts, call.queries, call.heads, dim};
+  Tensor y = Tensor::empty(kDims, sizes, query.dtype());
+  const std::int64_t count = texts * call.queries * call.heads * dim;
+  call.y = y.mutable_data();
+  if (count > 0 && keys == 0)
+    std::memset(call.y, 0, static_cast<std::size_t>(count) * dtype_size(call.dtype));
+  if (count == 0 || keys == 0) return y;
+  call.q_strides = strides_of(query, q);
+  call.k_strides = strides_of(key, k);
+  call.v_strides = strides_of(value, v);
+  call.q = query.data(), call.k = key.data(), call.v = value.data();
+  attention(call);
+  return y;
+}
+
+}  // namespace
+
+void attention_kernel(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  Tensor query = take(stack[0]), key = take(stack[1]), value = take(stack[2]), mask = take_optional(stack[3]);
+  double scale = 0;
+  std::memcpy(&scale, &stack[4], sizeof scale);
+  const bool causal = (stack[5] & 255) != 0;
+  answer(stack, [&] {
+    return attention_torch(std::move(query), std::move(key), std::move(value), std::move(mask), scale,
+                           causal);
+  });
+}
+
+}  // namespace prunus::bindings
