@@ -1,5 +1,7 @@
 // Packed weights of numpy arrays. Python (packed.py) has checked kinds; here come shapes and bytes.
 #include <algorithm>
+#include <cstdlib>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -22,6 +24,14 @@ using Floats = py::array_t<float>;
 bool rows_contiguous(const py::array& a) {
   return a.size() == 0 ||
          ((a.shape(1) <= 1 || a.strides(1) == a.itemsize()) && a.strides(0) % a.itemsize() == 0);
+}
+
+// From a multiple of 64 on: kernels load whole cache lines, and what numpy allocates begins anywhere.
+Bytes whole_lines(std::uint64_t size) {
+  auto* const memory = std::aligned_alloc(64, (std::max<std::uint64_t>(size, 1) + 63) / 64 * 64);
+  if (!memory) throw std::bad_alloc();
+  const py::capsule owner(memory, [](void* p) { std::free(p); });
+  return Bytes(static_cast<py::ssize_t>(size), static_cast<std::uint8_t*>(memory), owner);
 }
 
 // w: 2-D array with a contiguous last dimension, 16-bit floats as uint16; dtype says what the bits are.
@@ -52,7 +62,7 @@ Bytes pack(const py::array& w, const std::string& dtype, const std::optional<py:
     py::gil_scoped_release release;  // seconds for a large layer
     layout = plan_pack(dense, stored, asked);
   }
-  Bytes out(static_cast<py::ssize_t>(layout.header.bytes));
+  Bytes out = whole_lines(layout.header.bytes);
   std::uint8_t* bytes = out.mutable_data();
   py::gil_scoped_release release;
   prunus::pack(dense, layout, bytes);

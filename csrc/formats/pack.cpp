@@ -153,7 +153,7 @@ Layout plan_layout(const Dense& w, Dtype dtype, Kept kept, const Choice& choice)
     slots += size.slots;
   });
   h.holes = may_have_holes(h.format) && slots != h.nnz;
-  layout.offsets[0] = preamble_bytes(geo, dtype, h.format);
+  layout.offsets[0] = preamble_bytes(geo, dtype, tile_alignment(h.format));
   for (std::size_t i = 1; i < layout.offsets.size(); ++i) layout.offsets[i] += layout.offsets[i - 1];
   h.bytes = sizeof(PackedHeader) + layout.offsets.back();
   return layout;

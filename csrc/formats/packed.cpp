@@ -90,14 +90,17 @@ void check_numbers(const PackedHeader& h) {
   const auto tiles =
       static_cast<std::uint64_t>(geo.row_tiles()) * static_cast<std::uint64_t>(geo.col_tiles());
   const std::uint64_t payload = h.bytes - sizeof(PackedHeader);
-  if (tiles >= payload / 8 || preamble_bytes(geo, h.dtype, h.format) > payload)
+  if (tiles >= payload / 8 || preamble_bytes(geo, h.dtype, least_alignment(h.format)) > payload)
     refuse("bytes", "room for the offsets of " + std::to_string(tiles) + " tiles", std::to_string(h.bytes));
 }
 
 // The tiles lie behind the preamble, one after another, up to the end.
 void check_offsets(const PackedView& w, const Geometry& geo) {
   const std::int64_t tiles = geo.row_tiles() * geo.col_tiles();
-  require(tile_offset(w, 0) == preamble_bytes(geo, w.header.dtype, w.header.format), "offsets",
+  const auto behind = [&](std::uint64_t alignment) {
+    return tile_offset(w, 0) == preamble_bytes(geo, w.header.dtype, alignment);
+  };
+  require(behind(tile_alignment(w.header.format)) || behind(least_alignment(w.header.format)), "offsets",
           "tiles right after the offsets");
   require(tile_offset(w, tiles) == w.header.bytes - sizeof(PackedHeader), "offsets",
           "the last tile to end the buffer");

@@ -53,12 +53,16 @@ inline const std::uint8_t* tile_bytes(const PackedView& w, std::int64_t index) {
 inline std::uint64_t offsets_bytes(const Geometry& geo) {
   return 8 * (static_cast<std::uint64_t>(geo.row_tiles()) * static_cast<std::uint64_t>(geo.col_tiles()) + 1);
 }
-inline std::uint64_t preamble_bytes(const Geometry& geo, Dtype dtype, Format format) {
+inline std::uint64_t preamble_bytes(const Geometry& geo, Dtype dtype, std::uint64_t unit) {
   const std::uint64_t scales = dtype == Dtype::i8 ? static_cast<std::uint64_t>(geo.n) * sizeof(float) : 0;
-  // A warp loads whole lines: as the header is 64 bytes long, its tiles lie at multiples of 64.
-  const std::uint64_t unit = format == Format::warp ? 64 : 8;
   return (offsets_bytes(geo) + scales + unit - 1) / unit * unit;
 }
+// Tiles of which whole lines are loaded lie at multiples of 64, as the header is 64 bytes long. Those of dot
+// did not before (decision 0050).
+inline std::uint64_t tile_alignment(Format format) {
+  return format == Format::warp || format == Format::dot ? 64 : 8;
+}
+inline std::uint64_t least_alignment(Format format) { return format == Format::warp ? 64 : 8; }
 // Scale of `row`, at any alignment; nullptr unless the values are int8.
 inline const std::uint8_t* row_scales(const PackedView& w, std::int64_t row) {
   if (w.header.dtype != Dtype::i8) return nullptr;

@@ -19,10 +19,18 @@ namespace {
 #include "kernels/linear/dot_strip.inl.h"
 // with few tokens too,
 #include "kernels/linear/dot_few.inl.h"
+// what surrounds all kernels,
+#include "kernels/linear/activation.inl.h"
+// those of lanes,
+#include "kernels/linear/panel.inl.h"
+// which this uses,
+#include "kernels/linear/dot_panel.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_STRIP_DOTS(bf16) PRUNUS_DOT_FEW(bf16) PRUNUS_MORE_DOT_FEW(bf16)};
+constexpr Row kRows[] = {PRUNUS_STRIP_DOTS(bf16) PRUNUS_DOT_FEW(bf16) PRUNUS_MORE_DOT_FEW(bf16)
+                             PRUNUS_STORE_LANES(bf16) PRUNUS_IO(pack_pairs, pack_pairs, f32)
+                                 PRUNUS_IO(flat_pairs, flat_pairs, f32)};
 }  // namespace
 
 extern const IsaRows kAvx512Bf16Rows;

@@ -35,14 +35,20 @@ enum class Panel : std::uint8_t { none, strip, rows, few, lanes, lane_rows };
 // header's `holes`), which it multiplies; no NaN or infinity.
 enum class Needs : std::uint8_t { any, finite_for_holes, finite };
 
+// Work for the vector units while a kernel multiplies without them: it asks for some now and then.
+struct Meanwhile {
+  void (*some)(Meanwhile& self);
+};
+
 // One tile of a packed weight, to be added to the sums of some tokens.
 struct TileArgs {
   const std::uint8_t* tile;    // its bytes (formats/<format>.cpp)
   const std::uint8_t* scales;  // floats at any alignment, one per row, or nullptr
   int rows, cols;
   Unit unit;
-  const void* panel;  // the tokens' activations of the tile's columns
-  void* sums;         // the tokens' sums of the tile's rows
+  const void* panel;     // the tokens' activations of the tile's columns
+  void* sums;            // the tokens' sums of the tile's rows
+  Meanwhile* meanwhile;  // for rows that say so; or nullptr
 };
 
 // What the sums of a dot tile mean, row by row (scales and weights at any alignment, for integers only) and
@@ -156,6 +162,7 @@ struct Row {
   std::int16_t lanes;       // sums of a row and token (panel rows)
   std::int32_t most_cols;   // of a tile
   std::int16_t least_rows;  // of a block
+  bool meanwhile;           // the vector units are idle (TileArgs)
   Fn fn;
 };
 

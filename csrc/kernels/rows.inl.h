@@ -4,7 +4,8 @@
 // What read_header lets pass.
 #define PRUNUS_MOST(FORMAT) most_tile_cols(Format::FORMAT)
 
-// A tile kernel for values of type T and so many tokens, of blocks of any height or of ROWS at least.
+// A tile kernel for values of type T and so many tokens, of blocks of any height, or by tile products, of
+// ROWS at least.
 #define PRUNUS_TILE(text, FORMAT, PANEL, NEEDS, COLS, T, TOKENS) \
   PRUNUS_TALL_TILE(text, FORMAT, PANEL, NEEDS, COLS, 0, T, TOKENS)
 #define PRUNUS_TALL_TILE(text, FORMAT, PANEL, NEEDS, COLS, ROWS, T, TOKENS) \
@@ -18,19 +19,20 @@
    Panel::PANEL == Panel::rows ? RowVec::lanes : 1,                         \
    COLS,                                                                    \
    ROWS,                                                                    \
+   (ROWS) > 0,                                                              \
    Fn(text<Value_##T, TOKENS>)},
 
 // What surrounds the tile kernels, for x and y of type T, or for all.
 #define PRUNUS_IO(text, OP, T) \
-  {#text "_" #T, Op::OP, Format{}, Dtype::T, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text<Value_##T>)},
+  {#text "_" #T, Op::OP, Format{}, Dtype::T, Panel::none, Needs::any, 0, 0, 0, 0, false, Fn(text<Value_##T>)},
 #define PRUNUS_ANY(text, OP) \
-  {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, 0, Fn(text)},
+  {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, 0, false, Fn(text)},
 // attention_<isa>.inl.h
 #define PRUNUS_ATTENTION_PLAIN(T) PRUNUS_IO(attention, attention, T)
 #define PRUNUS_ATTENTION_AMX(T) PRUNUS_IO(attention_amx, attention, T)
 #define PRUNUS_SAMPLED                                                         \
   {"sampled",      Op::sampled, Format{}, Dtype::f32, Panel::none, Needs::any, \
-   kSampledTokens, 0,           0,        0,          Fn(sampled)},
+   kSampledTokens, 0,           0,        0,          false,       Fn(sampled)},
 
 #define PRUNUS_COL8_FEW(T) PRUNUS_TILE(col8_few, col8, few, any, PRUNUS_MOST(col8), T, 1)
 #define PRUNUS_COL8_VBMI(T)                                               \

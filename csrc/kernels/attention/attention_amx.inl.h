@@ -219,7 +219,7 @@ inline bool attention_weights(float scale, AttentionStep& at) {
       const Zmm low = exp2_of(fma(Zmm::load(of), factor, from)),
                 high = exp2_of(fma(Zmm::load(of + 256), factor, from));
       all = all + (low + high);
-      narrowed(low, high).store(reinterpret_cast<float*>(to));
+      pairs_of_floats(low.v, high.v).store(reinterpret_cast<float*>(to));
     }
     sum[r / 8][r % 8] = all;
   }

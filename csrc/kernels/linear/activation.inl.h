@@ -38,6 +38,7 @@ struct Abreast {
 PRUNUS_ABREAST_1(abs)
 PRUNUS_ABREAST_1(round)
 PRUNUS_ABREAST_1(pow2)
+PRUNUS_ABREAST_1(reciprocal)
 PRUNUS_ABREAST_2(operator+)
 PRUNUS_ABREAST_2(operator-)
 PRUNUS_ABREAST_2(operator*)
@@ -65,8 +66,9 @@ PRUNUS_ABREAST V exp_of(V x) {
 // x * Phi(x); erfc(|x|/sqrt2) by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7), without cancellation.
 template <typename V>
 PRUNUS_ABREAST V gelu_of(V x) {
-  const V z = abs(x) * V::set(0.70710678118654752f);
-  const V t = V::set(1.0f) / fma(z, V::set(0.3275911f), V::set(1.0f));
+  // From 16 on erfc is 0; a reciprocal of infinity need not be.
+  const V z = at_most(V::set(16.0f), abs(x) * V::set(0.70710678118654752f));
+  const V t = reciprocal(fma(z, V::set(0.3275911f), V::set(1.0f)));
   V p = V::set(1.061405429f);
   p = fma(p, t, V::set(-1.453152027f));
   p = fma(p, t, V::set(1.421413741f));
@@ -78,7 +80,7 @@ PRUNUS_ABREAST V gelu_of(V x) {
 
 template <typename V>
 PRUNUS_ABREAST V sigmoid_of(V x) {
-  return V::set(1.0f) / (V::set(1.0f) + exp_of(V::set(0.0f) - x));
+  return reciprocal(V::set(1.0f) + exp_of(V::set(0.0f) - x));
 }
 
 // 0.5 x (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)

@@ -2,7 +2,7 @@
 // tokens a step. Where blocks are missing, the lanes that are there are copied side by side, some steps ahead
 // in a ring, because a tile cannot be loaded from what was just stored without a long wait. Steps follow each
 // other without a gap from one pass (32 rows) to the next, and the sums of a pass are stored while the next
-// begins.
+// begins. After every step others may use the vectors: the tile products of a step take 64 cycles.
 //
 // Blocks of 16 or 32 rows. panel [lanes of w, up to 16][Width][4 bytes];
 // sums [rows, up to 32][Width], by place.
@@ -142,7 +142,7 @@ template <typename Value, int Width>
 struct AmxSums {
   static constexpr int token_tiles = Width / 16, lane = Width * 4;
   // A tile of weights is loaded faster than it comes from L3: so many bytes before it is needed.
-  static constexpr int ahead = 8192;
+  static constexpr int ahead = 4096;
   std::uint8_t* held = nullptr;  // where the sums in the tiles belong
   std::uint8_t* next = nullptr;  // and those that follow
   bool fresh = true;             // which begin at zero
@@ -164,7 +164,7 @@ struct AmxSums {
   }
   static void fetch_ahead(const std::uint8_t* a) {
 #pragma GCC unroll 16
-    for (int line = 0; line < 16; ++line) __builtin_prefetch(a + ahead + line * 64, 0, 2);
+    for (int line = 0; line < 16; ++line) __builtin_prefetch(a + ahead + line * 64, 0, 3);
   }
   // 16 rows; b: nullptr where the tokens are loaded. first: of these sums.
   template <int Half>
@@ -190,7 +190,7 @@ struct AmxSums {
 
 // Groups of 32 rows.
 template <typename Value, int Width>
-void amx_tall(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums) {
+void amx_tall(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums, Meanwhile* meanwhile) {
   AmxSums<Value, Width> s;
   AmxOrder order(t, AmxChunks(t, Width), 0, 1);
   LaneRing<Width> ring(order, panel);
@@ -207,6 +207,7 @@ void amx_tall(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums) {
         const std::uint8_t* a = group.step(i);
         s.template add<0>(a, b, i == 0);
         s.template add<1>(a + AmxGroup::tile_bytes, nullptr, i == 0);
+        if (meanwhile) meanwhile->some(*meanwhile);
       }
       if (group.steps == 0) s.finish();
       s.held = s.next;
@@ -216,7 +217,7 @@ void amx_tall(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums) {
 
 // Groups of 16 rows, two at a time, each with lanes of its own.
 template <typename Value, int Width>
-void amx_pairs(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums) {
+void amx_pairs(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums, Meanwhile* meanwhile) {
   AmxSums<Value, Width> s;
   const AmxChunks chunks(t, Width);
   AmxOrder even(t, chunks, 0, 2), odd(t, chunks, 1, 2);
@@ -242,6 +243,7 @@ void amx_pairs(const DotTile& t, const std::uint8_t* panel, std::uint8_t* sums) 
           s.template add<1>(two.step(i), two.dense ? dense(two, i) : second.take(), i == 0);
         else if (i == 0)
           s.template change_half<1>();
+        if (meanwhile) meanwhile->some(*meanwhile);
       }
       s.held = s.next;
     }
@@ -254,6 +256,7 @@ void dot_amx(const TileArgs& a) {
   const auto* panel = static_cast<const std::uint8_t*>(a.panel);
   auto* sums = static_cast<std::uint8_t*>(a.sums);
   start_tiles();
-  t.r == 32 ? amx_tall<Value, Width>(t, panel, sums) : amx_pairs<Value, Width>(t, panel, sums);
+  t.r == 32 ? amx_tall<Value, Width>(t, panel, sums, a.meanwhile)
+            : amx_pairs<Value, Width>(t, panel, sums, a.meanwhile);
   end_tiles();
 }

@@ -13,7 +13,7 @@ struct Quantized {
   std::int32_t zero;
 };
 
-inline Quantized quantized(float low, float high, float nan) {
+inline Quantized as_integers(float low, float high, float nan) {
   const float scale = high / 255.0f - low / 255.0f;
   if (nan != nan) return {nan, 0.0f, 0};
   if (!(scale >= 1e-37f)) return {0.0f, 0.0f, 0};
@@ -21,28 +21,56 @@ inline Quantized quantized(float low, float high, float nan) {
   return {scale, inverse, nearest_int(0.0f - low * inverse)};
 }
 
-// The smallest and largest of a token and 0, and NaN if it holds NaN or infinity.
+// The smallest and largest of a token and 0, and NaN if it holds NaN or infinity. Two vectors at a time, for
+// each waits for the one before it.
+struct Range {
+  static constexpr int vectors = 2, lanes = vectors * Square::lanes;
+  Square low[vectors], high[vectors], nan[vectors];
+  Range() {
+    for (int i = 0; i < vectors; ++i) low[i] = high[i] = nan[i] = Square::set(0.0f);
+  }
+  template <typename X>
+  __attribute__((always_inline)) void add(X x, const std::uint8_t* p) {
+#pragma GCC unroll 2
+    for (int i = 0; i < vectors; ++i) {
+      Square v;
+      load_into(v, x, p + i * Square::lanes * X::size);
+      low[i] = at_most(low[i], v);
+      high[i] = at_least(high[i], v);
+      nan[i] = fma(v, Square::set(0.0f), nan[i]);
+    }
+  }
+  Quantized quantized() const {
+    const Square l = at_most(low[0], low[1]), h = at_least(high[0], high[1]), n = nan[0] + nan[1];
+    Vec8 least = eight(l, 0), most = eight(h, 0), any = eight(n, 0);
+    if constexpr (Square::lanes > 8) {
+      least = at_most(least, eight(l, 1));
+      most = at_least(most, eight(h, 1));
+      any = any + eight(n, 1);
+    }
+    float of_least[8], of_most[8], of_any[8];
+    least.store(of_least);
+    most.store(of_most);
+    any.store(of_any);
+    for (int i = 1; i < 8; ++i) {
+      of_least[0] = of_least[i] < of_least[0] ? of_least[i] : of_least[0];
+      of_most[0] = of_most[i] > of_most[0] ? of_most[i] : of_most[0];
+      of_any[0] += of_any[i];
+    }
+    return as_integers(of_least[0], of_most[0], of_any[0]);
+  }
+};
 template <typename X>
 inline Quantized range_of(const std::uint8_t* x, int cols) {
-  Vec8 low = Vec8::set(0.0f), high = low, nan = low;
-  const auto add = [&](Vec8 v) {
-    low = at_most(low, v);
-    high = at_least(high, v);
-    nan = nan + v * Vec8::set(0.0f);
-  };
+  Range range;
   int c = 0;
-  for (; c + 8 <= cols; c += 8) add(load8(X{}, x + c * X::size));
-  if (c < cols) add(load_some<X>(x + c * X::size, cols - c));
-  float l[8], h[8], n[8];
-  low.store(l);
-  high.store(h);
-  nan.store(n);
-  for (int i = 1; i < 8; ++i) {
-    l[0] = l[i] < l[0] ? l[i] : l[0];
-    h[0] = h[i] > h[0] ? h[i] : h[0];
-    n[0] += n[i];
+  for (; c + Range::lanes <= cols; c += Range::lanes) range.add(X{}, x + c * X::size);
+  if (c < cols) {
+    std::uint8_t rest[Range::lanes * X::size] = {};
+    __builtin_memcpy(rest, x + c * X::size, static_cast<std::size_t>(cols - c) * X::size);
+    range.add(X{}, rest);
   }
-  return quantized(l[0], h[0], n[0]);
+  return range.quantized();
 }
 
 // How a lane is made: four columns as integers, or two as bf16.
@@ -163,6 +191,7 @@ inline Square bias_lanes(const float* bias, int r, int count) {
 }
 
 // What makes the sums of a token floats, with bias. The rows from `r` on, `count` of them, are the lanes.
+// from(t): the same, whose first token is t.
 struct IntSums {
   RowMeaning rows;
   TokenMeaning tokens;
@@ -174,6 +203,7 @@ struct IntSums {
     return {as_ints(load_lanes(rows.weights + 4 * r, count)), load_lanes(rows.scales + 4 * r, count),
             bias_lanes(rows.bias, r, count)};
   }
+  IntSums from(int t) const { return {rows, {tokens.scale + t, tokens.zero + t}}; }
   Square operator()(const At& a, Square sum, int t) const {
     return fma(
         to_floats(minus_product(as_ints(sum), a.weights, tokens.zero[t])) * Square::set(tokens.scale[t]),
@@ -186,6 +216,7 @@ struct FloatSums {
     Square bias;
   };
   At at(int r, int count) const { return {bias_lanes(rows.bias, r, count)}; }
+  FloatSums from(int) const { return *this; }
   Square operator()(const At& a, Square sum, int) const { return sum + a.bias; }
 };
 
@@ -201,44 +232,58 @@ inline __attribute__((always_inline)) void load_rows(const float* sums, int widt
   transpose(v);
 }
 
-template <typename X>
-inline void finish_lanes(Square v, Combine combine, int count, int row, Target to) {
-  if (count < Square::lanes) return finish<X>(v, combine, count, row, to);
-  if (combine != Combine::none) {
-    Square other;
-    load_into(other, X{}, to.other + row * X::size);
-    v = combined(v, combine, other);
+// A square as it is most of the time, whole. Each token is finished and gone before the next: the square,
+// what is known of the rows and one pointer are all that fits into registers.
+template <typename X, Activation A, bool Combined, typename Sums>
+inline __attribute__((always_inline)) void finish_square(const Sums& meaning, const typename Sums::At& at,
+                                                         Square (&v)[Square::lanes], const Finish& how,
+                                                         Target to, std::int64_t y_bytes) {
+  const Combine combine = how.combine;
+  const std::int64_t other_bytes = how.other_stride * X::size;
+  const auto put = [&](Square f) {
+    if (Combined) {
+      Square other;
+      load_into(other, X{}, to.other);
+      f = combined(f, combine, other);
+      to.other = anew(to.other + other_bytes);
+    }
+    store_lanes(X{}, f, to.y);
+    to.y = anew(to.y + y_bytes);
+  };
+  if constexpr (A == Activation::none) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Square::lanes; ++i) put(meaning(at, v[i], i));
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < Square::lanes; ++i) v[i] = meaning(at, v[i], i);
+    activate<A>(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < Square::lanes; ++i) put(v[i]);
   }
-  store_lanes(X{}, v, to.y + row * X::size);
 }
 
 // Into y, by squares: Square::lanes rows of as many tokens.
 template <typename X, Activation A, typename Sums>
 void store_sums(const Sums& meaning, const float* sums, int width, int rows, int tokens, const Finish& how,
                 Target to, std::int64_t y_stride) {
+  const std::int64_t y_bytes = y_stride * X::size, other_bytes = how.other_stride * X::size;
   for (int t = 0; t < tokens; t += Square::lanes) {
     const int live = tokens - t < Square::lanes ? tokens - t : Square::lanes;
+    const Sums of = meaning.from(t);
     for (int r = 0; r < rows; r += Square::lanes) {
-      const auto at = meaning.at(r, rows - r);
+      const auto at = of.at(r, rows - r);
       Square v[Square::lanes];
-      load_rows(sums + t, width, meaning.rows.place + r, rows - r, v);
-      if (live == Square::lanes)
-#pragma GCC unroll 16
-        for (int i = 0; i < Square::lanes; ++i) v[i] = meaning(at, v[i], t + i);
-      else
-        for (int i = 0; i < live; ++i) v[i] = meaning(at, v[i], t + i);
+      load_rows(sums + t, width, of.rows.place + r, rows - r, v);
+      Target token{to.y + t * y_bytes + r * X::size, to.other + t * other_bytes + r * X::size};
+      if (live == Square::lanes && rows - r >= Square::lanes) {
+        how.combine == Combine::none ? finish_square<X, A, false>(of, at, v, how, token, y_bytes)
+                                     : finish_square<X, A, true>(of, at, v, how, token, y_bytes);
+        continue;
+      }
+      for (int i = 0; i < live; ++i) v[i] = of(at, v[i], i);
       activate<A>(v, live);
-      Target token{to.y + t * y_stride * X::size, to.other + t * how.other_stride * X::size};
-      const auto next = [&] {
-        token.y += y_stride * X::size;
-        token.other += how.other_stride * X::size;
-      };
-      if (live == Square::lanes && rows - r >= Square::lanes)
-#pragma GCC unroll 16
-        for (int i = 0; i < Square::lanes; ++i, next())
-          finish_lanes<X>(v[i], how.combine, Square::lanes, r, token);
-      else
-        for (int i = 0; i < live; ++i, next()) finish_lanes<X>(v[i], how.combine, rows - r, r, token);
+      for (int i = 0; i < live; ++i, token.y += y_bytes, token.other += other_bytes)
+        finish<X>(v[i], how.combine, rows - r, 0, token);
     }
   }
 }

@@ -105,16 +105,27 @@ inline __m512i bf16_bits(__m512 f) {  // in the low half of every lane
       _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
   return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40));
 }
+#if defined(__AVX512BF16__)
+// Subnormals become zero here, as in the products.
+inline Zmm pairs_of_floats(__m512 low, __m512 high) {
+  return {_mm512_castsi512_ps(reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)))};
+}
+inline __m256i halves_of(__m512 f) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(f)); }
+#else
+inline Zmm pairs_of_floats(__m512 f, __m512 g) {
+  const __m512i halves = _mm512_packus_epi32(bf16_bits(f), bf16_bits(g));
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), halves))};
+}
+inline __m256i halves_of(__m512 f) { return _mm512_cvtepi32_epi16(bf16_bits(f)); }
+#endif
 template <typename X>
 inline Zmm pairs_of(X x, const std::uint8_t* p) {
-  const __m512i low = bf16_bits(load16(x, p)), high = bf16_bits(load16(x, p + 16 * X::size));
-  const __m512i halves = _mm512_packus_epi32(low, high);
-  return {_mm512_castsi512_ps(_mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), halves))};
+  return pairs_of_floats(load16(x, p), load16(x, p + 16 * X::size));
 }
 
 inline void store_lanes(F32, Zmm v, std::uint8_t* out) { _mm512_storeu_ps(out, v.v); }
 inline void store_lanes(Bf16, Zmm v, std::uint8_t* out) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(bf16_bits(v.v)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), halves_of(v.v));
 }
 inline void store_lanes(F16, Zmm v, std::uint8_t* out) {
   store8(F16{}, eight(v, 0), out);

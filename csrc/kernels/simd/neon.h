@@ -34,6 +34,7 @@ inline Pair fma(Pair a, Pair b, Pair c) { return {vfmaq_f32(c.lo, a.lo, b.lo), v
 inline Pair at_least(Pair lo, Pair x) { return {vmaxq_f32(lo.lo, x.lo), vmaxq_f32(lo.hi, x.hi)}; }
 inline Pair at_most(Pair hi, Pair x) { return {vminq_f32(hi.lo, x.lo), vminq_f32(hi.hi, x.hi)}; }
 inline Pair abs(Pair x) { return {vabsq_f32(x.lo), vabsq_f32(x.hi)}; }
+inline Pair reciprocal(Pair x) { return Pair::set(1.0f) / x; }
 inline Pair round(Pair x) { return {vrndnq_f32(x.lo), vrndnq_f32(x.hi)}; }
 inline float32x4_t pow2_quad(float32x4_t x) {
   return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(x), vdupq_n_s32(127)), 23));

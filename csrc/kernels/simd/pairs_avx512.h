@@ -17,11 +17,6 @@ inline Zmm interleaved(Zmm a, Zmm b) {
   return {_mm512_castsi512_ps(_mm512_permutex2var_epi64(low, order, high))};
 }
 
-// 32 floats as bf16.
-inline Zmm narrowed(Zmm low, Zmm high) {
-  return {_mm512_castsi512_ps(reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high.v, low.v)))};
-}
-
 // 2^x for x <= 0, to 1e-4 of it, which a bf16 does not see; 0 below -127.
 inline Zmm exp2_of(Zmm x) {
   const __m512 shift = _mm512_set1_ps(12582912.0f);  // its last bit is worth one

@@ -45,6 +45,8 @@ inline Lanes at_most(Lanes hi, Lanes x) {
 inline Lanes abs(Lanes x) {
   return each([&](int i) { return __builtin_fabsf(x.v[i]); });
 }
+// Of numbers from 1 on.
+inline Lanes reciprocal(Lanes x) { return Lanes::set(1.0f) / x; }
 // Nearest even below 2^22, which is all that exp asks for.
 inline Lanes round(Lanes x) {
   return each([&](int i) {

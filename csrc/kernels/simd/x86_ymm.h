@@ -22,6 +22,7 @@ inline Ymm fma(Ymm a, Ymm b, Ymm c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline Ymm at_least(Ymm lo, Ymm x) { return {_mm256_max_ps(lo.v, x.v)}; }
 inline Ymm at_most(Ymm hi, Ymm x) { return {_mm256_min_ps(hi.v, x.v)}; }
 inline Ymm abs(Ymm x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
+inline Ymm reciprocal(Ymm x) { return Ymm::set(1.0f) / x; }
 inline Ymm round(Ymm x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 // 2^x for integral x in [-126, 127]
 inline Ymm pow2(Ymm x) {

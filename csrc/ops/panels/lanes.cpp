@@ -47,23 +47,28 @@ RowMeaning without_tile(const float* bias) {
   return {place.data(), nullptr, nullptr, bias};
 }
 
-void store_lanes(const Work& work, std::int64_t t, std::int64_t s, const float* sums, int width,
-                 const std::uint8_t* meaning) {
-  const std::int64_t row = t * work.geo.tile_rows, token = s * work.plan.tokens;
+Part whole(const Work& work, std::int64_t t, std::int64_t s) {
+  return {0, work.geo.rows_of(t), 0, work.tokens_of(s)};
+}
+
+// sums [rows][width]; meaning: scales, then zero points, of `width` tokens.
+void store_lanes(const Work& work, std::int64_t t, std::int64_t s, const Part& part, const float* sums,
+                 int width, const std::uint8_t* meaning) {
+  const std::int64_t row = t * work.geo.tile_rows + part.row, token = s * work.plan.tokens + part.token;
   const float* const bias = work.args.bias ? work.args.bias + row : nullptr;
-  const int rows = work.geo.rows_of(t);
   StoreLanesFn store = work.io.pairs.store;
   RowMeaning of_rows = without_tile(bias);
   TokenMeaning of_tokens{};
   if (work.geo.k != 0) {
     const std::uint8_t* const tile = tile_bytes(work.w, t);
-    const DotLayout l(rows, work.geo.cols_of(0), work.geo.unit);
+    const DotLayout l(work.geo.rows_of(t), work.geo.cols_of(0), work.geo.unit);
     store = kernels(work).store;
-    of_rows = {tile + l.place_at, row_scales(work.w, row), tile + l.weights_at, bias};
-    const auto* scale = reinterpret_cast<const float*>(meaning);
+    of_rows = {tile + l.place_at + part.row, row_scales(work.w, row), tile + l.weights_at + 4 * part.row,
+               bias};
+    const auto* scale = reinterpret_cast<const float*>(meaning) + part.token;
     of_tokens = {scale, reinterpret_cast<const std::int32_t*>(scale + width)};
   }
-  store(sums, width, rows, work.tokens_of(s), of_rows, of_tokens, work.finish(token, row),
+  store(sums + part.token, width, part.rows, part.tokens, of_rows, of_tokens, work.finish(token, row),
         work.y_at(token, row), work.args.y_stride);
 }
 
@@ -86,7 +91,17 @@ std::size_t strip_room(const Work& work, int padded_rows) {
 void store_strip(const Work& work, std::int64_t t, std::int64_t s, const float* sums,
                  const std::uint8_t* panel) {
   const int width = work.width_of(s);
-  store_lanes(work, t, s, sums, width, panel + width * lane_bytes(work));
+  store_lanes(work, t, s, whole(work, t, s), sums, width, panel + width * lane_bytes(work));
+}
+
+void keep_meaning(const Work& work, std::int64_t s, const std::uint8_t* panel, std::uint8_t* kept) {
+  const int width = work.width_of(s);
+  std::memcpy(kept, panel + width * lane_bytes(work), static_cast<std::size_t>(meaning_bytes(width)));
+}
+
+void store_part(const Work& work, std::int64_t t, std::int64_t s, const Part& part, const float* sums,
+                const std::uint8_t* kept) {
+  store_lanes(work, t, s, part, sums, work.width_of(s), kept);
 }
 
 // -- lane_rows: [tokens][lanes]; sums [rows][kLaneRowTokens]. All tokens are one strip. --
@@ -105,13 +120,16 @@ std::size_t rows_room(const Work&, int padded_rows) { return sums_bytes(padded_r
 
 void store_rows(const Work& work, std::int64_t t, std::int64_t s, const float* sums,
                 const std::uint8_t* panel) {
-  store_lanes(work, t, s, sums, kLaneRowTokens, panel + work.plan.tokens * lane_bytes(work));
+  store_lanes(work, t, s, whole(work, t, s), sums, kLaneRowTokens,
+              panel + work.plan.tokens * lane_bytes(work));
 }
 
 }  // namespace
 
 // What is a sum only the store knows: two weights cannot gate each other before.
-const PanelKind kLanesPanel{strip_bytes, pack_strip, strip_room, start, finish, nullptr, store_strip, true};
-const PanelKind kLaneRowsPanel{rows_bytes, pack_rows, rows_room, start, finish, nullptr, store_rows, false};
+const PanelKind kLanesPanel{strip_bytes, pack_strip,  strip_room, start,        finish,
+                            nullptr,     store_strip, true,       keep_meaning, store_part};
+const PanelKind kLaneRowsPanel{rows_bytes, pack_rows,  rows_room, start,   finish,
+                               nullptr,    store_rows, false,     nullptr, nullptr};
 
 }  // namespace prunus

@@ -8,6 +8,11 @@
 
 namespace prunus {
 
+// Some rows of a row tile and some tokens of a strip.
+struct Part {
+  int row, rows, token, tokens;
+};
+
 struct PanelKind {
   // Bytes of the panel of one column tile of a strip.
   std::int64_t (*bytes)(const Work& work);
@@ -26,7 +31,13 @@ struct PanelKind {
                 const std::uint8_t* panel);
   // Many threads that share a strip pack it together, piece by piece, not each for itself.
   bool shareable;
+  // store() in parts, later, when there may be another strip in the panel: what of it a part needs then, up
+  // to kKeptMeaning bytes, and a part; nullptr: only at once.
+  void (*keep)(const Work& work, std::int64_t s, const std::uint8_t* panel, std::uint8_t* kept);
+  void (*store_part)(const Work& work, std::int64_t t, std::int64_t s, const Part& part, const float* sums,
+                     const std::uint8_t* kept);
 };
+inline constexpr std::size_t kKeptMeaning = kMaxStrip * 2 * sizeof(float);
 
 extern const PanelKind kStripPanel, kRowsPanel, kFewPanelKind, kLanesPanel, kLaneRowsPanel;
 const PanelKind& panel_kind(Panel panel);

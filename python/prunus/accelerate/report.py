@@ -25,8 +25,8 @@ class AccelerateReport(Report):
     layers, converted, reached (the share that converted layers have of all weights of the model),
     linear_ms_before, linear_ms_after and linear_speedup over all timed layers, converted or not, bytes_before
     and bytes_after of the model, relative_error of its outputs (L2, against dense with the same zeros),
-    device, threads, isa, and fused: what is done in one pass with a packed layer (name, kind, ms_before,
-    ms_after).
+    device, threads, isa, and fused: what is done in one pass with a packed layer, and attention by our own
+    operator (name, kind, ms_before, ms_after).
     """
 
     title = "Linear layers: dense or sparse, as measured"

@@ -68,6 +68,8 @@ def accelerate_(
     format warp (bfloat16 or float16 as the weight, from "bfloat16" on float32 weights too, and int8) for few
     tokens, and torch's own 2:4 products for many, where every four inputs have at most two weights. Many
     tokens of other zeros stay dense there: `shrink_` makes those faster.
+    Attention of `transformers` models races too, theirs ("sdpa") against `prunus.ops.attention`, on CPUs
+    with AMX, where bfloat16 is allowed or the model is bfloat16 already.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
     where that is not slower; a layer that alone is a little slower is taken where it wins with them.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
