@@ -61,6 +61,7 @@ float* multiply(const Work& work, const Panels& panels, const Factor& f, std::in
 // How often the kernel of row tile t asks whether others want the vectors: once for two KB of weights.
 std::int64_t asks(const Work& work, std::int64_t t) {
   constexpr std::int64_t step = 2048;
+  if (work.geo.col_tiles() == 0) return 0;
   return static_cast<std::int64_t>(tile_offset(work.w, t + 1) - tile_offset(work.w, t)) / step;
 }
 

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 import prunus
 from prunus import _core
 from prunus.accelerate import attention as racing
-from prunus.nn.attention import observing, other_attention, put_attention, uses_attention
+from prunus.nn.attention import (
+    leave_attention,
+    observing,
+    other_attention,
+    take_attention,
+    uses_attention,
+)
 from prunus.ops import attention as op
 
 FAMILIES = ("bert", "llama", "mistral", "qwen2", "gpt2", "modernbert", "roberta")
@@ -47,13 +53,12 @@ def test_families_answer_as_before(name: str, padded: bool) -> None:
     if padded:
         mask[1, 5:] = 0
     expected = hidden(model, ids, attention_mask=mask)
-    configs = other_attention(model)
-    assert configs
-    put_attention(configs, ours=True)
+    assert other_attention(model)
+    take_attention(model)
     calls = count_calls(model, ids)
     assert calls == 2  # a block each
     assert close(hidden(model, ids, attention_mask=mask)[mask.bool()], expected[mask.bool()])
-    put_attention(uses_attention(model), ours=False)
+    leave_attention(model)
     assert torch.equal(hidden(model, ids, attention_mask=mask), expected)
 
 
@@ -72,14 +77,14 @@ def test_generation_with_a_cache() -> None:
     model, ids = build("llama"), tokens(1, rows=2, length=5)[0]
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     expected = model.generate(ids, **options)  # type: ignore[operator]
-    put_attention(other_attention(model), ours=True)
+    take_attention(model)
     assert torch.equal(model.generate(ids, **options), expected)  # type: ignore[operator]
 
 
 def test_training_goes_on_as_before() -> None:
     """Dropout and gradients: what the operator does not know is left to torch."""
     model, ids = build("bert", attention_probs_dropout_prob=0.5), tokens(1)[0]
-    put_attention(other_attention(model), ours=True)
+    take_attention(model)
     model.train()
     model(ids).last_hidden_state.sum().backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if "pooler" not in name)
@@ -90,7 +95,7 @@ def test_training_goes_on_as_before() -> None:
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
 def test_copies_keep_it(how: str) -> None:
     model, ids = build("bert"), tokens(1)[0]
-    put_attention(other_attention(model), ours=True)
+    take_attention(model)
     expected = hidden(model, ids)
     if how == "deepcopy":
         again = copy.deepcopy(model)
@@ -103,7 +108,7 @@ def test_copies_keep_it(how: str) -> None:
         again = torch.load(file, weights_only=False)
     assert uses_attention(again)
     assert torch.equal(hidden(again, ids), expected)
-    put_attention(uses_attention(again), ours=False)
+    leave_attention(again)
     assert uses_attention(model)  # a config of its own
 
 
@@ -111,7 +116,7 @@ def test_a_pickle_registers_in_a_new_process(tmp_path: Path) -> None:
     import subprocess
 
     model, ids = build("bert"), tokens(1)[0]
-    put_attention(other_attention(model), ours=True)
+    take_attention(model)
     torch.save((model, ids), tmp_path / "model.pt")
     text = (
         f"import torch; m, ids = torch.load({str(tmp_path / 'model.pt')!r}, weights_only=False); "
@@ -123,7 +128,7 @@ def test_a_pickle_registers_in_a_new_process(tmp_path: Path) -> None:
 
 def test_save_pretrained_says_nothing_of_it(tmp_path: Path) -> None:
     model = build("bert")
-    put_attention(other_attention(model), ours=True)
+    take_attention(model)
     model.save_pretrained(tmp_path)  # type: ignore[operator]
     assert "prunus" not in (tmp_path / "config.json").read_text()
     again = type(model).from_pretrained(tmp_path)  # type: ignore[attr-defined]
@@ -133,7 +138,8 @@ def test_save_pretrained_says_nothing_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_checkpoint_keeps_it(tmp_path: Path, ours: bool) -> None:
     model = build("bert")
-    put_attention(other_attention(model), ours=ours)
+    if ours:
+        take_attention(model)
     prunus.save(model, tmp_path / "m.safetensors")
     again = prunus.load(build("bert"), tmp_path / "m.safetensors")
     assert bool(uses_attention(again)) == ours
@@ -141,7 +147,7 @@ def test_a_checkpoint_keeps_it(tmp_path: Path, ours: bool) -> None:
 
 def test_a_compiled_model() -> None:
     model, ids = build("bert"), tokens(1)[0]
-    put_attention(other_attention(model), ours=True)
+    take_attention(model)
     expected = hidden(model, ids)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert torch.equal(hidden(compiled, ids), expected)
@@ -154,6 +160,26 @@ def test_observing_changes_nothing() -> None:
         assert torch.equal(hidden(model, ids), expected)
     assert len(seen) == 2
     assert not uses_attention(model)
+
+
+def test_models_of_one_config_are_two() -> None:
+    one = build("bert")
+    other = type(one)(one.config).eval()
+    undo = take_attention(one)
+    assert uses_attention(one)
+    assert not uses_attention(other)
+    undo()
+    assert one.config is other.config
+    assert not uses_attention(one)
+
+
+def test_others_are_not_observed() -> None:
+    """A model that another thread runs meanwhile."""
+    one, other, ids, seen = build("bert"), build("bert"), tokens(1)[0], []
+    take_attention(other)
+    with observing(one, seen.append):
+        hidden(other, ids)
+    assert not seen
 
 
 def faster(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from prunus.accelerate.answers import culprits, relative_error
 from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.survey import Site
 from prunus.accelerate.together import Chosen, Joined
-from prunus.nn.attention import other_attention, put_attention
+from prunus.nn.attention import take_attention
 from prunus.nn.fuse import Fusion
 from prunus.nn.weight import weight_reads
 
@@ -33,7 +33,7 @@ class Trial:
     batches: list[Batch]
     expected: list[dict[str, Tensor]]
     fused: list[Fusion] = field(default_factory=list)
-    attention: list[Any] = field(default_factory=list)  # configs whose attention is ours now
+    attention: list[Callable[[], None]] = field(default_factory=list)  # takes ours out again
 
     def put(self, chosen: Chosen) -> None:
         """The packed layers of `chosen`, every other as it came."""
@@ -42,10 +42,15 @@ class Trial:
 
     def undo(self) -> None:
         """The model as it came."""
-        put_attention(self.attention, ours=False)
+        self.leave_attention()
         for fusion in self.fused:
             fusion.put(fusion.original)
         self.put({})
+
+    def leave_attention(self) -> None:
+        """Theirs again, where ours was put in."""
+        while self.attention:
+            self.attention.pop()()
 
     def error(self) -> float:
         """Of the model's outputs as it is now."""
@@ -102,12 +107,10 @@ def attend(trial: Trial, row: dict[str, Any] | None, error: float, max_error: fl
     row leaves with the operator where the outputs change too much."""
     if row is None:
         return error
-    trial.attention.extend(other_attention(trial.model))
-    put_attention(trial.attention, ours=True)
+    trial.attention.append(take_attention(trial.model))
     after = trial.error()
     if after > max(max_error, error):
-        put_attention(trial.attention, ours=False)
-        trial.attention.clear()
+        trial.leave_attention()
         return error
     return after
 

@@ -14,7 +14,7 @@ from prunus.checkpoint.file import read, write
 from prunus.checkpoint.gather import gather
 from prunus.checkpoint.plan import Plan
 from prunus.nn import SparseLinear
-from prunus.nn.attention import other_attention, put_attention
+from prunus.nn.attention import take_attention
 from prunus.nn.fuse import fuse_
 from prunus.prune.fold import folded
 from prunus.shrink import apply_geometry_, geometry, save_ordinarily
@@ -73,7 +73,8 @@ def load(model: ModelT, path: Path) -> ModelT:
         try:
             Plan(model, saved, before).apply()
             fuse_(model, saved.fused)
-            put_attention(other_attention(model) if saved.attention else [], ours=True)
+            if saved.attention:
+                take_attention(model)
         except BaseException:
             interrupt.hold()
             before.restore()

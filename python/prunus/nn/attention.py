@@ -6,6 +6,7 @@ What it does not know (training, dropout, a CPU without tiles) goes on through "
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,14 @@ from torch import Tensor, nn
 
 from prunus.ops.attention import attention, serves_attention
 
-__all__ = ["Asked", "observing", "other_attention", "put_attention", "uses_attention"]
+__all__ = [
+    "Asked",
+    "leave_attention",
+    "observing",
+    "other_attention",
+    "take_attention",
+    "uses_attention",
+]
 
 NAME, REPLACED = "prunus", "sdpa"
 SETTING = "_attn_implementation_internal"  # of a config; its public name sets those of all parts too
@@ -82,7 +90,7 @@ def _registered() -> str:
     return _Registered(NAME)
 
 
-_observers: list[Callable[[Asked], None]] = []
+_observers: dict[int, Callable[[Asked], None]] = {}  # by the id of the config
 
 
 def _forward(
@@ -95,9 +103,11 @@ def _forward(
 ) -> Answer:
     """What transformers calls an attention function: the answer as (texts, queries, heads, dim)."""
     asked = Asked(module, query, key, value, attention_mask, others)
-    for note in _observers:
-        note(asked)
-    return asked.theirs() if _observers else asked.ours()
+    note = _observers.get(id(getattr(module, "config", None))) if _observers else None
+    if note is None:
+        return asked.ours()
+    note(asked)
+    return asked.theirs()
 
 
 def other_attention(model: nn.Module) -> list[Any]:
@@ -106,7 +116,7 @@ def other_attention(model: nn.Module) -> list[Any]:
     >>> other_attention(nn.Linear(2, 2))
     []
     """
-    return [config for config in _configs(model) if getattr(config, SETTING) == REPLACED]
+    return [config for config, _ in _configs(model) if getattr(config, SETTING) == REPLACED]
 
 
 def uses_attention(model: nn.Module) -> list[Any]:
@@ -115,19 +125,41 @@ def uses_attention(model: nn.Module) -> list[Any]:
     >>> uses_attention(nn.Linear(2, 2))
     []
     """
-    return [config for config in _configs(model) if getattr(config, SETTING) == NAME]
+    return [config for config, _ in _configs(model) if getattr(config, SETTING) == NAME]
 
 
-def put_attention(configs: list[Any], ours: bool) -> None:
-    """Ours or theirs in the models of these configs.
+def take_attention(model: nn.Module) -> Callable[[], None]:
+    """Ours wherever it is theirs; what is returned undoes that.
 
-    >>> put_attention([], ours=False)
+    The configs are copied: two models that were made of one share it.
+
+    >>> take_attention(nn.Linear(2, 2))()
     """
-    if not configs:
-        return
-    name = _registered() if ours else REPLACED
-    for config in configs:
-        setattr(config, SETTING, name)
+    before = [
+        (config, holders) for config, holders in _configs(model) if getattr(config, SETTING) == REPLACED
+    ]
+    name = _registered() if before else NAME
+    for config, holders in before:
+        own = copy.copy(config)
+        setattr(own, SETTING, name)
+        for module in holders:
+            module.config = own
+
+    def undo() -> None:
+        for config, holders in before:
+            for module in holders:
+                module.config = config
+
+    return undo
+
+
+def leave_attention(model: nn.Module) -> None:
+    """Theirs wherever it is ours.
+
+    >>> leave_attention(nn.Linear(2, 2))
+    """
+    for config in uses_attention(model):
+        setattr(config, SETTING, REPLACED)
 
 
 @contextmanager
@@ -137,25 +169,41 @@ def observing(model: nn.Module, note: Callable[[Asked], None]) -> Iterator[None]
     >>> with observing(nn.Linear(2, 2), print):
     ...     pass
     """
-    configs = other_attention(model)
-    put_attention(configs, ours=True)
-    _observers.append(note)
+    before = {id(config) for config in uses_attention(model)}
+    undo = take_attention(model)
+    observed = [id(config) for config in uses_attention(model) if id(config) not in before]
+    _observers.update(dict.fromkeys(observed, note))
     try:
         yield
     finally:
-        _observers.remove(note)
-        put_attention(configs, ours=False)
+        for config in observed:
+            del _observers[config]
+        undo()
 
 
-def _configs(model: nn.Module) -> list[Any]:
-    """Of all transformers models in `model` that let their attention be chosen, each once."""
-    transformers = sys.modules.get("transformers")
-    if not hasattr(transformers, "AttentionInterface"):  # not loaded, or before 4.48
+def _configs(model: nn.Module) -> list[tuple[Any, list[Any]]]:
+    """Of all transformers models in `model` that let their attention be chosen, each config once, with all
+    modules that hold it."""
+    if "transformers" not in sys.modules or not _has_registry():
         return []
-    found: dict[int, Any] = {}
+    holders: dict[int, tuple[Any, list[Any]]] = {}
+    chosen = set()
     for module in model.modules():
-        config = getattr(module, "config", None)
-        chosen = hasattr(config, SETTING) and getattr(type(module), "_can_set_attn_implementation", None)
-        if chosen and chosen():
-            found.setdefault(id(config), config)
-    return list(found.values())
+        config = module.__dict__.get("config")
+        if not hasattr(config, SETTING):
+            continue
+        holders.setdefault(id(config), (config, []))[1].append(module)
+        can_set = getattr(type(module), "_can_set_attn_implementation", None)
+        if can_set is not None and can_set():
+            chosen.add(id(config))
+    return [found for key, found in holders.items() if key in chosen]
+
+
+def _has_registry() -> bool:
+    """Whether this version of transformers lets attention functions be registered."""
+    try:
+        from transformers import AttentionInterface  # noqa: F401
+        from transformers.masking_utils import AttentionMaskInterface, sdpa_mask  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -8,7 +8,7 @@ from torch import nn
 
 from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
-from prunus.nn.attention import put_attention, uses_attention
+from prunus.nn.attention import leave_attention
 from prunus.nn.fused import Fused
 from prunus.nn.sparse_linear import SparseLinear
 from prunus.nn.two_four import TwoFourLinear
@@ -61,7 +61,7 @@ def to_dense_(model: nn.Module) -> list[str]:
         interrupt.hold()
         for children, leaf, new in places:
             children[leaf] = new
-        put_attention(uses_attention(model), ours=False)
+        leave_attention(model)
     return names
 
 
