@@ -51,48 +51,57 @@ void read_mask(Attention& call, Tensor& mask, const std::string& of_query) {
   call.mask = mask.data();
 }
 
-Tensor attention_torch(Tensor query, Tensor key, Tensor value, Tensor mask, double scale, bool causal) {
-  const Operand q = query.operand("query"), k = key.operand("key"), v = value.operand("value");
+// Key and value are of one shape, of the dtype, texts and dim of query.
+void check_keys(const Operand& q, const Operand& k, const Operand& v) {
+  const std::string texts = std::to_string(q.sizes[0]), dim = std::to_string(q.sizes[3]);
+  for (const auto& [name, given] : {std::pair{"key", &k}, std::pair{"value", &v}}) {
+    if (given->dtype != q.dtype) throw ValueError(expected_got(name, q.dtype + " as query", given->dtype));
+    check_sizes(name, *given, "(" + texts + ", heads, keys, " + dim + ") as query",
+                given->dims == kDims && given->sizes[0] == q.sizes[0] && given->sizes[3] == q.sizes[3]);
+  }
+  check_sizes("value", v, shape_text(k.sizes, k.dims) + " as key",
+              v.sizes[1] == k.sizes[1] && v.sizes[2] == k.sizes[2]);
+}
+
+// What is asked, but for where it lies.
+Attention read_call(const Operand& q, const Operand& k, const Operand& v, double scale, bool causal) {
   if (q.dtype != "float32" && q.dtype != "bfloat16" && q.dtype != "float16")
     throw ValueError(expected_got("query", "float32, bfloat16 or float16", q.dtype));
   check_sizes("query", q, "(texts, heads, queries, dim)", true);
-  const std::int64_t texts = q.sizes[0], dim = q.sizes[3];
-  for (const auto& [name, given] : {std::pair{"key", &k}, std::pair{"value", &v}}) {
-    if (given->dtype != q.dtype) throw ValueError(expected_got(name, q.dtype + " as query", given->dtype));
-    check_sizes(name, *given,
-                "(" + std::to_string(texts) + ", heads, keys, " + std::to_string(dim) + ") as query",
-                given->dims == kDims && given->sizes[0] == texts && given->sizes[3] == dim);
-  }
-  const std::int64_t kv_heads = k.sizes[1], keys = k.sizes[2];
-  check_sizes("value", v, shape_text(k.sizes, k.dims) + " as key",
-              v.sizes[1] == kv_heads && v.sizes[2] == keys);
-  if (kv_heads == 0 ? q.sizes[1] != 0 : q.sizes[1] % kv_heads != 0)
-    throw ValueError(expected_got("query", "a multiple of the " + std::to_string(kv_heads) + " heads of key",
-                                  std::to_string(q.sizes[1])));
-  if (!(scale > 0.0) || !std::isfinite(static_cast<float>(1.0 / scale)) ||
-      !std::isfinite(static_cast<float>(scale)))
+  check_keys(q, k, v);
+  Attention call{};
+  call.dtype = dtype_from_name(q.dtype);
+  call.texts = q.sizes[0], call.heads = q.sizes[1], call.queries = q.sizes[2], call.dim = q.sizes[3];
+  call.kv_heads = k.sizes[1], call.keys = k.sizes[2];
+  call.scale = static_cast<float>(scale), call.causal = causal;
+  if (call.kv_heads == 0 ? call.heads != 0 : call.heads % call.kv_heads != 0)
+    throw ValueError(expected_got("query",
+                                  "a multiple of the " + std::to_string(call.kv_heads) + " heads of key",
+                                  std::to_string(call.heads)));
+  // What is added to scores is divided by it.
+  if (!(call.scale > 0.0f) || !std::isfinite(call.scale) || !std::isfinite(1.0f / call.scale))
     throw ValueError(expected_got("scale", "a positive finite number", std::to_string(scale)));
-  constexpr std::int64_t most = std::int64_t{1} << 30;
-  if (keys > most || q.sizes[2] > most || dim > 65536)
+  constexpr std::int64_t most = 1 << 26, most_dim = 1 << 16;  // kernels count tiles in int
+  if (call.keys > most || call.queries > most || call.dim > most_dim)
     throw ValueError(
-        expected_got("query", "at most 2^30 tokens and 65536 dimensions", shape_text(q.sizes, q.dims)));
+        expected_got("query", "at most 2^26 tokens and 2^16 dimensions", shape_text(q.sizes, q.dims)));
+  return call;
+}
+
+Tensor attention_torch(Tensor query, Tensor key, Tensor value, Tensor mask, double scale, bool causal) {
+  const Operand q = query.operand("query"), k = key.operand("key"), v = value.operand("value");
+  Attention call = read_call(q, k, v, scale, causal);
   refuse_gradient("query", query);
   refuse_gradient("key", key);
   refuse_gradient("value", value);
-  Attention call{};
-  call.dtype = dtype_from_name(q.dtype);
-  call.texts = texts, call.heads = q.sizes[1], call.kv_heads = kv_heads;
-  call.queries = q.sizes[2], call.keys = keys, call.dim = dim;
-  call.scale = static_cast<float>(scale);
-  call.causal = causal;
   read_mask(call, mask, q.dtype);
-  const std::int64_t sizes[kDims] = {texts, call.queries, call.heads, dim};
+  const std::int64_t sizes[kDims] = {call.texts, call.queries, call.heads, call.dim};
   Tensor y = Tensor::empty(kDims, sizes, query.dtype());
-  const std::int64_t count = texts * call.queries * call.heads * dim;
+  const std::int64_t count = sizes[0] * sizes[1] * sizes[2] * sizes[3];
   call.y = y.mutable_data();
-  if (count > 0 && keys == 0)
+  if (count > 0 && call.keys == 0)
     std::memset(call.y, 0, static_cast<std::size_t>(count) * dtype_size(call.dtype));
-  if (count == 0 || keys == 0) return y;
+  if (count == 0 || call.keys == 0) return y;
   call.q_strides = strides_of(query, q);
   call.k_strides = strides_of(key, k);
   call.v_strides = strides_of(value, v);

@@ -233,6 +233,14 @@ def test_masks_and_scales_that_do_not_fit() -> None:
             attention(q, k, v, scale=scale)
 
 
+def test_more_than_can_be_counted() -> None:
+    few = torch.zeros(1, 1, 2, 8)
+    for long in (few[:, :, :1].expand(1, 1, 2**26 + 1, 8), torch.zeros(1).expand(1, 1, 1, 2**16 + 1)):
+        keys = few if long.shape[-1] == 8 else long
+        with pytest.raises(ValueError, match=r"query: expected at most 2\^26 tokens and 2\^16 dimensions"):
+            attention(long, keys, keys)
+
+
 def test_no_gradient() -> None:
     q, k, v = three((1, 1, 1, 2, 2, 8), torch.float32)
     assert serves_attention(q, k, v) == _core.has_fast_attention()
