@@ -74,11 +74,18 @@ def count_calls(model: nn.Module, ids: Tensor) -> int:
 
 
 def test_generation_with_a_cache() -> None:
-    model, ids = build("llama"), tokens(1, rows=2, length=5)[0]
+    model, ids = build("llama"), tokens(1, rows=2, length=9)[0]
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     expected = model.generate(ids, **options)  # type: ignore[operator]
     take_attention(model)
     assert torch.equal(model.generate(ids, **options), expected)  # type: ignore[operator]
+
+
+def test_few_queries_go_on_as_before() -> None:
+    """One token at a time would pack all keys for each."""
+    model = build("llama")
+    take_attention(model)
+    assert [count_calls(model, tokens(1, length=length)[0]) for length in (1, 7, 8)] == [0, 0, 2]
 
 
 def test_training_goes_on_as_before() -> None:
