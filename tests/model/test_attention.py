@@ -213,6 +213,17 @@ def test_accelerate_takes_it_where_it_may(
         assert not uses_attention(model)
 
 
+def test_a_prompt_is_reason_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of examples with a prompt and single tokens only the prompt races."""
+    faster(monkeypatch, 2.0)
+    model, prompt = small("llama").bfloat16(), tokens(1)[0]
+    report = prunus.accelerate_(model, [prompt, prompt[:, :1]], precision="int8", min_speedup=1.5)
+    assert [row["kind"] for row in report.summary["fused"]].count("attention") == 1
+    model = small("llama").bfloat16()
+    prunus.accelerate_(model, prompt[:, :1], precision="int8", min_speedup=1.5)
+    assert not uses_attention(model)
+
+
 def test_accelerate_leaves_what_is_not_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     faster(monkeypatch, 1.02)
     model = small("bert").bfloat16()
