@@ -9,10 +9,14 @@
 
 namespace prunus::bindings {
 
+void check_float(const char* name, const Operand& operand) {
+  if (operand.dtype != "float32" && operand.dtype != "bfloat16" && operand.dtype != "float16")
+    throw ValueError(expected_got(name, "float32, bfloat16 or float16", operand.dtype));
+}
+
 Dtype check_input(const PackedHeader& w, const Operand& x, std::int64_t activation) {
   const auto k = static_cast<std::int64_t>(w.k);
-  if (x.dtype != "float32" && x.dtype != "bfloat16" && x.dtype != "float16")
-    throw ValueError(expected_got("x", "float32, bfloat16 or float16", x.dtype));
+  check_float("x", x);
   if (x.dims < 1 || x.sizes[x.dims - 1] != k)
     throw ValueError(expected_got("x", "(..., " + std::to_string(k) + ")", shape_text(x.sizes, x.dims)));
   if (activation < 0 || activation >= kActivationCount)

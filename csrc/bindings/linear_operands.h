@@ -16,6 +16,8 @@ struct Operand {
 };
 
 // Throw ValueError, the same for numpy and torch.
+// float32, bfloat16 or float16.
+void check_float(const char* name, const Operand& operand);
 // x: float32, bfloat16 or float16 (..., k); activation: a known number. Returns the dtype of x, which is that
 // of y.
 Dtype check_input(const PackedHeader& w, const Operand& x, std::int64_t activation);

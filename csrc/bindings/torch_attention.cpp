@@ -65,8 +65,7 @@ void check_keys(const Operand& q, const Operand& k, const Operand& v) {
 
 // What is asked, but for where it lies.
 Attention read_call(const Operand& q, const Operand& k, const Operand& v, double scale, bool causal) {
-  if (q.dtype != "float32" && q.dtype != "bfloat16" && q.dtype != "float16")
-    throw ValueError(expected_got("query", "float32, bfloat16 or float16", q.dtype));
+  check_float("query", q);
   check_sizes("query", q, "(texts, heads, queries, dim)", true);
   check_keys(q, k, v);
   Attention call{};

@@ -11,14 +11,6 @@
 namespace prunus::bindings {
 namespace {
 
-bool is_float(const Operand& operand) {
-  return operand.dtype == "float32" || operand.dtype == "bfloat16" || operand.dtype == "float16";
-}
-
-void check_float(const char* name, const Operand& operand) {
-  if (!is_float(operand)) throw ValueError(expected_got(name, "float32, bfloat16 or float16", operand.dtype));
-}
-
 void copy_bytes(const std::uint8_t* from, std::int64_t size, std::uint8_t* to) {
   constexpr std::int64_t piece = 1 << 18;
   parallel_for((size + piece - 1) / piece, [&](std::int64_t i) {

@@ -21,7 +21,9 @@ namespace {
 #include "kernels/linear/dot_strip.inl.h"
 // whose tile these use,
 #include "kernels/linear/dot_amx.inl.h"
-// attention, of what lies in tiles,
+// attention: what its masks are made of,
+#include "kernels/attention/attention_mask.inl.h"
+// what lies in tiles,
 #include "kernels/attention/attention_tiles.inl.h"
 // and what is done with it,
 #include "kernels/attention/attention_amx.inl.h"

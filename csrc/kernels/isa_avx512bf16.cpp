@@ -24,7 +24,8 @@ namespace {
 // those of lanes,
 #include "kernels/linear/panel.inl.h"
 // which this uses,
-#include "kernels/linear/dot_panel.inl.h"
+#include "kernels/linear/dot_pack.inl.h"
+#include "kernels/linear/dot_store.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 

@@ -15,7 +15,9 @@ namespace {
 // those of dot lanes,
 #include "kernels/linear/dot.inl.h"
 #include "kernels/score/all.inl.h"
-// attention,
+// attention: what its masks are made of,
+#include "kernels/attention/attention_mask.inl.h"
+// and the definition,
 #include "kernels/attention/attention_plain.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"

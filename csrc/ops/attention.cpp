@@ -6,6 +6,7 @@
 #include "core/parallel.h"
 #include "kernels/kernels.h"
 #include "ops/policy/policy.h"
+#include "ops/work.h"
 #include "ops/workspace.h"
 
 namespace prunus {
@@ -13,14 +14,20 @@ namespace {
 
 thread_local Workspace room_of_thread;
 
-std::int64_t size_of(Dtype dtype) { return static_cast<std::int64_t>(dtype_size(dtype)); }
-
-std::int64_t size_of(AttentionMask kind) {
-  return kind == AttentionMask::bytes ? 1 : kind == AttentionMask::f32 ? 4 : 2;
-}
-
-const void* offset(const void* p, std::int64_t elements, std::int64_t size) {
-  return static_cast<const std::uint8_t*>(p) + elements * size;
+// Of what a mask is made; bytes are as long as int8.
+Dtype dtype_of(AttentionMask kind) {
+  switch (kind) {
+    case AttentionMask::none:
+    case AttentionMask::bytes:
+      return Dtype::i8;
+    case AttentionMask::f32:
+      return Dtype::f32;
+    case AttentionMask::bf16:
+      return Dtype::bf16;
+    case AttentionMask::f16:
+      return Dtype::f16;
+  }
+  __builtin_unreachable();
 }
 
 // Queries that one thread takes at a time: whole steps of a kernel, and all of a head where there are heads
@@ -33,24 +40,23 @@ std::int64_t parts_of_head(const Attention& c, std::int64_t threads) {
 
 // Queries [first, last) of a head, by one thread.
 void attend(const Attention& c, std::int64_t text, std::int64_t head, std::int64_t first, std::int64_t last) {
-  const std::int64_t kv = head / (c.heads / c.kv_heads), size = size_of(c.dtype);
-  const auto at = [&](const void* p, const HeadStrides& s, std::int64_t h, std::int64_t token,
-                      std::int64_t bytes) {
-    return offset(p, text * s.text + h * s.head + token * s.token, bytes);
+  const std::int64_t kv = head / (c.heads / c.kv_heads);
+  const auto at = [&](Dtype type, const void* p, const HeadStrides& s, std::int64_t h, std::int64_t token) {
+    return offset(type, p, text * s.text + h * s.head + token * s.token);
   };
   AttentionArgs a{};
-  a.q = at(c.q, c.q_strides, head, first, size), a.q_stride = c.q_strides.token;
-  a.k = at(c.k, c.k_strides, kv, 0, size), a.k_stride = c.k_strides.token;
-  a.v = at(c.v, c.v_strides, kv, 0, size), a.v_stride = c.v_strides.token;
+  a.q = at(c.dtype, c.q, c.q_strides, head, first), a.q_stride = c.q_strides.token;
+  a.k = at(c.dtype, c.k, c.k_strides, kv, 0), a.k_stride = c.k_strides.token;
+  a.v = at(c.dtype, c.v, c.v_strides, kv, 0), a.v_stride = c.v_strides.token;
   a.queries = static_cast<int>(last - first);
   a.keys = static_cast<int>(c.keys), a.dim = static_cast<int>(c.dim);
   a.scale = c.scale;
   a.mask_kind = c.mask_kind;
-  if (c.mask) a.mask = at(c.mask, c.mask_strides, head, first, size_of(c.mask_kind));
+  if (c.mask) a.mask = at(dtype_of(c.mask_kind), c.mask, c.mask_strides, head, first);
   a.mask_stride = c.mask_strides.token;
   a.seen = c.causal ? first + 1 : c.keys;
   a.y_stride = c.heads * c.dim;
-  a.y = static_cast<std::uint8_t*>(c.y) + ((text * c.queries + first) * c.heads + head) * c.dim * size;
+  a.y = const_cast<void*>(offset(c.dtype, c.y, ((text * c.queries + first) * c.heads + head) * c.dim));
   a.room = room_of_thread.bytes(static_cast<std::size_t>(attention_room(c.keys, c.dim)));
   const TokenKernels& kernels = active_kernels().tokens(c.dtype);
   if (!kernels.attention(a)) kernels.plain_attention(a);

@@ -49,7 +49,7 @@ inline Zmm with_mask(M, const std::uint8_t* mask, Zmm scores, float unscale) {
   return nan_to(fma(Zmm{load16(M{}, mask)}, Zmm::set(unscale), scores), __builtin_inff());
 }
 template <typename M>
-void mask_scores(const AttentionArgs& a, const AttentionStep& at) {
+void mask_scores(M type, const AttentionArgs& a, const AttentionStep& at) {
   auto* scores = reinterpret_cast<float*>(at.scores);
   for (int r = 0; r < at.rows; ++r) {
     const auto* mask = static_cast<const std::uint8_t*>(a.mask) + (at.first + r) * a.mask_stride * M::size;
@@ -61,27 +61,12 @@ void mask_scores(const AttentionArgs& a, const AttentionStep& at) {
         from = rest;
       }
       float* of = scores + key * 16 + r * 16;
-      with_mask(M{}, from, Zmm::load(of), 1.0f / a.scale).store(of);
+      with_mask(type, from, Zmm::load(of), 1.0f / a.scale).store(of);
     }
   }
 }
 inline void mask_attention(const AttentionArgs& a, const AttentionStep& at) {
-  switch (a.mask_kind) {
-    case AttentionMask::none:
-      break;
-    case AttentionMask::bytes:
-      mask_scores<MaskBytes>(a, at);
-      break;
-    case AttentionMask::f32:
-      mask_scores<F32>(a, at);
-      break;
-    case AttentionMask::bf16:
-      mask_scores<Bf16>(a, at);
-      break;
-    case AttentionMask::f16:
-      mask_scores<F16>(a, at);
-      break;
-  }
+  with_mask_type(a.mask_kind, [&](auto type) { mask_scores(type, a, at); });
   hide_keys(a, at);
 }
 

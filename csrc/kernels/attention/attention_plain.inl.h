@@ -9,24 +9,6 @@ template <typename M>
 inline float masked_score(M, const std::uint8_t* mask, float score) {
   return score + load1(M{}, mask);
 }
-inline float masked_score(const AttentionArgs& a, int query, int key, float score) {
-  const std::int64_t at = query * a.mask_stride + key;
-  const auto* mask = static_cast<const std::uint8_t*>(a.mask);
-  switch (a.mask_kind) {
-    case AttentionMask::none:
-      break;
-    case AttentionMask::bytes:
-      return masked_score(MaskBytes{}, mask + at, score);
-    case AttentionMask::f32:
-      return masked_score(F32{}, mask + at * F32::size, score);
-    case AttentionMask::bf16:
-      return masked_score(Bf16{}, mask + at * Bf16::size, score);
-    case AttentionMask::f16:
-      return masked_score(F16{}, mask + at * F16::size, score);
-  }
-  return score;
-}
-
 // The softmax of the scores, not yet divided by its sum, which is returned. Eight at a time.
 inline float exponentials(float* scores, int count) {
   float top = -__builtin_inff();
@@ -68,8 +50,13 @@ bool attention(const AttentionArgs& a) {
       const std::uint8_t* k = row(a.k, a.k_stride, key);
       float score = 0.0f;
       for (int d = 0; d < a.dim; ++d) score += load1(X{}, q + d * X::size) * load1(X{}, k + d * X::size);
-      scores[key] = masked_score(a, query, key, score * a.scale);
+      scores[key] = score * a.scale;
     }
+    with_mask_type(a.mask_kind, [&](auto type) {
+      constexpr int size = decltype(type)::size;
+      const auto* mask = static_cast<const std::uint8_t*>(a.mask) + query * a.mask_stride * size;
+      for (int key = 0; key < seen; ++key) scores[key] = masked_score(type, mask + key * size, scores[key]);
+    });
     const float sum = exponentials(scores, seen);
     for (int d = 0; d < a.dim; ++d) sums[d] = 0.0f;
     for (int key = 0; key < seen; ++key) {

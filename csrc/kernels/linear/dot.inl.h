@@ -3,4 +3,5 @@
 // which these use,
 #include "kernels/linear/dot_few.inl.h"
 // and what surrounds them.
-#include "kernels/linear/dot_panel.inl.h"
+#include "kernels/linear/dot_pack.inl.h"
+#include "kernels/linear/dot_store.inl.h"

@@ -46,6 +46,6 @@ void store(const Work& work, std::int64_t t, std::int64_t, const float* sums, co
 
 }  // namespace
 
-const PanelKind kFewPanelKind{bytes, pack, room, start, finish, finished, store, false, nullptr, nullptr};
+const PanelKind kFewPanelKind{bytes, pack, room, start, finish, finished, store, false};
 
 }  // namespace prunus

@@ -129,7 +129,6 @@ void store_rows(const Work& work, std::int64_t t, std::int64_t s, const float* s
 // What is a sum only the store knows: two weights cannot gate each other before.
 const PanelKind kLanesPanel{strip_bytes, pack_strip,  strip_room, start,        finish,
                             nullptr,     store_strip, true,       keep_meaning, store_part};
-const PanelKind kLaneRowsPanel{rows_bytes, pack_rows,  rows_room, start,   finish,
-                               nullptr,    store_rows, false,     nullptr, nullptr};
+const PanelKind kLaneRowsPanel{rows_bytes, pack_rows, rows_room, start, finish, nullptr, store_rows, false};
 
 }  // namespace prunus

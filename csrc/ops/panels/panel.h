@@ -33,9 +33,9 @@ struct PanelKind {
   bool shareable;
   // store() in parts, later, when there may be another strip in the panel: what of it a part needs then, up
   // to kKeptMeaning bytes, and a part; nullptr: only at once.
-  void (*keep)(const Work& work, std::int64_t s, const std::uint8_t* panel, std::uint8_t* kept);
+  void (*keep)(const Work& work, std::int64_t s, const std::uint8_t* panel, std::uint8_t* kept) = nullptr;
   void (*store_part)(const Work& work, std::int64_t t, std::int64_t s, const Part& part, const float* sums,
-                     const std::uint8_t* kept);
+                     const std::uint8_t* kept) = nullptr;
 };
 inline constexpr std::size_t kKeptMeaning = kMaxStrip * 2 * sizeof(float);
 

@@ -50,6 +50,6 @@ void store(const Work& work, std::int64_t t, std::int64_t s, const float* sums, 
 
 }  // namespace
 
-const PanelKind kRowsPanel{bytes, pack, room, start, finish, finished, store, false, nullptr, nullptr};
+const PanelKind kRowsPanel{bytes, pack, room, start, finish, finished, store, false};
 
 }  // namespace prunus

@@ -41,6 +41,6 @@ void store(const Work& work, std::int64_t t, std::int64_t s, const float* sums, 
 
 }  // namespace
 
-const PanelKind kStripPanel{bytes, pack, room, start, finish, finished, store, true, nullptr, nullptr};
+const PanelKind kStripPanel{bytes, pack, room, start, finish, finished, store, true};
 
 }  // namespace prunus

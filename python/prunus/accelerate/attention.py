@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from prunus._tools.timing import Racer, take_laps
-from prunus.nn.attention import Asked, observing
+from prunus.nn.attention import Asked
 
-__all__ = ["AttentionCalls", "attention_calls", "race_attention"]
+__all__ = ["AttentionCalls", "race_attention"]
 
 MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 2.0
 
@@ -36,14 +33,6 @@ class AttentionCalls:
         """Whether bfloat16 is not less than was asked for. exact: only where it is what they are."""
         dtypes = {kind[0][2] for kind in self.counts}
         return bool(dtypes) and (not exact or dtypes == {torch.bfloat16})
-
-
-@contextmanager
-def attention_calls(model: nn.Module) -> Iterator[AttentionCalls]:
-    """While active, the calls of attention are noted; of none where all of it is ours, or cannot be."""
-    calls = AttentionCalls()
-    with observing(model, calls.note):
-        yield calls
 
 
 def race_attention(calls: AttentionCalls, min_speedup: float) -> dict[str, Any] | None:

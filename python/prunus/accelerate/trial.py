@@ -102,17 +102,19 @@ def fuse(
     return rows, after
 
 
-def attend(trial: Trial, row: dict[str, Any] | None, error: float, max_error: float) -> float:
-    """Attention by our operator, where `row` says that it is faster; the error of the outputs after it. The
-    row leaves with the operator where the outputs change too much."""
+def attend(
+    trial: Trial, row: dict[str, Any] | None, error: float, max_error: float
+) -> tuple[list[dict[str, Any]], float]:
+    """Attention by our operator, where `row` says that it is faster, as `fuse`: the row, and the error of the
+    outputs after it; no row where the outputs change too much."""
     if row is None:
-        return error
+        return [], error
     trial.attention.append(take_attention(trial.model))
     after = trial.error()
     if after > max(max_error, error):
         trial.leave_attention()
-        return error
-    return after
+        return [], error
+    return [row], after
 
 
 def _leave(sites: list[Site], joined: list[Joined], fused: set[str], chosen: Chosen) -> bool:

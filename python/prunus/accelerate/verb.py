@@ -21,7 +21,7 @@ from prunus._tools.running import (
     module_bytes,
     output_tensors,
 )
-from prunus.accelerate.attention import attention_calls, race_attention
+from prunus.accelerate.attention import AttentionCalls, race_attention
 from prunus.accelerate.candidates import PRECISIONS, Layers, PackedLayer, pack_candidates
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
@@ -29,6 +29,7 @@ from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
 from prunus.accelerate.together import NEAR, Chosen, Joined, faster_together
 from prunus.accelerate.trial import Trial, attend, commit, fuse
 from prunus.families import FilterFn, weight_count
+from prunus.nn.attention import observing
 from prunus.prune.fold import folded
 from prunus.shrink import save_ordinarily
 
@@ -127,7 +128,8 @@ def _accelerate(
         raise ValueError("model: expected at least one Linear layer, got none")
     bytes_before = module_bytes(model)
     with evaluating(model):
-        with recording(sites), attention_calls(model) as calls:
+        calls = AttentionCalls()
+        with recording(sites), observing(model, calls.note):
             expected = [output_tensors(batch.run(model)) for batch in batches]
         for site in sites:
             if not site.inputs:
@@ -148,9 +150,7 @@ def _accelerate(
                 chosen |= fusion.layers
             error = commit(trial, chosen, limits.max_error)
             fused, error = fuse(trial, error, limits.max_error, joined, chosen)
-            error = attend(trial, attention, error, limits.max_error)
-            if trial.attention and attention is not None:
-                fused.append(attention)
+            attended, error = attend(trial, attention, error, limits.max_error)
         for site in sites:
             if id(site) in chosen:
                 chosen[id(site)][1].train(site.module.training)
@@ -161,7 +161,7 @@ def _accelerate(
     except BaseException:
         trial.undo()
         raise
-    return AccelerateReport(rows, summary | {"fused": fused, "precision": limits.precision})
+    return AccelerateReport(rows, summary | {"fused": fused + attended, "precision": limits.precision})
 
 
 def _choose(sites: list[Site], candidates: Layers, times: Milliseconds, min_speedup: float) -> Chosen:

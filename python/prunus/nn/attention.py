@@ -29,7 +29,7 @@ NAME, REPLACED = "prunus", "sdpa"
 SETTING = "_attn_implementation_internal"  # of a config; its public name sets those of all parts too
 Answer = tuple[Tensor, None]
 # Queries at least: keys are packed anew in every call, which takes longer than what one token asks of them
-# (0.36 to 0.9 of the speed of "sdpa" for 1, 0.99 to 1.75 for 8; decision 0049).
+# (0.36 to 1.03 of the speed of "sdpa" for 1, 0.99 to 1.75 for 8; decision 0049).
 QUERIES = 8
 UNKNOWN = ("softcap", "position_bias")  # words of "sdpa" that `attention` has nothing for
 
@@ -121,7 +121,7 @@ def other_attention(model: nn.Module) -> list[Any]:
     >>> other_attention(nn.Linear(2, 2))
     []
     """
-    return [config for config, _ in _configs(model) if getattr(config, SETTING) == REPLACED]
+    return [config for config, _ in _configs(model, REPLACED)]
 
 
 def uses_attention(model: nn.Module) -> list[Any]:
@@ -130,7 +130,7 @@ def uses_attention(model: nn.Module) -> list[Any]:
     >>> uses_attention(nn.Linear(2, 2))
     []
     """
-    return [config for config, _ in _configs(model) if getattr(config, SETTING) == NAME]
+    return [config for config, _ in _configs(model, NAME)]
 
 
 def take_attention(model: nn.Module) -> Callable[[], None]:
@@ -140,9 +140,7 @@ def take_attention(model: nn.Module) -> Callable[[], None]:
 
     >>> take_attention(nn.Linear(2, 2))()
     """
-    before = [
-        (config, holders) for config, holders in _configs(model) if getattr(config, SETTING) == REPLACED
-    ]
+    before = _configs(model, REPLACED)
     name = _registered() if before else NAME
     for config, holders in before:
         own = copy.copy(config)
@@ -186,22 +184,22 @@ def observing(model: nn.Module, note: Callable[[Asked], None]) -> Iterator[None]
         undo()
 
 
-def _configs(model: nn.Module) -> list[tuple[Any, list[Any]]]:
-    """Of all transformers models in `model` that let their attention be chosen, each config once, with all
-    modules that hold it."""
+def _configs(model: nn.Module, chosen: str) -> list[tuple[Any, list[Any]]]:
+    """Of all transformers models in `model` that let their attention be chosen and have `chosen`: each config
+    once, with all modules that hold it."""
     if "transformers" not in sys.modules or not _has_registry():
         return []
     holders: dict[int, tuple[Any, list[Any]]] = {}
-    chosen = set()
+    choosing = set()
     for module in model.modules():
         config = module.__dict__.get("config")
-        if not hasattr(config, SETTING):
+        if getattr(config, SETTING, None) != chosen:
             continue
         holders.setdefault(id(config), (config, []))[1].append(module)
         can_set = getattr(type(module), "_can_set_attn_implementation", None)
         if can_set is not None and can_set():
-            chosen.add(id(config))
-    return [found for key, found in holders.items() if key in chosen]
+            choosing.add(id(config))
+    return [found for key, found in holders.items() if key in choosing]
 
 
 def _has_registry() -> bool:

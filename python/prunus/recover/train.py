@@ -38,8 +38,7 @@ CLIP = 1.0
 # on with a part of the rate. Not in the second half, where what is left of the rate heals more than it harms.
 TOO_FAR, SLOWER = 2.0, 0.25
 # What of a run is one number each.
-COUNTS = ("step", "tokens", "epoch", "position", "cuts", "slowed")
-NUMBERS = (*COUNTS, "looked", "looked_at", "bfloat16")
+NUMBERS = ("step", "tokens", "epoch", "position", "cuts", "slowed", "looked", "looked_at", "bfloat16")
 # Tokens that a method of `Gradual` looks at, where it looks at inputs.
 SAMPLE = 8192
 
