@@ -3,6 +3,7 @@
 // Built and run by test_aarch64.py.
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -58,7 +59,7 @@ int cases = 0, wrong = 0;
 void check(Format format, Dtype stored, Dtype io, int n, int k, int m) {
   const std::vector<float> w = weight(format, n, k);
   const Dense dense{w.data(), Dtype::f32, n, k, k, nullptr, 0};
-  const Layout layout = plan_pack(dense, stored, &format);
+  const Layout layout = plan_pack(dense, stored, {format, std::nullopt});
   std::vector<std::uint8_t> bytes(layout.header.bytes);
   pack(dense, layout, bytes.data());
   const PackedView view = validate_packed(bytes.data(), bytes.size());
@@ -101,7 +102,7 @@ void check(Format format, Dtype stored, Dtype io, int n, int k, int m) {
 void check_sampled(Dtype io, int n, int k, int m) {
   const std::vector<float> w = weight(Format::col8, n, k);
   const Dense dense{w.data(), Dtype::f32, n, k, k, nullptr, 0};
-  const Layout layout = plan_pack(dense, Dtype::f32, nullptr);
+  const Layout layout = plan_pack(dense, Dtype::f32, {});
   std::vector<std::uint8_t> bytes(layout.header.bytes);
   pack(dense, layout, bytes.data());
   const PackedView view = validate_packed(bytes.data(), bytes.size());
