@@ -24,13 +24,13 @@ namespace {
 // attention: what its masks are made of,
 #include "kernels/attention/attention_mask.inl.h"
 // what lies in tiles,
-#include "kernels/attention/attention_tiles.inl.h"
+#include "kernels/attention/attention_room.inl.h"
 // and what is done with it,
-#include "kernels/attention/attention_amx.inl.h"
+#include "kernels/attention/attention_tiles.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_DOT_AMX(i8) PRUNUS_DOT_AMX(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_ATTENTION_AMX)};
+constexpr Row kRows[] = {PRUNUS_DOT_AMX(i8) PRUNUS_DOT_AMX(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_ATTENTION_TILES)};
 }  // namespace
 
 extern const IsaRows kAmxRows;

@@ -26,12 +26,22 @@ namespace {
 // which this uses,
 #include "kernels/linear/dot_pack.inl.h"
 #include "kernels/linear/dot_store.inl.h"
+// pairs,
+#include "kernels/simd/pairs_avx512.h"
+// what stands in for tiles,
+#include "kernels/simd/tiles_avx512.h"
+// attention: what its masks are made of,
+#include "kernels/attention/attention_mask.inl.h"
+// what lies in tiles,
+#include "kernels/attention/attention_room.inl.h"
+// and what is done with it,
+#include "kernels/attention/attention_tiles.inl.h"
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
 constexpr Row kRows[] = {PRUNUS_STRIP_DOTS(bf16) PRUNUS_DOT_FEW(bf16) PRUNUS_MORE_DOT_FEW(bf16)
-                             PRUNUS_STORE_LANES(bf16) PRUNUS_IO(pack_pairs, pack_pairs, f32)
-                                 PRUNUS_IO(flat_pairs, flat_pairs, f32)};
+                             PRUNUS_STORE_LANES(bf16) PRUNUS_IO(pack_pairs, pack_pairs, f32) PRUNUS_IO(
+                                 flat_pairs, flat_pairs, f32) PRUNUS_TOKEN_TYPES(PRUNUS_ATTENTION_TILES)};
 }  // namespace
 
 extern const IsaRows kAvx512Bf16Rows;

@@ -21,7 +21,7 @@ namespace {
 // and how their rows are written.
 #include "kernels/rows.inl.h"
 
-constexpr Row kRows[] = {PRUNUS_DOT(i8, 16) PRUNUS_DOT_FEW(i8)};
+constexpr Row kRows[] = {PRUNUS_SHORT_DOTS(i8) PRUNUS_DOT_FEW(i8)};
 }  // namespace
 
 extern const IsaRows kAvxVnniRows;

@@ -29,7 +29,7 @@
   {#text, Op::OP, Format{}, Dtype::f32, Panel::none, Needs::any, 0, 0, 0, 0, false, Fn(text)},
 // attention_<isa>.inl.h
 #define PRUNUS_ATTENTION_PLAIN(T) PRUNUS_IO(attention, attention, T)
-#define PRUNUS_ATTENTION_AMX(T) PRUNUS_IO(attention_amx, attention, T)
+#define PRUNUS_ATTENTION_TILES(T) PRUNUS_IO(attention_tiles, attention, T)
 #define PRUNUS_SAMPLED                                                         \
   {"sampled",      Op::sampled, Format{}, Dtype::f32, Panel::none, Needs::any, \
    kSampledTokens, 0,           0,        0,          false,       Fn(sampled)},
@@ -70,8 +70,9 @@
   PRUNUS_FEW_ROWS PRUNUS_AROUND
 #define PRUNUS_CAREFUL_ROWS PRUNUS_VALUES(PRUNUS_NM_CAREFUL) PRUNUS_VALUES(PRUNUS_BLOCK_CAREFUL)
 
-// dot. Strips of 16 tokens and more; an isa has those that its registers hold.
+// dot. Strips of 8 tokens, of 16 and more; an isa has those that its registers hold.
 #define PRUNUS_DOT(T, TOKENS) PRUNUS_TILE(dot_strip, dot, lanes, any, PRUNUS_MOST(dot), T, TOKENS)
+#define PRUNUS_SHORT_DOTS(T) PRUNUS_DOT(T, 8) PRUNUS_DOT(T, 16)
 #define PRUNUS_DOT_FEW(T) PRUNUS_FEW_TOKENS(PRUNUS_TILE, dot_few, dot, lane_rows, any, PRUNUS_MOST(dot), T)
 #define PRUNUS_DOT_AMX(T)                                                 \
   PRUNUS_TALL_TILE(dot_amx, dot, lanes, any, PRUNUS_MOST(dot), 16, T, 16) \
@@ -87,11 +88,11 @@
   PRUNUS_IO(store_floats, store_pairs, T)
 #define PRUNUS_LANE_IO(T) PRUNUS_PACK_LANES(T) PRUNUS_FLAT_LANES(T) PRUNUS_STORE_LANES(T)
 // What an isa with lanes of 512 bits has, and what one with shorter ones has of both types.
-#define PRUNUS_STRIP_DOTS(T) PRUNUS_DOT(T, 16) PRUNUS_DOT(T, 32) PRUNUS_DOT(T, 48) PRUNUS_DOT(T, 64)
+#define PRUNUS_STRIP_DOTS(T) PRUNUS_SHORT_DOTS(T) PRUNUS_DOT(T, 32) PRUNUS_DOT(T, 48) PRUNUS_DOT(T, 64)
 #define PRUNUS_MORE_DOT_FEW(T) PRUNUS_TILE(dot_few, dot, lane_rows, any, PRUNUS_MOST(dot), T, 8)
 #define PRUNUS_DOT_ROWS \
-  PRUNUS_DOT(i8, 16)    \
-  PRUNUS_DOT(bf16, 16) PRUNUS_DOT_FEW(i8) PRUNUS_DOT_FEW(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)
+  PRUNUS_SHORT_DOTS(i8) \
+  PRUNUS_SHORT_DOTS(bf16) PRUNUS_DOT_FEW(i8) PRUNUS_DOT_FEW(bf16) PRUNUS_TOKEN_TYPES(PRUNUS_LANE_IO)
 
 template <int Count>
 constexpr IsaRows isa_rows(Isa isa, const Row (&rows)[Count], const ScoreTable* scores) {

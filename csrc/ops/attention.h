@@ -1,4 +1,4 @@
-// softmax(q . k^T * scale + mask) . v for every head of every text, in bf16 where the isa has tiles.
+// softmax(q . k^T * scale + mask) . v for every head of every text, in bf16 where the isa multiplies that.
 #pragma once
 #include <cstdint>
 

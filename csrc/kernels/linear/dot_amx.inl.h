@@ -146,16 +146,17 @@ struct AmxSums {
   std::uint8_t* held = nullptr;  // where the sums in the tiles belong
   std::uint8_t* next = nullptr;  // and those that follow
   bool fresh = true;             // which begin at zero
+  Tiles tiles;
 
   template <int Sum>
   void change() {
     constexpr int row = Sum / token_tiles * 16, token = Sum % token_tiles * 16;
     constexpr std::int64_t offset = row * lane + token * 4;
-    if (held) Tiles::store<Sum>(held + offset, lane);
+    if (held) tiles.store<Sum>(held + offset, lane);
     if (fresh)
-      Tiles::zero<Sum>();
+      tiles.zero<Sum>();
     else
-      Tiles::load<Sum>(next + offset, lane);
+      tiles.load<Sum>(next + offset, lane);
   }
   template <int Half>
   void change_half() {
@@ -170,15 +171,15 @@ struct AmxSums {
   template <int Half>
   void add(const std::uint8_t* a, const std::uint8_t* b, bool first) {
     constexpr int weights = 4 + Half, sum = Half * token_tiles;
-    Tiles::load<weights>(a, 64);
+    tiles.load<weights>(a, 64);
     fetch_ahead(a);
-    if (b) Tiles::load<6>(b, lane);
+    if (b) tiles.load<6>(b, lane);
     if (first) change<sum>();
-    Tiles::dot<sum, weights, 6>(Value{});
+    tiles.dot<sum, weights, 6>(Value{});
     if constexpr (token_tiles == 2) {
-      if (b) Tiles::load<7>(b + 64, lane);
+      if (b) tiles.load<7>(b + 64, lane);
       if (first) change<sum + 1>();
-      Tiles::dot<sum + 1, weights, 7>(Value{});
+      tiles.dot<sum + 1, weights, 7>(Value{});
     }
   }
   void finish() {

@@ -9,41 +9,74 @@ inline V load_lanes(const std::uint8_t* p, int left) {
   return left >= V::lanes ? V::load(p) : V::load_some(p, left);
 }
 
+// The totals of sums of Rows rows x Tokens tokens, at sums [row][kLaneRowTokens].
+template <typename Value, typename V, int Tokens, int Rows>
+inline void store_totals(const V (&sum)[Rows][Tokens], std::int32_t* sums) {
+  constexpr auto at = [](int n) { return n / Tokens * kLaneRowTokens + n % Tokens; };
+#pragma GCC unroll 16
+  for (int n = 0; n < Rows * Tokens; n += 4) {
+    const auto of = [&](int i) { return sum[(n + i) / Tokens][(n + i) % Tokens]; };
+    std::int32_t four[4];
+    four_totals(Value{}, of(0), of(1), of(2), of(3), four);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) sums[at(n + i)] = four[i];
+  }
+}
+
 // Rows whose blocks lie side by side share the lanes of the tokens, which are put side by side too: x
 // [Tokens][stride].
 template <typename Value, typename V, int Tokens, int Rows>
 inline void few_rows(const DotTile& t, const std::uint8_t* values, int row, int count, const std::uint8_t* x,
                      std::int64_t stride, std::int32_t* sums) {
   V sum[Rows][Tokens];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < Tokens; ++j) sum[i][j] = V::zero();
-  for (int q = 0; q < count; q += V::lanes) {
-    const int bytes = t.row_stride(q, count), run = t.run_of(q, count);
-    const std::uint8_t* w = values + t.block_at(q) + row * static_cast<std::int64_t>(bytes);
-    const int left = t.r < DotLayout::run ? count - q : run - q % DotLayout::run;
+  // `left` blocks of each row from q on, which lie `apart` bytes apart.
+  const auto add = [&](int q, const std::uint8_t* w, std::int64_t apart, int left) {
     V xs[Tokens];
 #pragma GCC unroll 8
     for (int j = 0; j < Tokens; ++j) xs[j] = V::load(x + j * stride + q * 4);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      const V ws = load_lanes<V>(w + i * static_cast<std::int64_t>(bytes), left);
-      fetch_ahead(w + i * static_cast<std::int64_t>(bytes), 64);
+      const V ws = load_lanes<V>(w + i * apart, left);
+      fetch_ahead(w + i * apart, 64);
 #pragma GCC unroll 8
       for (int j = 0; j < Tokens; ++j) sum[i][j] = dot(Value{}, sum[i][j], xs[j], ws);
     }
+  };
+  int q = 0;
+  if (t.r >= DotLayout::run) {  // whole runs, whose place needs no arithmetic
+    const std::uint8_t* w = values + row * kRunBytes;
+    for (; q + DotLayout::run <= count; w += DotLayout::run * t.block_bytes())
+#pragma GCC unroll 2
+      for (int i = 0; i < DotLayout::run; i += V::lanes, q += V::lanes)
+        add(q, w + i * 4, kRunBytes, V::lanes);
+  } else {
+    const std::int64_t apart = count * static_cast<std::int64_t>(DotLayout::lane_bytes);
+    const std::uint8_t* w = values + row * apart;
+    for (; q + V::lanes <= count; q += V::lanes) add(q, w + q * 4, apart, V::lanes);
   }
-#pragma GCC unroll 8
-  for (int j = 0; j < Tokens; ++j)
-#pragma GCC unroll 8
-    for (int i = 0; i < Rows; ++i) sums[(row + i) * kLaneRowTokens + j] = total(Value{}, sum[i][j]);
+  for (; q < count; q += V::lanes) {
+    const int apart = t.row_stride(q, count), run = t.run_of(q, count);
+    const int left = t.r < DotLayout::run ? count - q : run - q % DotLayout::run;
+    add(q, values + t.block_at(q) + row * static_cast<std::int64_t>(apart), apart, left);
+  }
+  store_totals<Value>(sum, sums + row * kLaneRowTokens);
+}
+
+// Sums of so many rows at a time stay in registers: the more, the longer the piece of the weight that is read
+// in order.
+constexpr int few_rows_of(int tokens, int most) {
+  const int rows = kFewSums / tokens;
+  return rows < most ? rows : most;
 }
 
 template <typename Value, typename V, int Tokens>
 void few_tall(const DotTile& t, const std::uint8_t* panel, std::int32_t* sums) {
   constexpr int most = (most_tile_cols(Format::dot) + 1) / (4 / Value::size) + 64;
-  constexpr int rows = Tokens > 2 ? 2 : 4;
+  constexpr int of_short = few_rows_of(Tokens, 4), of_tall = few_rows_of(Tokens, 16);
   alignas(64) std::uint8_t side[Tokens][most * 4];
   const std::int64_t lanes = (t.lanes + 15) / 16 * 16;
   for (int g = 0; g < t.groups; ++g, sums += t.r * kLaneRowTokens) {
@@ -60,8 +93,12 @@ void few_tall(const DotTile& t, const std::uint8_t* panel, std::int32_t* sums) {
       x = side[0];
       stride = most * 4;
     }
-    for (int i = 0; i < t.r; i += rows)
-      few_rows<Value, V, Tokens, rows>(t, t.values(g), i, count, x, stride, sums);
+    if (t.r < 16)
+      for (int i = 0; i < t.r; i += of_short)
+        few_rows<Value, V, Tokens, of_short>(t, t.values(g), i, count, x, stride, sums);
+    else
+      for (int i = 0; i < t.r; i += of_tall)
+        few_rows<Value, V, Tokens, of_tall>(t, t.values(g), i, count, x, stride, sums);
   }
 }
 

@@ -101,7 +101,8 @@ inline void for_each_lanes(const Lane& lane, const std::uint8_t* x, int from, in
   fn(lane.lanes(X{}, rest));
 }
 
-// Squares of tokens and lanes are turned. `token(i)` says how token i becomes lanes.
+// Squares of tokens and lanes are turned. `token(i)` says how token i becomes lanes. Where a square has more
+// tokens than the strip, what is too much of a lane the next overwrites; behind the last, what comes later.
 template <typename X, typename Lane, typename Token>
 inline void pack_lanes(const void* x, std::int64_t stride, int tokens, int cols, int width,
                        std::uint8_t* panel, Token token) {
@@ -132,14 +133,15 @@ inline std::int64_t lane_panel_bytes(int cols, int of_lane, int width) {
 template <typename X>
 void pack_quads(const void* x, std::int64_t stride, int tokens, int cols, int width, std::uint8_t* panel) {
   Quads how[kMaxStrip];
+  for (int i = 0; i < width; ++i)
+    how[i].how = i < tokens ? range_of<X>(element<X>(x, i * stride), cols) : Quantized{0.0f, 0.0f, 0};
+  pack_lanes<X, Quads>(x, stride, tokens, cols, width, panel, [&](int i) { return how[i]; });
   auto* scale = reinterpret_cast<float*>(panel + lane_panel_bytes(cols, 4, width));
   auto* zero = reinterpret_cast<std::int32_t*>(scale + width);
   for (int i = 0; i < width; ++i) {
-    how[i].how = i < tokens ? range_of<X>(element<X>(x, i * stride), cols) : Quantized{0.0f, 0.0f, 0};
     scale[i] = how[i].how.scale;
     zero[i] = how[i].how.zero;
   }
-  pack_lanes<X, Quads>(x, stride, tokens, cols, width, panel, [&](int i) { return how[i]; });
 }
 
 template <typename X>

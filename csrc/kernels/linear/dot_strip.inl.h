@@ -23,6 +23,8 @@ struct DotTile : DotLayout {
   const std::uint8_t* values(int group) const { return tile + values_at + first(group) * block_bytes(); }
 };
 
+constexpr int kRunBytes = DotLayout::run * DotLayout::lane_bytes;  // of a row
+
 // Where `count` blocks of a group begin: the values of their first row, how far apart rows are, lane ids.
 struct DotRun {
   const std::uint8_t* values;
@@ -51,20 +53,22 @@ struct DotSums {
       for (int j = 0; j < Vectors; ++j) sum[Set][i][j] = dot(Value{}, sum[Set][i][j], xs[j], ws);
     }
   }
+  // As many blocks as there are sets.
+  template <int Set = 0>
+  void add_sets(const DotRun& run, int q, const std::uint8_t* panel) {
+    add_block<Set>(run, q + Set, panel);
+    if constexpr (Set + 1 < Sets) add_sets<Set + 1>(run, q, panel);
+  }
+  // A whole run, whose place needs no arithmetic.
+  void add_whole(const DotRun& run, const std::uint8_t* panel) {
+    static_assert(DotLayout::run % Sets == 0);
+    for (int q = 0; q < DotLayout::run; q += Sets) add_sets(run, q, panel);
+  }
   void add(const DotRun& run, const std::uint8_t* panel) {
     int q = 0;
-    if constexpr (Sets == 3)
-      for (; q + 3 <= run.count; q += 3) {
-        add_block<0>(run, q, panel);
-        add_block<1>(run, q + 1, panel);
-        add_block<2>(run, q + 2, panel);
-      }
-    if constexpr (Sets == 2)
-      for (; q + 2 <= run.count; q += 2) {
-        add_block<0>(run, q, panel);
-        add_block<1>(run, q + 1, panel);
-      }
-    for (; q < run.count; ++q) add_block<0>(run, q, panel);
+    for (; q + Sets <= run.count; q += Sets) add_sets(run, q, panel);
+    if constexpr (Sets > 1)
+      for (; q < run.count; ++q) add_block<0>(run, q, panel);
   }
   void start(const std::uint8_t* from, bool fresh) {
 #pragma GCC unroll 4
@@ -110,6 +114,13 @@ template <typename Value, typename V, int Vectors, int Rows, int Sets>
         std::uint8_t* at = sums + (g * t.r + i) * width * 4;
         s.start(at, begin == 0);
         for (int q = 0; q < count;) {
+          if (t.r >= DotLayout::run)
+            for (int from = done[g] + q; from % DotLayout::run == 0 && count - q >= DotLayout::run;
+                 from += DotLayout::run, q += DotLayout::run)
+              s.add_whole(
+                  {values + from * t.block_bytes() + i * kRunBytes, kRunBytes, ids + q, DotLayout::run},
+                  panel);
+          if (q == count) break;
           const int from = done[g] + q, stride = t.row_stride(from, of_group);
           const int in_run = t.r < DotLayout::run ? count : DotLayout::run - from % DotLayout::run;
           const int n = in_run < count - q ? in_run : count - q;
@@ -124,11 +135,11 @@ template <typename Value, typename V, int Vectors, int Rows, int Sets>
 }
 
 // Sets of so many sums that registers hold.
-constexpr int dot_sets(int sums) { return kDotSums >= 3 * sums ? 3 : kDotSums >= 2 * sums ? 2 : 1; }
+constexpr int dot_sets(int sums) { return kDotSums >= 4 * sums ? 4 : kDotSums >= 2 * sums ? 2 : 1; }
 
 template <typename Value, int Width>
 void dot_strip(const TileArgs& a) {
-  using V = DotVec;
+  using V = typename StripLanes<Width>::type;
   constexpr int vectors = Width / V::lanes;
   constexpr int tall = dot_sets(4 * vectors), flat = dot_sets(vectors);
   const DotTile t(a.tile, a.rows, a.cols, a.unit);

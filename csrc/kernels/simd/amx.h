@@ -15,6 +15,7 @@ inline void start_tiles() {
 }
 inline void end_tiles() { asm volatile("tilerelease"); }
 
+// The registers are the thread's: all objects are the same.
 struct Tiles {
   template <int T>
   static void zero() {

@@ -19,3 +19,15 @@ template <typename X>
 inline void store_lanes(X x, Vec8 v, std::uint8_t* out) {
   store8(x, v, out);
 }
+
+// The totals of four sums.
+template <typename Value>
+inline void four_totals(Value value, DotVec a, DotVec b, DotVec c, DotVec d, std::int32_t* to) {
+  const DotVec all[4] = {a, b, c, d};
+  for (int i = 0; i < 4; ++i) to[i] = total(value, all[i]);
+}
+
+template <int Tokens>
+struct StripLanes {
+  using type = DotVec;
+};

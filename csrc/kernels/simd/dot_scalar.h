@@ -146,5 +146,6 @@ inline Vec8 pairs_of(X x, const std::uint8_t* p) {
 
 using DotVec = DotLanes;
 constexpr int kDotSums = 8;
+constexpr int kFewSums = 8;  // as kDotSums, where the activations are in registers too
 
 #include "kernels/simd/dot_plain.h"

@@ -98,5 +98,6 @@ inline Ymm pairs_of(X x, const std::uint8_t* p) {
 
 using DotVec = DotYmm;
 constexpr int kDotSums = 8;
+constexpr int kFewSums = 8;  // as kDotSums, where the activations are in registers too
 
 #include "kernels/simd/dot_plain.h"

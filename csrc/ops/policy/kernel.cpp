@@ -74,17 +74,19 @@ Plan pattern_plan(const Search& search, std::int64_t m, std::int32_t most) {
   return strips(search, m, most, "a strip of tokens");
 }
 
-// Strips of `most` tokens of 16, or of fewer where that isa has no wider kernel for the type.
+// Strips of `most` tokens, or of fewer where that isa has no wider kernel for the type; the last as narrow as
+// its tokens allow.
 Plan dot_plan(const Search& search, std::int64_t m) {
-  const bool flat = search.h.unit.rows == 1;
-  if (m <= (flat ? threshold::kDotFewFlat : threshold::kDotFew)) {
+  const IsaThresholds& of = thresholds(search.kernels.isa);
+  const bool flat = search.h.unit.rows == 1, tall = search.h.unit.rows >= 16;
+  if (m <= (flat ? threshold::kDotFewFlat : tall ? of.dot_tall_few : threshold::kDotFew)) {
     const std::int32_t width = m <= 2 ? static_cast<std::int32_t>(m) : m <= threshold::kFewTokens ? 4 : 8;
     if (const Row* few = search.row(Panel::lane_rows, width))
       return single(few, "few tokens: lanes of the weight are the lanes");
   }
-  const IsaThresholds& of = thresholds(search.kernels.isa);
   const auto widest = [&](std::int64_t tokens) {
-    const int most = search.h.unit.rows >= 16 ? of.dot_tall_strip : of.dot_strip;
+    const int most = tall ? of.dot_tall_strip : of.dot_strip, least = tall ? of.dot_tall_least : 8;
+    if (tokens <= least) return search.row(Panel::lanes, least);
     auto width = static_cast<std::int32_t>(std::min<std::int64_t>(most, (tokens + 15) / 16 * 16));
     while (!search.row(Panel::lanes, width)) width -= 16;
     return search.row(Panel::lanes, width);

@@ -21,6 +21,10 @@ struct IsaThresholds {
   int sums;
   // Tokens of a strip of dot: of short blocks, and of those that tile products take.
   int dot_strip, dot_tall_strip;
+  // The fewest of the latter: tile products take 16 in the time of 8.
+  int dot_tall_least;
+  // Tokens up to which lanes of such blocks are the lanes, all tokens in one pass.
+  int dot_tall_few;
 };
 
 const IsaThresholds& thresholds(Isa isa);
@@ -65,7 +69,7 @@ inline constexpr double kLookUpShare = 0.12;  // below it, more than one token o
 // nm and block: rows as lanes, all tokens in one pass.
 inline constexpr std::int64_t kFewTokens = 4;
 // The same for dot, whose weight is spread out over the lanes of every token where a row has blocks of its
-// own. Blocks of more rows share joined lanes, which takes longer than a strip from three tokens on.
+// own. Blocks of four rows share joined lanes, which takes longer than a strip from three tokens on.
 inline constexpr std::int64_t kDotFewFlat = 8, kDotFew = 2;
 
 // -- The gradient of the values (ops/sampled.cpp). Floats of the panels of x that are held together, and of

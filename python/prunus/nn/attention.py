@@ -1,7 +1,7 @@
 """Attention of `transformers` models through `prunus.ops.attention`: one of their attention implementations,
 beside "sdpa" and "eager", chosen by their config.
 
-What it does not know (training, dropout, a CPU without tiles) goes on through "sdpa", which it replaces.
+What it does not know (training, dropout, a CPU without bfloat16) goes on through "sdpa", which it replaces.
 """
 
 from __future__ import annotations

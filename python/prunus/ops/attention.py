@@ -1,4 +1,4 @@
-"""softmax(q . k^T * scale + mask) . v in one pass, for inference: where the CPU has tiles, in bfloat16."""
+"""softmax(q . k^T * scale + mask) . v in one pass, for inference: in bfloat16 where the CPU multiplies that."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def attention(
     strides. All float32, bfloat16 or float16. mask: bool, True where a query looks at a key, or floats that
     are added to the scores (float32 or the dtype of query); broadcast to (texts, heads, queries, keys).
     scale: a positive number (None: 1 / sqrt(dim)). causal: query i looks at keys 0..i only. A query that may
-    look at no key gets zeros. On a CPU with tiles (isa `amx`) products are bfloat16 with float32 sums,
-    elsewhere float32. No gradient, CPU only.
+    look at no key gets zeros. On a CPU that multiplies bfloat16 (isas `avx512bf16` and `amx`) products are
+    bfloat16 with float32 sums, elsewhere float32. No gradient, CPU only.
 
     Raises ValueError (shapes, dtypes, scale) and RuntimeError (a gradient is wanted).
 
@@ -62,5 +62,5 @@ def serves_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
         return False
     if mask is not None and (mask.dtype not in (torch.bool, torch.float32, query.dtype) or mask.dim() > 4):
         return False
-    # A compiler cannot look into the extension, and the operator is right without tiles too.
+    # A compiler cannot look into the extension, and the operator is right without bfloat16 too.
     return torch.compiler.is_compiling() or _core.has_fast_attention()
