@@ -4,6 +4,7 @@ import argparse
 import copy
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.environment import commit, describe
 from bench.load import LoadMeter
+from bench.peers import llama_cpp
 from bench.quality.smollm import SmolLM2
 from bench.records import Record, Writer
 from bench.recover import kept_models
@@ -24,7 +26,8 @@ BUDGET = Budget(rounds=9, turn=0.1, limit=60.0)
 BEFORE = 64  # tokens in the cache while one is decoded
 REPLY = 64  # tokens decoded for a prompt, where both count
 # What a user could pick instead and this suite does not run: said below the table.
-LEFT_OUT = "Not measured: llama.cpp (PyPI has only its sources), OpenVINO with a cache (needs a converter)."
+LEFT_OUT = "Not measured: OpenVINO and ONNX Runtime with a cache (need a converter)."
+NO_LLAMA = "Not measured: llama.cpp (pip install llama-cpp-python compiles it, which takes minutes)."
 
 
 @dataclass
@@ -53,6 +56,15 @@ class Contender:
         with torch.inference_mode():
             self.model(input_ids=self.ids, use_cache=False, logits_to_keep=1)
 
+    def quality(self, subject: SmolLM2) -> dict[str, float]:
+        """On held-out text."""
+        return subject.quality(self.model)
+
+    @property
+    def megabytes(self) -> float:
+        """Of all weights."""
+        return sum(t.nbytes for t in _tensors(self.model)) / 1e6
+
 
 def run(args: argparse.Namespace, unset: list[str]) -> int:
     """Measure, print the table."""
@@ -62,15 +74,31 @@ def run(args: argparse.Namespace, unset: list[str]) -> int:
     writer.write(describe(unset))
     found = models(subject, args.recovered)
     field = [Contender(name, model, subject.held_out[:1]) for name, model in found]
-    for record in measure(subject, field):
-        writer.write({"record": "language", "threads": args.threads, "commit": commit(), **record})
+    with of_llama(subject, args.threads) as others:
+        for record in measure(subject, [*field, *others]):
+            writer.write({"record": "language", "threads": args.threads, "commit": commit(), **record})
     writer.close()
     print(machine_text(writer.records))
     for table in language_tables(writer.records):
         print()
         table.print()
     print(LEFT_OUT)
+    if not llama_cpp.INSTALLED:
+        print(NO_LLAMA)
     return 0
+
+
+@contextmanager
+def of_llama(subject: SmolLM2, threads: int) -> Iterator[list[llama_cpp.LlamaCpp]]:
+    """llama.cpp with the same weights in eight bits, and with the file as it is; none where it is not
+    installed."""
+    if not llama_cpp.INSTALLED:
+        yield []
+        return
+    with llama_cpp.as_int8(subject.file) as eight:
+        files = {"llama.cpp Q8_0": eight, "llama.cpp Q4_1": subject.file}
+        ids = subject.held_out[:1]
+        yield [llama_cpp.LlamaCpp(name, file, ids, BEFORE, threads) for name, file in files.items()]
 
 
 def models(subject: SmolLM2, folder: Path | None) -> Iterator[tuple[str, nn.Module]]:
@@ -106,12 +134,12 @@ def accelerated(model: nn.Module, examples: list[dict[str, Any]]) -> nn.Module:
     return model
 
 
-def measure(subject: SmolLM2, field: list[Contender]) -> Iterator[Record]:
+def measure(subject: SmolLM2, field: list[Any]) -> Iterator[Record]:
     """One record a contender: quality first, then all in turn, decoding and a prompt."""
-    figures = [subject.quality(one.model) for one in field]
+    figures = [one.quality(subject) for one in field]
     meter = LoadMeter()
     times: dict[str, list[Any]] = {}
-    calls: dict[str, Callable[[Contender], Callable[[], None]]] = {
+    calls: dict[str, Callable[[Any], Callable[[], None]]] = {
         "decode": lambda one: one.decode,
         "prompt": lambda one: one.prompt,
     }
@@ -120,13 +148,12 @@ def measure(subject: SmolLM2, field: list[Contender]) -> Iterator[Record]:
     foreign = meter.foreign()
     for i, (one, figure) in enumerate(zip(field, figures, strict=True)):
         fastest = {f"{kind}_us": min(samples[i].seconds) * 1e6 for kind, samples in times.items()}
-        megabytes = sum(t.nbytes for t in _tensors(one.model)) / 1e6
         yield {
             "model": subject.title,
             "peer": one.name,
             "foreign": foreign,
-            "megabytes": megabytes,
-            "prompt_tokens": one.ids.shape[1],
+            "megabytes": one.megabytes,
+            "prompt_tokens": subject.held_out.shape[1],
             **figure,
             **fastest,
         }

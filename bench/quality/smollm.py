@@ -31,8 +31,8 @@ class SmolLM2:
         os.environ["HF_HUB_OFFLINE"] = "1"
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        file = _gguf_file()
-        where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        self.file = _gguf_file()
+        where = {"pretrained_model_name_or_path": str(self.file.parent), "gguf_file": self.file.name}
         self.model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(**where)
         pool, self.held_out_texts = split_texts(paragraphs(40 * (self.windows + self.samples)))
