@@ -1,4 +1,4 @@
-"""softmax(q . k^T * scale + mask) . v in one pass, for inference: in bfloat16 where the CPU multiplies that."""
+"""softmax(q . k^T * scale + mask) . v in one pass, for inference: in bfloat16 where the CPU multiplies it."""
 
 from __future__ import annotations
 
