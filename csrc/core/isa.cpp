@@ -26,6 +26,12 @@ constexpr int kUnset = -1;
 std::atomic<int> forced{kUnset};
 
 #if defined(__x86_64__)
+#  if defined(PRUNUS_PLAIN_TILES)
+constexpr bool kPlainTiles = true;  // what isa amx multiplies with, to test it without AMX (isa_amx.cpp)
+#  else
+constexpr bool kPlainTiles = false;
+#  endif
+
 struct Cpuid {
   unsigned eax, ebx, ecx, edx;
 };
@@ -41,9 +47,12 @@ bool cpu_has_tiles() {
   return (edx >> 22 & 1) && (edx >> 24 & 1) && (edx >> 25 & 1);
 }
 
-// The system saves 8 KB of tiles for each thread of a process that asks for it, once.
+// The system saves 8 KB of tiles for each thread of a process that asks for it, once. PRUNUS_PLAIN_TILES:
+// none are used.
 bool tiles_allowed() {
-#  if defined(__linux__)
+#  if defined(PRUNUS_PLAIN_TILES)
+  return true;
+#  elif defined(__linux__)
   constexpr long ask = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
   return syscall(SYS_arch_prctl, ask, tile_data) == 0;
 #  else
@@ -72,7 +81,7 @@ bool cpu_has(Isa isa) {
     case Isa::avx512bf16:
       return __builtin_cpu_supports("avx512bf16");
     case Isa::amx:
-      return cpu_has_tiles() && tiles_allowed();
+      return kPlainTiles || (cpu_has_tiles() && tiles_allowed());
     case Isa::neon:
       return false;
 #else
@@ -147,7 +156,7 @@ const std::vector<Isa>& available_isas() {
 std::string refused_isa() {
 #if defined(__x86_64__)
   const std::vector<Isa>& found = available_isas();
-  if (cpu_has_tiles() && std::find(found.begin(), found.end(), Isa::amx) == found.end())
+  if (!kPlainTiles && cpu_has_tiles() && std::find(found.begin(), found.end(), Isa::amx) == found.end())
     return "amx: the CPU has it, the system does not let this process use it";
 #endif
   return "";

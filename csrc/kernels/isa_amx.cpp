@@ -1,5 +1,5 @@
 // What AMX adds: tile products. Compiled with -mamx-tile,int8,bf16 (CMakeLists.txt), sealed, one exported
-// table.
+// table. PRUNUS_PLAIN_TILES: its text over vectors, to be tested on CPUs without AMX.
 #include <immintrin.h>
 
 #include "kernels/row.h"
@@ -16,7 +16,11 @@ namespace {
 // and pairs,
 #include "kernels/simd/pairs_avx512.h"
 // and tiles,
-#include "kernels/simd/amx.h"
+#if defined(PRUNUS_PLAIN_TILES)
+#  include "kernels/simd/tiles_avx512.h"
+#else
+#  include "kernels/simd/amx.h"
+#endif
 // the kernels over them,
 #include "kernels/linear/dot_strip.inl.h"
 // whose tile these use,
