@@ -77,8 +77,9 @@ def accelerate_(
     where that is not slower; a layer that alone is a little slower is taken where it wins with them.
     Experts that `transformers` keeps in 3-D parameters (Mixtral, Qwen3-MoE) race matrix by matrix, named like
     "mlp.experts.down_proj.3", on the tokens that each gets, then those of a block together. Where that
-    wins, `prunus.nn.Experts` takes their place, and what no token asked is a dense layer in it. Left as they
-    are: experts with biases or stored transposed (gpt-oss), on a GPU, or with trainable layers.
+    wins, `prunus.nn.Experts` takes their place. What no token of the examples asked stays a dense layer in
+    it: give enough of them. Left as they are: experts with biases or stored transposed (gpt-oss), on a GPU,
+    or with trainable layers.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
     hooks, belong to a low-rank adapter, are unused by the inputs, or whose weight the model reads directly
     stay dense, and the report says so. `save_pretrained` of a `transformers` model then writes the packed
