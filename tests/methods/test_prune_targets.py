@@ -177,7 +177,7 @@ def test_every_expert_has_a_budget_of_its_own(method):
     assert report.summary["zeros"] == sum(row["zeros"] for row in report.rows if "zeros" in row)
 
 
-def test_experts_that_are_stored_transposed_and_alternating():
+def gpt_oss():
     from transformers import GptOssConfig, GptOssForCausalLM
 
     torch.manual_seed(0)
@@ -185,10 +185,16 @@ def test_experts_that_are_stored_transposed_and_alternating():
     model = GptOssForCausalLM(
         GptOssConfig(**sizes, num_hidden_layers=1, vocab_size=60, num_local_experts=4, head_dim=4)
     )
+    with torch.no_grad():
+        for parameter in model.model.layers[0].mlp.experts.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_experts_that_are_stored_transposed_and_alternating():
+    model = gpt_oss()
     experts = model.model.layers[0].mlp.experts
     with torch.no_grad():
-        for parameter in experts.parameters():
-            parameter.copy_(torch.randn_like(parameter))
         experts.gate_up_proj[..., ::2] *= 100.0  # columns alternate between gate and up
     prune_(model, NM(2, 4))
     groups = experts.gate_up_proj.view(4, 4, 4, 64)  # of four neighbouring inputs
@@ -198,14 +204,19 @@ def test_experts_that_are_stored_transposed_and_alternating():
     assert [zeros(experts.gate_up_proj[..., i::2]) for i in (0, 1)] == [4 * 384, 4 * 384]
 
 
-def test_experts_are_skipped_by_methods_that_look_at_more_than_weights():
-    model = mixtral()
+def test_experts_that_cannot_be_called_are_skipped_by_methods_that_look_at_more_than_weights():
     batch = {"input_ids": torch.arange(60).view(4, 15)}
-    before = model.model.layers[0].mlp.experts.down_proj.clone()
     for method in (Wanda(), Magnitude(repair=True), Taylor(lambda m, b: m(**b, labels=b["input_ids"]).loss)):
-        report = prune_(mixtral(), Unstructured(0.5), method, batch)
-        assert "one of several experts" in report.skipped[f"{EXPERTS}.down_proj.3"]
+        report = prune_(gpt_oss(), Unstructured(0.5), method, batch)
+        reason = report.skipped[f"{EXPERTS}.down_proj.3"]
+        assert reason.startswith("experts with down_proj_bias, gate_up_proj_bias beside or instead of")
+        assert reason.endswith(": only methods that look at the weight alone reach them")
         assert "model.layers.0.self_attn.q_proj" in report.pruned
+
+
+def test_a_filter_may_choose_one_expert():
+    model = mixtral()
+    before = model.model.layers[0].mlp.experts.down_proj.clone()
     only = prune_(model, Unstructured(0.5), filter_fn=lambda module, name: name.endswith("down_proj.1"))
     assert only.pruned == [f"{EXPERTS}.down_proj.1"]
     after = model.model.layers[0].mlp.experts.down_proj

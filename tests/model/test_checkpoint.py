@@ -288,6 +288,7 @@ def set_mask_bit(about, tensors):
         (lambda a, _: a.update(version=True), "version: expected"),
         (lambda a, _: a.pop("entries"), "entries: expected an object, got None"),
         (lambda a, _: a.pop("crc32"), "crc32: expected an object, got None"),
+        (lambda a, _: a.update(experts=[3]), r"experts: expected a list of names, got \[3\]"),
         (lambda a, _: a["crc32"].pop("norm.bias"), "crc32: expected a checksum for every tensor"),
         (lambda a, _: a["crc32"].update({"norm.bias": 1}), "tensor 'norm.bias': expected checksum 1, got"),
         (

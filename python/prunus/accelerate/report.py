@@ -14,7 +14,8 @@ TELLING = 1e-4
 
 
 class AccelerateReport(Report):
-    """What `accelerate_` did with every Linear; one row per layer, summary for the model.
+    """What `accelerate_` did with every Linear and every matrix of an expert; one row per layer, summary for
+    the model.
 
     Row: name, shape (n, k), sparsity, m (tokens per call); dense_ms, sparse_ms (in its own pattern, the
     values in the fastest type allowed), two_four_ms (torch's 2:4 products on a GPU), bfloat16_ms and int8_ms
@@ -25,8 +26,9 @@ class AccelerateReport(Report):
     layers, converted, reached (the share that converted layers have of all weights of the model),
     linear_ms_before, linear_ms_after and linear_speedup over all timed layers, converted or not, bytes_before
     and bytes_after of the model, relative_error of its outputs (L2, against dense with the same zeros),
-    device, threads, isa, and fused: what is done in one pass with a packed layer, and attention by our own
-    operator (name, kind, ms_before, ms_after).
+    device, threads, isa, fused: what is done in one pass with a packed layer, and attention by our own
+    operator (name, kind, ms_before, ms_after), and experts: those of each block as a whole, as they came and
+    with packed matrices (name, ms_before, ms_after, converted: whether they won).
     """
 
     title = "Linear layers: dense or sparse, as measured"

@@ -65,6 +65,27 @@ class Site:
         """The autocast that the model calls the layer under."""
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
+    def see(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        """Note a call with such an x, and why what sees it cannot be packed."""
+        autocast = autocast_dtype(device.type)
+        if self.inputs and (dtype, autocast) != (self.dtype, self.autocast):
+            self.plain = False
+            self.reason = self.reason or "is called with several dtypes"
+        self.inputs[shape] += 1
+        self.dtype, self.autocast = dtype, autocast
+        if dtype not in PACKED or device != self.device:
+            self.plain = False
+            only = _only(self.device.type)
+            self.reason = self.reason or f"saw {_word(dtype)} inputs on {device.type}: {only}"
+
+    def settle(self, fixed: str, filter_fn: FilterFn | None, at_least: float) -> None:
+        """The reason why it stays dense, if there is one: `fixed`, the filter, or too few zeros."""
+        self.reason = self.reason or fixed
+        if not self.reason and filter_fn is not None and not filter_fn(self.module, self.name):
+            self.reason = "left out by filter_fn"
+        if not self.reason and self.sparsity is not None and self.sparsity < at_least:
+            self.reason = f"{self.sparsity:.0%} zeros: too few"
+
     def put(self, module: nn.Module) -> None:
         """`module` at every place of the site."""
         for parent, leaf in self.places:
@@ -94,13 +115,9 @@ def survey(
             site.reason = f"inside {type(model.get_submodule(inside[0])).__name__}, which reads its weight"
     holders = owners(model)
     for site in sites.values():
-        _describe(site)
-        fixed = _why_fixed(site, holders, model if copies else None)
-        site.reason = site.reason or fixed
-        if not site.reason and filter_fn is not None and not filter_fn(site.module, site.name):
-            site.reason = "left out by filter_fn"
-        if not site.reason and site.sparsity is not None and site.sparsity < at_least:
-            site.reason = f"{site.sparsity:.0%} zeros: too few"
+        describe(site)
+        fixed = why_fixed(site) or _why_shared(site, holders, model if copies else None)
+        site.settle(fixed, filter_fn, at_least)
     return list(sites.values())
 
 
@@ -121,18 +138,8 @@ def recording(sites: list[Site]) -> Iterator[None]:
 def _recorder(site: Site) -> Callable[..., None]:
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(x, Tensor):
-            return
-        autocast = autocast_dtype(x.device.type)
-        if site.inputs and (x.dtype, autocast) != (site.dtype, site.autocast):
-            site.plain = False
-            site.reason = site.reason or "is called with several dtypes"
-        site.inputs[tuple(x.shape)] += 1
-        site.dtype, site.autocast = x.dtype, autocast
-        if x.dtype not in PACKED or x.device != site.device:
-            site.plain = False
-            only = _only(site.device.type)
-            site.reason = site.reason or f"saw {_word(x.dtype)} inputs on {x.device.type}: {only}"
+        if isinstance(x, Tensor):
+            site.see(tuple(x.shape), x.dtype, x.device)
 
     return note
 
@@ -153,7 +160,8 @@ def _linear_like(module: nn.Module) -> bool:
     return named_so and hasattr(module, "in_features") and hasattr(module, "out_features")
 
 
-def _describe(site: Site) -> None:
+def describe(site: Site) -> None:
+    """Shape, device and sparsity of its weight; of what is packed already the reason too."""
     if isinstance(site.module, TwoFourLinear):
         weight = site.module.dense()
         site.shape, site.sparse, site.reason = tuple(weight.shape), True, "already sparse"
@@ -175,7 +183,8 @@ def _describe(site: Site) -> None:
         site.sparsity = 1.0 - int(torch.count_nonzero(weight)) / weight.numel()
 
 
-def _why_fixed(site: Site, holders: Holders, copies_of: nn.Module | None) -> str:
+def why_fixed(site: Site) -> str:
+    """Why a module by itself cannot be converted; "": it can be, and is `plain`."""
     module = site.module
     if in_adapter(site.name):
         return "part of a low-rank adapter, which stays trainable"
@@ -195,7 +204,11 @@ def _why_fixed(site: Site, holders: Holders, copies_of: nn.Module | None) -> str
     if weight.numel() == 0:
         return "weight is empty"
     site.plain = True
-    others = {name for name, _ in holders[memory(weight)]} - {site.name}
+    return ""
+
+
+def _why_shared(site: Site, holders: Holders, copies_of: nn.Module | None) -> str:
+    others = {name for name, _ in holders[memory(weight_matrix(site.module))]} - {site.name}
     if copies_of is not None:
         embeddings = {name for name in others if isinstance(copies_of.get_submodule(name), nn.Embedding)}
         site.tied, others = bool(embeddings), others - embeddings

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunus._tools.running import Batch, output_tensors
 from prunus.accelerate.answers import culprits, relative_error
+from prunus.accelerate.experts import Mixture
 from prunus.accelerate.fused import fuse_faster
 from prunus.accelerate.survey import Site
 from prunus.accelerate.together import Chosen, Joined
@@ -26,12 +27,14 @@ FAST_PATH = "not after torch.backends.mha.set_fastpath_enabled(False)"
 
 @dataclass(frozen=True)
 class Trial:
-    """A model, its layers, and what it answered with all of them dense."""
+    """A model, its layers, and what it answered with all of them dense. mixtures: whose matrices are among
+    the sites."""
 
     model: nn.Module
     sites: list[Site]
     batches: list[Batch]
     expected: list[dict[str, Tensor]]
+    mixtures: list[Mixture] = field(default_factory=list)
     fused: list[Fusion] = field(default_factory=list)
     attention: list[Callable[[], None]] = field(default_factory=list)  # takes ours out again
 
@@ -39,6 +42,14 @@ class Trial:
         """The packed layers of `chosen`, every other as it came."""
         for site in self.sites:
             site.put(chosen[id(site)][1] if id(site) in chosen else site.module)
+        for mixture in self.mixtures:
+            mixture.put(chosen)
+
+    def settle(self, chosen: Chosen) -> None:
+        """For good: experts of which nothing is packed any more are as they came, others let go of that."""
+        for mixture in self.mixtures:
+            if mixture.put(chosen):
+                mixture.split.own_weights_()
 
     def undo(self) -> None:
         """The model as it came."""

@@ -23,6 +23,7 @@ from prunus._tools.running import (
 )
 from prunus.accelerate.attention import AttentionCalls, race_attention
 from prunus.accelerate.candidates import PRECISIONS, Layers, PackedLayer, pack_candidates
+from prunus.accelerate.experts import mixtures_of, race_mixtures, seeing
 from prunus.accelerate.race import Milliseconds, race
 from prunus.accelerate.report import AccelerateReport
 from prunus.accelerate.survey import MIN_SPARSITY, Site, recording, survey
@@ -59,7 +60,8 @@ def accelerate_(
     min_speedup: the fastest candidate is taken when dense ms / its ms, the fastest of alternating runs with
     torch's current threads and of all layers of one shape and sparsity, reaches it.
     filter_fn(module, name) -> bool: False leaves a layer dense. `transformers` Conv1D counts as Linear,
-    and so does a layer masked by `torch.nn.utils.prune` or `torch.ao.pruning`. max_error: the relative error
+    and so does a layer masked by `torch.nn.utils.prune` or `torch.ao.pruning`, and each matrix of the experts
+    of a mixture (see below). max_error: the relative error
     (L2) of the model's outputs that is allowed (None: 0.05, 0.1 for bfloat16, 0.3 for int8); layers that push
     it beyond (a forward that asks whether its child is an nn.Linear) stay dense, and the report names them.
     trainable: the weights of packed layers are parameters (`SparseLinear.values`), and what is measured is
@@ -73,6 +75,11 @@ def accelerate_(
     with AMX, where bfloat16 is allowed or the model is bfloat16 already.
     Then the activations, gates and residual sums around packed layers of known families are fused (`fuse_`)
     where that is not slower; a layer that alone is a little slower is taken where it wins with them.
+    Experts that `transformers` keeps in 3-D parameters (Mixtral, Qwen3-MoE) race matrix by matrix, named like
+    "mlp.experts.down_proj.3", on the tokens that each gets, then those of a block together. Where that
+    wins, `prunus.nn.Experts` takes their place. What no token of the examples asked stays a dense layer in
+    it: give enough of them. Left as they are: experts with biases or stored transposed (gpt-oss), on a GPU,
+    or with trainable layers.
     Layers that share a weight (but, below float32, with an embedding: they get a copy of their own), have
     hooks, belong to a low-rank adapter, are unused by the inputs, or whose weight the model reads directly
     stay dense, and the report says so. `save_pretrained` of a `transformers` model then writes the packed
@@ -123,13 +130,16 @@ def _accelerate(
     model: nn.Module, batches: list[Batch], limits: Limits, filter_fn: FilterFn | None
 ) -> AccelerateReport:
     exact = limits.precision == "float32"
-    sites = survey(model, filter_fn, at_least=MIN_SPARSITY if exact else 0.0, copies=not exact)
+    at_least = MIN_SPARSITY if exact else 0.0
+    mixtures = mixtures_of(model, filter_fn, at_least, limits.trainable)
+    sites = survey(model, filter_fn, at_least, copies=not exact)
+    sites += [site for mixture in mixtures for site in mixture.sites]
     if not sites:
         raise ValueError("model: expected at least one Linear layer, got none")
     bytes_before = module_bytes(model)
     with evaluating(model):
         calls = AttentionCalls()
-        with recording(sites), observing(model, calls.note):
+        with recording(sites), seeing(mixtures), observing(model, calls.note):
             expected = [output_tensors(batch.run(model)) for batch in batches]
         for site in sites:
             if not site.inputs:
@@ -138,10 +148,11 @@ def _accelerate(
         candidates = pack_candidates(free, limits.precision, limits.trainable)
         times = race(sites, candidates, limits.trainable)
         chosen = _choose(sites, candidates, times, limits.min_speedup)
+        together = race_mixtures(mixtures, chosen, limits.min_speedup)
         attention = None
         if calls.allowed(exact) and not limits.trainable:
             attention = race_attention(calls, limits.min_speedup)
-    trial = Trial(model, sites, batches, expected)
+    trial = Trial(model, sites, batches, expected, mixtures)
     try:
         with evaluating(model):
             # Of training only whole steps of layers are timed.
@@ -151,11 +162,12 @@ def _accelerate(
             error = commit(trial, chosen, limits.max_error)
             fused, error = fuse(trial, error, limits.max_error, joined, chosen)
             attended, error = attend(trial, attention, error, limits.max_error)
+        trial.settle(chosen)
         for site in sites:
             if id(site) in chosen:
                 chosen[id(site)][1].train(site.module.training)
         rows = [_row(site, times.get(id(site), {}), chosen.get(id(site))) for site in sites]
-        summary = _summary(model, rows, bytes_before, error)
+        summary = _summary(model, rows, bytes_before, error) | {"experts": together}
         if chosen:
             save_ordinarily(model)
     except BaseException:

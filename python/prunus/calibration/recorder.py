@@ -95,16 +95,25 @@ class Recorder:
 
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._add(self.stats[name], args[0] if args else next(iter(kwargs.values())))
+            x = args[0] if args else next(iter(kwargs.values()))
+            self._add(self.stats[name], x, self._real_of(module))
             self._calls[name] += 1
             if self._may_stop and len(self._calls) == len(self.layers):
                 raise _SeenAllError
 
         return hook
 
+    def _real_of(self, module: nn.Module) -> Tensor | None:
+        """`real` of the tokens that the module sees: an expert, some of them (`calibration.experts`)."""
+        asked = module.__dict__.get("tokens")
+        if self.real is None or asked is None:
+            return self.real
+        total, token = asked
+        return self.real.reshape(-1)[token.to(self.real.device)] if self.real.numel() == total else None
+
     @torch.no_grad()
-    def _add(self, stats: Stats, inputs: Tensor) -> None:
-        tokens, squares, strips = self._sums(inputs)
+    def _add(self, stats: Stats, inputs: Tensor, wanted: Tensor | None) -> None:
+        tokens, squares, strips = self._sums(inputs, wanted)
         stats.tokens += tokens
         stats.sumsq = squares if stats.sumsq is None else stats.sumsq + squares
         if "gram" in self.needs:
@@ -114,22 +123,22 @@ class Recorder:
             for start, strip in zip(range(0, k, STRIP), strips, strict=True):
                 stats.gram[start : start + STRIP, start:] += strip
 
-    def _sums(self, inputs: Tensor) -> _Sums:
+    def _sums(self, inputs: Tensor, wanted: Tensor | None) -> _Sums:
         """Number of tokens, sum of squares, and X^T X as strips of rows, each from the diagonal on."""
         if inputs.is_inference():  # no version: a change in place would go unnoticed
-            return self._summed(inputs)
+            return self._summed(inputs, wanted)
         version = inputs._version
         if self._last is not None:
             before, then, real, sums = self._last
-            if before is inputs and then == version and real is self.real:
+            if before is inputs and then == version and real is wanted:
                 return sums
         self._last = None  # frees the strips before there are new ones
-        sums = self._summed(inputs)
-        self._last = inputs, version, self.real, sums
+        sums = self._summed(inputs, wanted)
+        self._last = inputs, version, wanted, sums
         return sums
 
-    def _summed(self, inputs: Tensor) -> _Sums:
-        x = token_rows(inputs.detach(), self.real).float()
+    def _summed(self, inputs: Tensor, wanted: Tensor | None) -> _Sums:
+        x = token_rows(inputs.detach(), wanted).float()
         # float32 squares would be exact enough; their sum over many tokens is not.
         squares = x.square().sum(0, dtype=torch.float64)
         starts = range(0, x.shape[1], STRIP) if "gram" in self.needs else ()

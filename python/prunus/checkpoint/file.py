@@ -5,8 +5,8 @@ The object: version; entries, tensor name -> {"kind", "shape"}, kinds as in `mas
 name it shares memory with; sparse, module path -> {"activation", "dtype"} of a SparseLinear, whose weight is
 the entry PATH.weight (n, k); geometry, the shape of a shrunk model (`prunus.shrink.geometry`); fused, names
 of the modules that `fuse_` had replaced (missing in older files); attention, true where it is our operator
-(missing elsewhere); crc32, stored tensor -> checksum of its
-bytes.
+(missing elsewhere); experts, names of the modules whose 3-D parameters are a layer per matrix (missing
+where there are none); crc32, stored tensor -> checksum of its bytes.
 Everything a file says is looked up in a fixed table or compared with the tensors: it never names code.
 """
 
@@ -57,6 +57,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "geometry": saved.geometry,
             "fused": saved.fused,
             **({"attention": True} if saved.attention else {}),
+            **({"experts": saved.experts} if saved.experts else {}),
             "crc32": {key: _crc32(tensor) for key, tensor in stored.items()},
         }
     )
@@ -94,12 +95,11 @@ class _Reader:
         self._check_sums()
         tensors = self._tensors()
         geometry = self._table("geometry")
-        fused = self.about.get("fused", [])
-        names = isinstance(fused, list) and all(isinstance(name, str) for name in fused)
-        expect(names, "fused", "a list of names", fused)
+        fused, split = self._names("fused"), self._names("experts")
         attention = self.about.get("attention", False)
         expect(isinstance(attention, bool), "attention", "true or false", attention)
-        return Saved(tensors, self._ties(tensors), self._sparse(tensors), geometry, fused, attention)
+        ties, sparse = self._ties(tensors), self._sparse(tensors)
+        return Saved(tensors, ties, sparse, geometry, fused, attention, split)
 
     def _check_sums(self) -> None:
         sums = self._table("crc32")
@@ -154,6 +154,13 @@ class _Reader:
             good = weight is not None and weight.dim() == 2 and weight.dtype == DTYPES[dtype]
             expect(good, where, f"a 2-D {dtype} tensor {name!r}", describe(weight))
         return found
+
+    def _names(self, key: str) -> list[str]:
+        """A list of module names; empty in files that do not have it."""
+        value = self.about.get(key, [])
+        good = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        expect(good, key, "a list of names", value)
+        return value if isinstance(value, list) else []
 
     def _table(self, key: str) -> dict[str, Any]:
         value = self.about.get(key)

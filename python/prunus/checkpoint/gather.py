@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.checkpoint.saved import DTYPES, Saved, SparseEntry, weight_name
-from prunus.nn import SparseLinear
+from prunus.nn import Experts, SparseLinear
 from prunus.nn.attention import uses_attention
 from prunus.nn.fused import Fused
 from prunus.nn.shared import SharedLinear
@@ -55,6 +55,7 @@ def gather(model: nn.Module) -> Saved:
         for name, module in modules.items()
         if isinstance(module, Fused) or (isinstance(module, SharedLinear) and module.leads)
     ]
+    saved.experts = [name for name, module in modules.items() if isinstance(module, Experts)]
     saved.attention = bool(uses_attention(model))
     return saved
 

@@ -51,6 +51,7 @@ class Saved:
     geometry: dict[str, Any] = field(default_factory=dict)
     fused: list[str] = field(default_factory=list)
     attention: bool = False  # by our operator
+    experts: list[str] = field(default_factory=list)  # modules whose matrices are layers of their own
 
 
 def weight_name(path: str) -> str:

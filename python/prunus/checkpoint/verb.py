@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from prunus.checkpoint.gather import gather
 from prunus.checkpoint.plan import Plan
 from prunus.nn import SparseLinear
 from prunus.nn.attention import take_attention
+from prunus.nn.experts import split_experts_
 from prunus.nn.fuse import fuse_
 from prunus.prune.fold import folded
 from prunus.shrink import apply_geometry_, geometry, save_ordinarily
@@ -51,8 +53,9 @@ def load(model: ModelT, path: Path) -> ModelT:
 
     Its weights do not matter (they may be on the meta device). Layers that were SparseLinear become so again,
     packed for this machine; pruned dense layers stay dense; what `shrink_` removed goes here too; what was
-    tied is tied; what `fuse_` had fused is fused, attention by our operator is so again; tensors get the
-    dtype of the file. With an error the model is as it was.
+    tied is tied; what `fuse_` had fused is fused, attention by our operator is so again, and experts that
+    `accelerate_` converted are a layer per matrix; tensors get the dtype of the file. With an error the
+    model is as it was.
 
     Raises FormatError naming the field (the file is truncated, corrupt, foreign or of a newer version),
     ValueError (the model does not fit the file), TypeError, OSError.
@@ -70,7 +73,9 @@ def load(model: ModelT, path: Path) -> ModelT:
     with OneInterrupt() as interrupt:
         before, shape = Before(model), geometry(model)
         undo = apply_geometry_(model, saved.geometry)
+        whole: Callable[[], None] | None = None
         try:
+            whole = split_experts_(model, saved.experts)
             Plan(model, saved, before).apply()
             fuse_(model, saved.fused)
             if saved.attention:
@@ -78,6 +83,8 @@ def load(model: ModelT, path: Path) -> ModelT:
         except BaseException:
             interrupt.hold()
             before.restore()
+            if whole is not None:
+                whole()
             undo()
             raise
     if saved.sparse or geometry(model) != shape:

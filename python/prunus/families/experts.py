@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from prunus.families.lookup import Rows
 
-__all__ = ["Expert", "experts"]
+__all__ = ["EXPERTS_IN", "EXPERTS_OUT", "Expert", "experts"]
 
-FLAGS = ("is_transposed", "is_concatenated")
+#: The two parameters of a mixture's experts.
+EXPERTS_IN, EXPERTS_OUT = "gate_up_proj", "down_proj"
 
 
 class Expert(nn.Linear):
@@ -44,7 +45,7 @@ def experts(module: Any) -> Iterator[tuple[str, Tensor, list[Expert], dict[str, 
 
 def _parts(name: str, found: list[Expert], concatenated: bool) -> dict[str, Rows]:
     n = found[0].out_features
-    if name != "gate_up_proj" or n % 2:
+    if name != EXPERTS_IN or n % 2:
         return {"": range(n)}
     if concatenated:
         return {"gate": range(n // 2), "up": range(n // 2, n)}

@@ -9,6 +9,7 @@ from torch import nn
 from prunus._tools.interrupts import OneInterrupt
 from prunus._tools.running import check_model
 from prunus.nn.attention import leave_attention
+from prunus.nn.experts import Experts
 from prunus.nn.fused import Fused
 from prunus.nn.sparse_linear import SparseLinear
 from prunus.nn.two_four import TwoFourLinear
@@ -25,7 +26,7 @@ def to_dense_(model: nn.Module) -> list[str]:
     For what packed layers cannot do: prune again, train all weights, merge adapters, export, change the size
     of the vocabulary beside a packed head. Weights are as they were stored (zeros stay, what int8 or bfloat16
     rounded stays rounded); a head that was packed beside the embedding it is tied to shares its weight again.
-    Fused modules and attention become what they were. An error leaves the model as it was.
+    Fused modules, attention and experts become what they were. An error leaves the model as it was.
 
     Raises TypeError unless model is a torch.nn.Module, and ValueError when it is a packed layer itself, or
     one of its layers has an activation.
@@ -38,9 +39,10 @@ def to_dense_(model: nn.Module) -> list[str]:
     (['0'], 'Linear')
     """
     check_model(model)
-    if isinstance(model, PACKED):
+    if isinstance(model, (*PACKED, Experts)):
         raise ValueError(
-            "model: expected a model around packed layers, got the layer itself: use to_linear()"
+            "model: expected a model around packed layers, got the layer itself: use "
+            + ("whole()" if isinstance(model, Experts) else "to_linear()")
         )
     made: dict[int, nn.Module] = {}
     names = []
@@ -50,6 +52,10 @@ def to_dense_(model: nn.Module) -> list[str]:
             if id(module) not in made:
                 made[id(module)] = _dense(module, name)
                 names.append(name)
+            new = made[id(module)]
+        elif isinstance(module, Experts):
+            if id(module) not in made:
+                made[id(module)] = _whole(module, name)
             new = made[id(module)]
         elif isinstance(module, Fused) and module.original is not None:
             new = module.original.train(module.training)
@@ -63,6 +69,13 @@ def to_dense_(model: nn.Module) -> list[str]:
             children[leaf] = new
         leave_attention(model)
     return names
+
+
+def _whole(module: Experts, name: str) -> nn.Module:
+    try:
+        return module.whole()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _dense(layer: SparseLinear | TwoFourLinear, name: str) -> nn.Module:

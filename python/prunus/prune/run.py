@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunus.allocation import Allocation, Global, Key
 from prunus.calibration import Calibration, Group, Stats, gradients, untouched, walk
+from prunus.calibration.experts import called_experts
 from prunus.families.lookup import Rows
 from prunus.methods import Method, least_squares
 from prunus.methods.base import cuts
@@ -138,8 +139,15 @@ class Run:
         if not needs:
             yield
             return
-        with untouched(self.model), torch.no_grad():
-            yield
+        with called_experts(self.model) as layers, untouched(self.model), torch.no_grad():
+            held = {name: target.modules[name] for name, target in self.targets.items() if name in layers}
+            try:
+                for name in held:
+                    self.targets[name].modules[name] = layers[name]
+                yield
+            finally:
+                for name, matrix in held.items():
+                    self.targets[name].modules[name] = matrix
 
     def _groups(self, needs: frozenset[str], who: object) -> Iterator[Measured]:
         """Targets that are measured together, and what measures them."""

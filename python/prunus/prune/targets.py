@@ -25,6 +25,7 @@ from prunus.families import (
 )
 from prunus.families.experts import experts
 from prunus.families.lookup import Rows, block_parts
+from prunus.nn.experts import why_whole
 
 __all__ = ["Prunable", "find_targets", "lists_left_out", "read_weights"]
 
@@ -33,7 +34,7 @@ ADAPTER = "part of a low-rank adapter (LoRA), which stays as it is"
 OUTSIDE = "outside the blocks"
 # Of the Linear weights of a model, what may be outside of the blocks without a warning.
 MOST_UNSAID = 0.1
-UNSEEN = "one of several experts in a parameter: only methods that look at the weight alone reach it"
+UNSEEN = "only methods that look at the weight alone reach them"
 
 # What projections that are several in one are called. Those of a known family get a budget per part.
 FUSED = frozenset({"query_key_value", "qkv", "qkv_proj", "Wqkv", "c_attn", "gate_up_proj", "in_proj"})
@@ -99,6 +100,8 @@ def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Pru
     covered = {_identity(stored_weight(module)) for module in model.modules() if is_linear(module)}
     for name, module in model.named_modules():
         for key, parameter, matrices, rows in experts(module):
+            whole = why_whole(module) if name else "experts that are the model itself"
+            unseen = f"{whole}: {UNSEEN}" if whole else ""
             covered.add(_identity(parameter))
             for index, expert in enumerate(matrices):
                 path = f"{name}.{key}.{index}".lstrip(".")
@@ -110,7 +113,7 @@ def find_targets(model: nn.Module, filter_fn: FilterFn | None) -> tuple[list[Pru
                 if reason is not None:
                     skipped.append(_row(path, expert, expert.weight, reason))
                 else:
-                    targets[path] = Prunable(path, {path: expert}, dict(rows), unseen=UNSEEN)
+                    targets[path] = Prunable(path, {path: expert}, dict(rows), unseen=unseen)
         if not is_linear(module):
             continue
         weight = stored_weight(module)

@@ -47,13 +47,13 @@ def prune_(
     float32, float64, float16, bfloat16. With several processes (`torch.distributed`) each gives samples of
     its own: statistics are added up, and all get the same mask.
     Methods that look at inputs leave out what `nn.MultiheadAttention` holds (its weights are read, not
-    called), and experts that `transformers` keeps in one 3-D parameter: those are for methods that look at
-    weights alone, each with a budget of its own, named like "mlp.experts.down_proj.3", also for filter_fn (as
-    a Linear).
+    called). Experts that `transformers` keeps in one 3-D parameter have a budget each, named like
+    "mlp.experts.down_proj.3", also for filter_fn (as a Linear); inputs are those of the tokens that asked
+    the expert. Experts with biases or stored transposed are for methods that look at weights alone.
 
     Raises TypeError for arguments of another kind, ValueError when nothing is left to prune, when `method`
-    needs a calibration that is missing, when a layer saw no token, when a weight is NaN. Warns (UserWarning)
-    when a list of modules with a tenth of the Linear weights or more is left out.
+    needs a calibration that is missing, when a layer or an expert saw no token, when a weight is NaN. Warns
+    (UserWarning) when a list of modules with a tenth of the Linear weights or more is left out.
 
     >>> from torch import nn
     >>> report = prune_(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)), Unstructured(0.75))

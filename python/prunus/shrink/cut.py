@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from prunus.families import Stack, weight_matrix
+from prunus.families.experts import EXPERTS_IN, EXPERTS_OUT
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import EXPERTS_IN, EXPERTS_OUT, BlockGroups, kinds, sites
+from prunus.shrink.groups import BlockGroups, kinds, sites
 
 __all__ = [
     "check_untied",

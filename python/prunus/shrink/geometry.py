@@ -10,7 +10,8 @@ from torch import nn
 
 from prunus._core import FormatError
 from prunus.families import Stack, stacks, weight_matrix
-from prunus.families.experts import experts
+from prunus.families.experts import EXPERTS_OUT, experts
+from prunus.nn import Experts
 from prunus.shrink.cut import (
     check_untied,
     cut_experts,
@@ -21,7 +22,7 @@ from prunus.shrink.cut import (
     set_group_numbers,
 )
 from prunus.shrink.edits import Edits
-from prunus.shrink.groups import EXPERTS_OUT, BlockGroups, Kind, kinds, out_path, sites
+from prunus.shrink.groups import BlockGroups, Kind, kinds, out_path, sites
 
 __all__ = ["apply_geometry_", "geometry"]
 
@@ -177,7 +178,11 @@ def _out(stack: Stack, block: nn.Module, kind: Kind) -> nn.Module | None:
     """The output projection, of the first expert where there are several; None where they lie otherwise."""
     if kind != "neurons" or not stack.family.experts:
         return block.get_submodule(out_path(stack.family, kind))
-    held = experts(block.get_submodule(stack.family.experts))
+    module: Any = block.get_submodule(stack.family.experts)
+    if isinstance(module, Experts):
+        first: nn.Module = module.get_submodule(EXPERTS_OUT)[0]  # type: ignore[index]
+        return first
+    held = experts(module)
     return next((matrices[0] for name, _, matrices, _ in held if name == EXPERTS_OUT), None)
 
 

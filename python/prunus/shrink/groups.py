@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from prunus.families import Family, Stack, weight_matrix
-from prunus.families.experts import experts
+from prunus.families.experts import EXPERTS_IN, EXPERTS_OUT, experts
 from prunus.families.family import resolve
 from prunus.families.lookup import block_parts, head_size
 
 __all__ = [
-    "EXPERTS_IN",
-    "EXPERTS_OUT",
     "KINDS",
     "VALUE_PARTS",
     "BlockGroups",
@@ -31,8 +29,6 @@ __all__ = [
 Kind = Literal["neurons", "heads", "cross"]
 KINDS: tuple[Kind, ...] = ("neurons", "heads", "cross")
 
-#: The two parameters of a mixture's experts.
-EXPERTS_IN, EXPERTS_OUT = "gate_up_proj", "down_proj"
 
 #: Slots that a group's output is proportional to, biases aside; q and k only steer the attention.
 VALUE_PARTS = ("up", "gate", "v")

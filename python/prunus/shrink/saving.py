@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.families import is_conv1d, is_linear, stacks
-from prunus.nn import SparseLinear
+from prunus.nn import Experts, SparseLinear
 from prunus.packed import PackedWeight, array_view
 from prunus.shrink.groups import BlockGroups, kinds, sites
 
@@ -135,7 +135,20 @@ def _dense(model: nn.Module, given: Mapping[str, Any]) -> State:
         if tensor.data_ptr() not in made:
             made[tensor.data_ptr()] = _weight(layer, tensor)
         state[f"{path}.weight"] = made[tensor.data_ptr()]
+    for path, module in modules.items():
+        if isinstance(module, Experts):
+            _join(state, path, module)
     return state
+
+
+def _join(state: State, path: str, module: Experts) -> None:
+    """The matrices of experts in the 3-D parameters that they were."""
+    names: dict[str, list[str]] = {}
+    for layer, _, _, _ in module.layers():
+        names.setdefault(layer.rpartition(".")[0], []).append(f"{path}.{layer}.weight".lstrip("."))
+    for name, of in names.items():
+        if all(one in state for one in of):
+            state[f"{path}.{name}".lstrip(".")] = torch.stack([state.pop(one) for one in of])
 
 
 def _weight(layer: SparseLinear, packed: Tensor) -> Tensor:
