@@ -46,9 +46,11 @@ Fit forced_dot(const Dense& w, const Kept& kept, Dtype dtype, std::optional<int>
   const auto cols = static_cast<std::uint16_t>(kDotLaneBytes / static_cast<int>(dtype_size(dtype)));
   Unit best{1, cols};
   double least = -1;
+  const int tallest = thresholds(active_isa()).dot_rows;
   for (const threshold::DotHeight& height : threshold::kDotHeights) {
     const Unit unit{height.rows, cols};
     if (rows == height.rows) return {Format::dot, unit};
+    if (height.rows > tallest) continue;
     const double cost =
         height.cost * static_cast<double>(dot_blocks(w, kept.bits, unit)) * static_cast<double>(unit.rows);
     if (least < 0 || cost < least) {
