@@ -14,6 +14,7 @@ from torch import Tensor
 
 INSTALLED = importlib.util.find_spec("llama_cpp") is not None
 Q8_0 = 7  # LLAMA_FTYPE_MOSTLY_Q8_0
+_silence: list[Any] = []  # what llama.cpp calls with its lines, until the process ends
 
 
 class LlamaCpp:
@@ -74,6 +75,9 @@ def as_int8(file: Path) -> Iterator[Path]:
     """The weights of a GGUF file as Q8_0: eight bits, a scale for every 32."""
     import llama_cpp
 
+    if not _silence:  # it writes a line for every tensor
+        _silence.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+        llama_cpp.llama_log_set(_silence[0], None)
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder) / "q8_0.gguf"
         how = llama_cpp.llama_model_quantize_default_params()
