@@ -2,14 +2,13 @@
 installed: PyPI has its sources only, so that it is never asked for."""
 
 import importlib.util
-import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
+import torch
 from torch import Tensor
 
 INSTALLED = importlib.util.find_spec("llama_cpp") is not None
@@ -53,16 +52,13 @@ class LlamaCpp:
     def quality(self, subject: Any) -> dict[str, float]:
         """On the held-out windows of the subject, as it measures its own models."""
         model = self._open(logits_all=True)
-        losses, agreed = [], []
-        for window, dense in zip(subject.held_out.tolist(), subject.dense.tolist(), strict=True):
+
+        def logits(ids: Tensor) -> Tensor:
             model.reset()
-            model.eval(window)
-            logits = np.asarray(model.scores[: len(window)], dtype=np.float64)
-            logits -= logits.max(axis=1, keepdims=True)
-            chances = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            losses.append(-chances[np.arange(len(window) - 1), window[1:]].mean())
-            agreed.append(np.mean(logits.argmax(axis=1)[: len(dense)] == dense))
-        return {"perplexity": math.exp(np.mean(losses)), "agreement": float(np.mean(agreed))}
+            model.eval(ids[0].tolist())
+            return torch.tensor(model.scores[: ids.shape[1]])[None]
+
+        return cast("dict[str, float]", subject.quality_of(logits))
 
     @property
     def megabytes(self) -> float:

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,18 @@ class SmolLM2:
 
     def quality(self, model: nn.Module) -> dict[str, float]:
         """On the held-out windows."""
+        return self.quality_of(lambda ids: _logits(model, ids))
+
+    def quality_of(self, logits: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """The same of whatever makes (1, tokens, vocabulary) of ids (1, tokens)."""
+        losses, agreed = [], []
         with torch.inference_mode():
-            losses = [float(_loss(model, window[None])) for window in self.held_out]
-        agreed = (self._next(model) == self.dense).float().mean()
-        return {"perplexity": math.exp(sum(losses) / len(losses)), "agreement": float(agreed)}
+            for window, dense in zip(self.held_out, self.dense, strict=True):
+                found = logits(window[None])
+                losses.append(float(_next_token_loss(found, window)))
+                agreed.append(found[0].argmax(-1) == dense)
+        agreement = torch.stack(agreed).float().mean()
+        return {"perplexity": math.exp(sum(losses) / len(losses)), "agreement": float(agreement)}
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """For methods that need gradients: of the next token, per token."""
@@ -75,7 +84,11 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def _loss(model: nn.Module, ids: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(_logits(model, ids)[0, :-1].float(), ids[0, 1:])
+    return _next_token_loss(_logits(model, ids), ids[0])
+
+
+def _next_token_loss(logits: Tensor, window: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits[0, :-1].float(), window[1:])
 
 
 def _gguf_file() -> Path:

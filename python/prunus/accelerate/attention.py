@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from prunus._tools.timing import Racer, take_laps
+from prunus.accelerate.fused import MAX_PASSES, MIN_PASSES, SECONDS
 from prunus.nn.attention import Asked
 
 __all__ = ["AttentionCalls", "race_attention"]
-
-MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 2.0
 
 
 @dataclass

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus._tools.timing import Racer, take_laps
+from prunus.accelerate.fused import MAX_PASSES, MIN_PASSES, SECONDS
 from prunus.accelerate.survey import MIN_SPARSITY, Holders, Site, describe, why_fixed
 from prunus.accelerate.together import Chosen
 from prunus.families import FilterFn, memory, owners
@@ -21,7 +22,6 @@ from prunus.ops.registered import autocast_dtype
 
 __all__ = ["Mixture", "mixtures_of", "race_mixtures", "seeing"]
 
-MIN_PASSES, MAX_PASSES, SECONDS = 7, 25, 2.0
 ARGUMENTS = ("hidden_states", "top_k_index", "top_k_weights")
 GAIN = "gain of its experts together below {:.2f}x"
 
